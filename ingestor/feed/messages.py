@@ -1,0 +1,132 @@
+"""Alpaca's message types on the stock stream, and how they are spelt in msgpack and in JSON.
+
+Decides the shape of every message, for both ends: the daemon reads with these types, the simulator writes with
+them. Must never know which conversation a message belongs to. Facts: Alpaca's "Streaming Market Data" and
+"Real-time Stock Data" pages; times in msgpack are the timestamp extension (type -1) of
+https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type, in JSON RFC 3339 with up to nine
+fractional digits.
+"""
+
+import re
+import struct
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+
+GREETING: Final = "connected"
+AUTHENTICATED: Final = "authenticated"
+
+
+class Success(msgspec.Struct, tag_field="T", tag="success"):
+    """The greeting (`connected`) or the end of authentication (`authenticated`)."""
+
+    msg: str
+
+
+class Error(msgspec.Struct, tag_field="T", tag="error"):
+    """A refusal; `code` alone decides what it means (see `ingestor.feed.codes`)."""
+
+    code: int
+    msg: str = ""
+
+
+class Subscription(msgspec.Struct, tag_field="T", tag="subscription"):
+    """The acknowledgement: always the whole set of the session, never the change. A missing list is empty."""
+
+    trades: list[str] = []
+    quotes: list[str] = []
+    bars: list[str] = []
+
+
+class QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False, rename={"as_": "as"}):
+    """One change of a symbol's best bid and ask.
+
+    `t` is kept as the undecoded value, because a msgpack timestamp read as a datetime loses its nanoseconds.
+    Sizes are shares (round lots before 2025-11-03).
+    """
+
+    S: str
+    t: msgspec.Raw
+    bp: float | None = None
+    bs: int | None = None
+    bx: str | None = None
+    ap: float | None = None
+    as_: int | None = None
+    ax: str | None = None
+    c: list[str] | None = None
+    z: str | None = None
+
+
+class Authenticate(msgspec.Struct, tag_field="action", tag="auth"):
+    """The client's credentials; due within ten seconds of the greeting."""
+
+    key: str
+    secret: str
+
+
+class Subscribe(msgspec.Struct, tag_field="action", tag="subscribe", omit_defaults=True):
+    """Adds to the session's set. alpaca-py sends every channel it knows, so unknown keys are legal."""
+
+    quotes: list[str] = []
+    trades: list[str] = []
+    bars: list[str] = []
+
+
+class Unsubscribe(msgspec.Struct, tag_field="action", tag="unsubscribe", omit_defaults=True):
+    """Takes from the session's set."""
+
+    quotes: list[str] = []
+    trades: list[str] = []
+    bars: list[str] = []
+
+
+Action = Authenticate | Subscribe | Unsubscribe
+Control = Success | Error | Subscription
+
+Encoding = Literal["msgpack", "json"]
+
+_TIMESTAMP_32: Final = b"\xd6\xff"
+_TIMESTAMP_64: Final = b"\xd7\xff"
+_TIMESTAMP_96: Final = b"\xc7\x0c\xff"
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_ns_of(raw: bytes) -> int:
+    """Nanoseconds since the epoch of one undecoded time value, msgpack or JSON; `ValueError` if it is none."""
+    if raw[:2] == _TIMESTAMP_64 and len(raw) == 10:
+        (packed,) = struct.unpack_from(">Q", raw, 2)
+        return int((packed & 0x3_FFFF_FFFF) * 1_000_000_000 + (packed >> 34))
+    if raw[:2] == _TIMESTAMP_32 and len(raw) == 6:
+        (seconds,) = struct.unpack_from(">I", raw, 2)
+        return int(seconds * 1_000_000_000)
+    if raw[:3] == _TIMESTAMP_96 and len(raw) == 15:
+        ns, seconds = struct.unpack_from(">Iq", raw, 3)
+        return int(seconds * 1_000_000_000 + ns)
+    if raw[:1] == b'"':
+        return _time_ns_of_text(raw[1:-1].decode("ascii", "replace"))
+    raise ValueError("not a time")
+
+
+def time_as_msgpack(time_ns: int) -> bytes:
+    """The timestamp extension for an instant, in the 64-bit form where it fits and the 96-bit form otherwise."""
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    if 0 <= seconds < 2**34:
+        return _TIMESTAMP_64 + struct.pack(">Q", ns << 34 | seconds)
+    return _TIMESTAMP_96 + struct.pack(">Iq", ns, seconds)
+
+
+def time_as_json(time_ns: int) -> bytes:
+    """RFC 3339 in UTC with all nine fractional digits, as a JSON string."""
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    return f'"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"'.encode()
+
+
+def _time_ns_of_text(text: str) -> int:
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError("not a time")
+    whole, fraction, zone = match.groups()
+    elapsed = datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone)) - _EPOCH
+    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + int((fraction or "").ljust(9, "0"))

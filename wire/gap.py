@@ -1,0 +1,61 @@
+"""The gap marker: what stands in a stream where quotes are missing.
+
+Decides its spelling only. Whether there is a gap is for the daemon (missed at the vendor) or the reader
+(trimmed before it was read) to know.
+"""
+
+import msgspec
+
+from wire.quote import BadEntry
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of venue time whose quotes are not in the stream, or not all of them.
+
+    `from_ns` and `to_ns` are nanoseconds since the epoch, UTC. `id` is the marker's own entry id, or None when
+    the reader found the gap itself.
+    """
+
+    symbol: str
+    id: str | None
+    from_ns: int
+    to_ns: int
+    reason: str
+    epoch: int | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the stretch in seconds, never negative."""
+        return max(self.to_ns - self.from_ns, 0) / 1e9
+
+
+class _GapBody(msgspec.Struct, rename={"from_ns": "from", "to_ns": "to"}):
+    from_ns: int
+    to_ns: int
+    reason: str
+    epoch: int | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_GapBody).decode
+
+
+def encode_gap(from_ns: int, to_ns: int, reason: str, epoch: int | None) -> bytes:
+    """The value of a marker's `gap` field."""
+    return _encode(_GapBody(from_ns, to_ns, reason, epoch))
+
+
+def decode_gap(symbol: str, entry_id: str, value: bytes | str) -> Gap:
+    """Read a marker; `BadEntry` if it is none."""
+    try:
+        body = _decode(value)
+    except msgspec.MsgspecError as error:
+        raise BadEntry(symbol, entry_id, str(error)) from None
+    return Gap(
+        symbol=symbol,
+        id=entry_id,
+        from_ns=body.from_ns,
+        to_ns=body.to_ns,
+        reason=body.reason,
+        epoch=body.epoch,
+    )

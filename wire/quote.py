@@ -1,0 +1,187 @@
+"""A quote, and its two spellings: the compact array of the streams, and the named object of the cache.
+
+Decides positions and names. Positions never change meaning; new ones are appended, and readers ignore what
+they do not know. Prices are the vendor's float64 in their shortest round-tripping form, sizes are shares, times
+are integer nanoseconds since the epoch, UTC. What the vendor did not send is null; a price of 0 is stored as
+it came, and means that this side has no active quote.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
+
+import msgspec
+
+QuoteRow: TypeAlias = tuple[
+    float | None,  # bp  bid price
+    int | float | None,  # bs  bid size, shares
+    str | None,  # bx  bid exchange
+    float | None,  # ap  ask price
+    int | float | None,  # as  ask size, shares
+    str | None,  # ax  ask exchange
+    list[str] | None,  # c   conditions
+    str | None,  # z   tape
+    int,  # t   venue time, ns
+    int | None,  # r   receive delay, us
+]
+"""The array of one stream entry, position by position."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class BadEntry(ValueError):
+    """A stream or cache value that is not a quote or a gap marker of this contract."""
+
+    def __init__(self, symbol: str, entry_id: str, why: str) -> None:
+        super().__init__(f"{symbol} entry {entry_id} is not readable: {why}")
+        self.symbol = symbol
+        self.entry_id = entry_id
+
+
+class Quote(msgspec.Struct, frozen=True, gc=False):
+    """One change of a symbol's best bid and ask.
+
+    A side without an active quote has the price None. `time_ns` is the venue's time; `receive_delay_us` is the
+    time from there to the daemon's receipt (negative under clock skew). `id` is the entry id in the symbol's
+    stream, and None for a quote that REST brought.
+    """
+
+    symbol: str
+    id: str | None
+    bid_price: float | None
+    bid_size: int | float | None
+    bid_exchange: str | None
+    ask_price: float | None
+    ask_size: int | float | None
+    ask_exchange: str | None
+    conditions: tuple[str, ...] | None
+    tape: str | None
+    time_ns: int
+    receive_delay_us: int | None
+
+    @property
+    def mid_price(self) -> float | None:
+        """Halfway between bid and ask, or None unless both sides are active."""
+        if self.bid_price is None or self.ask_price is None:
+            return None
+        return (self.bid_price + self.ask_price) / 2
+
+    @property
+    def spread(self) -> float | None:
+        """Ask less bid, negative when crossed, or None unless both sides are active."""
+        if self.bid_price is None or self.ask_price is None:
+            return None
+        return self.ask_price - self.bid_price
+
+    @property
+    def time(self) -> datetime:
+        """Venue time as an aware datetime, cut to microseconds."""
+        return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
+
+    @property
+    def received_ns(self) -> int | None:
+        """When the daemon received it, in nanoseconds since the epoch, to the microsecond."""
+        if self.receive_delay_us is None:
+            return None
+        return self.time_ns + self.receive_delay_us * 1000
+
+
+class _Row(msgspec.Struct, array_like=True, gc=False):
+    bp: float | None
+    bs: int | float | None
+    bx: str | None
+    ap: float | None
+    as_: int | float | None
+    ax: str | None
+    c: tuple[str, ...] | None
+    z: str | None
+    t: int
+    r: int | None = None
+
+
+class _Latest(msgspec.Struct, rename={"as_": "as"}, gc=False):
+    id: str | None
+    S: str
+    bp: float | None
+    bs: int | float | None
+    bx: str | None
+    ap: float | None
+    as_: int | float | None
+    ax: str | None
+    c: list[str] | tuple[str, ...] | None
+    z: str | None
+    t: int
+    r: int | None
+
+
+class _LatestRead(msgspec.Struct, rename={"as_": "as"}, gc=False):
+    S: str
+    t: int
+    id: str | None = None
+    bp: float | None = None
+    bs: int | float | None = None
+    bx: str | None = None
+    ap: float | None = None
+    as_: int | float | None = msgspec.field(default=None)
+    ax: str | None = None
+    c: tuple[str, ...] | None = None
+    z: str | None = None
+    r: int | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_row = msgspec.json.Decoder(_Row).decode
+_decode_latest = msgspec.json.Decoder(_LatestRead).decode
+
+
+def encode_quote(row: QuoteRow) -> bytes:
+    """The value of an entry's `q` field."""
+    return _encode(row)
+
+
+def decode_quote(symbol: str, entry_id: str, value: bytes | str) -> Quote:
+    """Read an entry's `q` field; `BadEntry` if it is no quote."""
+    try:
+        row = _decode_row(value)
+    except msgspec.MsgspecError as error:
+        raise BadEntry(symbol, entry_id, str(error)) from None
+    return Quote(
+        symbol,
+        entry_id,
+        row.bp or None,
+        row.bs,
+        row.bx,
+        row.ap or None,
+        row.as_,
+        row.ax,
+        row.c,
+        row.z,
+        row.t,
+        row.r,
+    )
+
+
+def encode_latest(symbol: str, entry_id: str | None, row: QuoteRow) -> bytes:
+    """The cache's value: the same quote with Alpaca's names, and the id of the stream entry it equals."""
+    return _encode(_Latest(entry_id, symbol, *row))
+
+
+def decode_latest(symbol: str, value: bytes | str) -> Quote:
+    """Read a cache value; `BadEntry` if it is none."""
+    try:
+        row = _decode_latest(value)
+    except msgspec.MsgspecError as error:
+        raise BadEntry(symbol, "of the cache", str(error)) from None
+    return Quote(
+        symbol,
+        row.id,
+        row.bp or None,
+        row.bs,
+        row.bx,
+        row.ap or None,
+        row.as_,
+        row.ax,
+        row.c,
+        row.z,
+        row.t,
+        row.r,
+    )
