@@ -40,9 +40,9 @@ class BadEntry(ValueError):
 class Quote(msgspec.Struct, frozen=True, gc=False):
     """One change of a symbol's best bid and ask.
 
-    A side without an active quote has the price None. `time_ns` is the venue's time; `receive_delay_us` is the
-    time from there to the daemon's receipt (negative under clock skew). `id` is the entry id in the symbol's
-    stream, and None for a quote that REST brought.
+    A side without an active quote has the price None. `time_ns` is the venue's time; `receive_delay_us` is
+    the time from there to the daemon's receipt (negative under clock skew). `id` is the entry id in the
+    symbol's stream, and None for a quote that REST brought.
     """
 
     symbol: str

