@@ -1,0 +1,87 @@
+"""Frames to messages.
+
+Decides which elements of a frame are readable, and never lets an unreadable one take its neighbours along. Must
+never know the state of the conversation. Two gears: a frame of nothing but well-formed quotes, which is nearly
+every frame there is, is decoded by one call into typed structs; anything else goes element by element.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from ingestor.feed.messages import Action, Control, Encoding, Error, QuoteMessage, Subscription, Success
+
+MAX_MESSAGE_TYPES_COUNTED: Final = 32
+"""A hostile peer could invent types without end; the ones beyond are counted under one name."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """What one frame held. `unknown` counts messages of types we do not subscribe to, by their `T`;
+    `unreadable` holds one reason per element that could not be read."""
+
+    quotes: list[QuoteMessage] = field(default_factory=list)
+    controls: list[Control] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
+
+
+class _Kind(msgspec.Struct):
+    T: str
+
+
+class FrameCodec:
+    """Reads the vendor's frames and writes ours, in the encoding that the handshake asked for."""
+
+    def __init__(self, encoding: Encoding = "msgpack") -> None:
+        wire = msgspec.msgpack if encoding == "msgpack" else msgspec.json
+        self.encoding: Final = encoding
+        self._quotes = wire.Decoder(list[QuoteMessage]).decode
+        self._elements = wire.Decoder(list[msgspec.Raw]).decode
+        self._kind = wire.Decoder(_Kind).decode
+        # Lax, because 300.0 shares are still 300 shares; the fast gear leaves such elements to this one.
+        self._quote = wire.Decoder(QuoteMessage, strict=False).decode
+        self._control = {
+            "success": wire.Decoder(Success).decode,
+            "error": wire.Decoder(Error).decode,
+            "subscription": wire.Decoder(Subscription).decode,
+        }
+        self._encode: Callable[[Action], bytes] = wire.Encoder().encode
+
+    def encode(self, action: Action) -> bytes:
+        """One client message, ready to send."""
+        return self._encode(action)
+
+    def decode(self, payload: bytes) -> Frame:
+        """All that the frame holds; never raises, whatever the bytes."""
+        try:
+            return Frame(quotes=self._quotes(payload))
+        except (msgspec.MsgspecError, RecursionError):
+            return self._decode_one_by_one(payload)
+
+    def _decode_one_by_one(self, payload: bytes) -> Frame:
+        frame = Frame()
+        try:
+            elements = self._elements(payload)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            frame.unreadable.append(f"frame: {error}")
+            return frame
+        for element in elements:
+            try:
+                self._sort(element, frame)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                frame.unreadable.append(str(error))
+        return frame
+
+    def _sort(self, element: msgspec.Raw, frame: Frame) -> None:
+        kind = self._kind(element).T
+        if kind == "q":
+            frame.quotes.append(self._quote(element))
+        elif kind in self._control:
+            frame.controls.append(self._control[kind](element))
+        else:
+            known = kind in frame.unknown or len(frame.unknown) < MAX_MESSAGE_TYPES_COUNTED
+            frame.unknown[kind[:16] if known else "other"] += 1

@@ -1,0 +1,167 @@
+"""One websocket to the vendor, behind three verbs: open, send, close.
+
+Decides how a websocket fails, in words: every way of not opening becomes `CannotOpen`, every way of ending a
+`Closed`. Must never know what the frames say. The only file that knows picows, which receives a quote in about
+half the time of the asyncio client of `websockets` (`benchmarks/receive.py`).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import picows
+
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 1.0
+SILENCE_BEFORE_PING_S: Final = 4.0
+PONG_TIMEOUT_S: Final = 4.0
+"""Together they find a half-open connection within eight seconds. A busy socket is never pinged: its pong would
+queue behind the data, and the data itself proves the peer alive."""
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+"""The vendor publishes no limit; a backlog of half a million quotes still fits."""
+
+
+class CannotOpen(Exception):
+    """The websocket did not open. `status` is the HTTP status when the peer answered with one."""
+
+    def __init__(self, reason: str, status: int | None = None, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How a websocket ended: the peer's close code, or None when there was no closing handshake."""
+
+    code: int | None
+    reason: str
+
+
+class Socket(picows.WSListener):
+    """An open websocket. Frames go to `on_message` from within the event loop's read callback."""
+
+    def __init__(self, on_message: Callable[[bytes], None]) -> None:
+        self._on_message = on_message
+        self._transport: picows.WSTransport | None = None
+        self._fragments: list[bytes] = []
+        self._fragments_size = 0
+        self._peer_close: Closed | None = None
+        self._failure: BaseException | None = None
+        self.closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+
+    def send(self, payload: bytes) -> None:
+        """Hand one message to the socket; after the end of the connection, nothing happens."""
+        if self._transport is not None and not self.closed.done():
+            self._transport.send(picows.WSMsgType.BINARY, payload)
+
+    async def close(self) -> Closed:
+        """Close with a proper handshake, so that the vendor frees the slot at once; bounded in time.
+
+        Without the close frame the vendor holds the account's only slot for about 90 s.
+        """
+        if self._transport is not None and not self.closed.done():
+            self._transport.send_close(picows.WSCloseCode.OK)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.closed), CLOSE_TIMEOUT_S)
+            self._transport.disconnect(False)
+        return await self.closed
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection without a handshake."""
+        self._peer_close = self._peer_close or Closed(None, reason)
+        if self._transport is not None:
+            self._transport.disconnect(False)
+
+    def on_ws_connected(self, transport: picows.WSTransport) -> None:
+        """Called by picows after the upgrade."""
+        self._transport = transport
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        """Called by picows with each frame; control frames other than CLOSE are answered by picows itself."""
+        kind = frame.msg_type
+        if kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT) and frame.fin:
+            self._deliver(frame.get_payload_as_bytes())
+        elif kind == picows.WSMsgType.CLOSE:
+            code = frame.get_close_code()
+            self._peer_close = Closed(code.value, frame.get_close_reason() or "")
+            transport.send_close(picows.WSCloseCode.OK)
+            transport.disconnect()
+        elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
+            self._collect(frame)
+
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+        """Called by picows once the connection is gone."""
+        if self.closed.done():
+            return
+        if self._failure is not None:
+            self.closed.set_exception(self._failure)
+        else:
+            self.closed.set_result(self._peer_close or Closed(None, "connection lost"))
+
+    def _collect(self, frame: picows.WSFrame) -> None:
+        part = frame.get_payload_as_bytes()
+        self._fragments_size += len(part)
+        if self._fragments_size > MAX_MESSAGE_BYTES:
+            self.abort(f"message larger than {MAX_MESSAGE_BYTES} bytes")
+            return
+        self._fragments.append(part)
+        if frame.fin:
+            message = b"".join(self._fragments)
+            self._fragments, self._fragments_size = [], 0
+            self._deliver(message)
+
+    def _deliver(self, payload: bytes) -> None:
+        if self._failure is not None:
+            return
+        try:
+            self._on_message(payload)
+        except BaseException as error:
+            # A defect of ours: it surfaces where the connection is awaited, not in the library's log.
+            self._failure = error
+            self.abort("defect in the receiver")
+
+
+async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable[[bytes], None]) -> Socket:
+    """Open a websocket; `CannotOpen` with the reason if that fails within the timeout.
+
+    Redirects are not followed: the credentials go to the configured host or nowhere.
+    """
+    try:
+        async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_S):
+            _, socket = await picows.ws_connect(
+                lambda: Socket(on_message),
+                url,
+                websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                extra_headers=headers,
+                max_frame_size=MAX_MESSAGE_BYTES,
+                max_redirects=0,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=SILENCE_BEFORE_PING_S,
+                auto_ping_reply_timeout=PONG_TIMEOUT_S,
+                logger_name=logging.getLogger("picows.feed"),
+            )
+    except picows.WSInvalidStatusError as error:
+        raise _refused(error) from None
+    except TimeoutError:
+        raise CannotOpen("no answer to the handshake") from None
+    except (picows.WSError, OSError, ValueError) as error:
+        raise CannotOpen(f"{type(error).__name__}: {error}") from None
+    assert isinstance(socket, Socket)
+    return socket
+
+
+def _refused(error: picows.WSInvalidStatusError) -> CannotOpen:
+    response = error.response
+    if response is None:
+        return CannotOpen(str(error))
+    status = int(response.status)
+    retry_after = response.headers.get("Retry-After", "")
+    return CannotOpen(
+        f"HTTP {status} instead of a websocket",
+        status,
+        float(retry_after) if retry_after.isdigit() else 0.0,
+    )

@@ -1,0 +1,261 @@
+"""What is wanted, what the vendor confirmed, what it refused: and the next request that follows.
+
+Decides the order and the size of requests, how a refused batch is divided until the culprit stands alone, where
+the plan's limit lies, and when to try a refusal again. Must never know sockets, Redis or the clock. A request is
+recorded as under way before it is handed out, so asking twice cannot send it twice.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ingestor.feed.codes import Code, Remedy
+from ingestor.feed.session import MAX_CHANGE_SYMBOLS, Change
+from ingestor.subscriptions.desired import Desired
+from ingestor.subscriptions.plan import Plan, plan
+
+RETRY_REFUSED_AFTER_S: Final = 3600.0
+"""A malformed symbol stays malformed; once an hour is for the day on which a listing begins."""
+RETRY_LIMIT_AFTER_S: Final = 900.0
+"""A larger plan, or a slot that another program gave back, is noticed within a quarter of an hour."""
+UNCONFIRMED_BEFORE_REFUSAL: Final = 3
+EXPIRIES_BEFORE_RECONNECT: Final = 2
+IGNORED_REMOVALS_BEFORE_RECONNECT: Final = 3
+
+
+class SymbolState(Enum):
+    """The states of `quotes:subscriptions`."""
+
+    REQUESTED = "requested"
+    LIVE = "live"
+    WAITING = "waiting"
+    REFUSED = "refused"
+    LEAVING = "leaving"
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolStatus:
+    """One field of `quotes:subscriptions`; `since_s` is unix time in seconds."""
+
+    state: SymbolState
+    reason: str | None
+    since_s: float
+
+    def as_json(self, iso: Callable[[float], str]) -> str:
+        """The field's value."""
+        return json.dumps(
+            {"state": self.state.value, "reason": self.reason, "since": iso(self.since_s)}, ensure_ascii=False
+        )
+
+
+@dataclass(slots=True)
+class _Refusal:
+    reason: str
+    retry_at_s: float
+
+
+class SubscriptionBook:
+    """The reconciler's memory. Tell it what happened; ask `next_change` after each telling."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._configured_limit = limit
+        self._desired = Desired()
+        self._wanted: frozenset[str] = frozenset()
+        self._confirmed: frozenset[str] = frozenset()
+        self._refused: dict[str, _Refusal] = {}
+        self._suspects: list[tuple[str, ...]] = []
+        self._unconfirmed: dict[str, int] = {}
+        self._ceiling: int | None = None
+        self._ceiling_until_s = 0.0
+        self._connected = False
+        self._expiries = 0
+        self._ignored_removals = 0
+        self._statuses: dict[str, SymbolStatus] = {}
+        self.in_flight: Change | None = None
+        self.must_reconnect: str | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<SubscriptionBook {len(self._confirmed)}/{len(self._wanted)} live, "
+            f"{len(self._refused)} refused, limit {self.limit}>"
+        )
+
+    @property
+    def desired(self) -> Desired:
+        """What is wanted, as last told."""
+        return self._desired
+
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """The vendor's set, as last acknowledged; empty while not connected."""
+        return self._confirmed
+
+    @property
+    def limit(self) -> int | None:
+        """How many symbols fit: as configured, or as the vendor's refusals have taught."""
+        if self._ceiling is None or self._configured_limit is None:
+            return self._configured_limit if self._ceiling is None else self._ceiling
+        return min(self._configured_limit, self._ceiling)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is under way and nothing is left to ask for."""
+        goal = self._plan()
+        return self._connected and self.in_flight is None and not (goal.subscribe or goal.unsubscribe)
+
+    def desire(self, desired: Desired) -> None:
+        """The operators' and strategies' wish, whole."""
+        self._desired = desired
+        self._wanted = frozenset(desired.symbols)
+        # Removing a refused symbol and adding it again is how an operator asks for another try.
+        self._refused = {s: r for s, r in self._refused.items() if s in self._wanted}
+        self._unconfirmed = {s: n for s, n in self._unconfirmed.items() if s in self._wanted}
+
+    def connected(self) -> None:
+        """A new session is ready, with an empty set."""
+        self._connected = True
+        self._confirmed = frozenset()
+        self._expiries = 0
+        self._ignored_removals = 0
+
+    def disconnected(self) -> None:
+        """The session is over, and with it the vendor's set and the request under way."""
+        self._connected = False
+        self._confirmed = frozenset()
+        self.in_flight = None
+        self.must_reconnect = None
+
+    def confirm(self, symbols: frozenset[str], change: Change | None, now_s: float) -> None:
+        """An acknowledgement: the vendor's whole set is the truth, whether or not it is what was asked."""
+        self._confirmed = symbols
+        if change is None:
+            return
+        self.in_flight = None
+        self._expiries = 0
+        for symbol in change.subscribe:
+            if symbol in symbols:
+                self._unconfirmed.pop(symbol, None)
+                continue
+            self._unconfirmed[symbol] = self._unconfirmed.get(symbol, 0) + 1
+            if self._unconfirmed[symbol] >= UNCONFIRMED_BEFORE_REFUSAL:
+                del self._unconfirmed[symbol]
+                self._refuse(symbol, "the vendor acknowledges the request without this symbol", now_s)
+        if change.unsubscribe:
+            ignored = any(symbol in symbols for symbol in change.unsubscribe)
+            self._ignored_removals = self._ignored_removals + 1 if ignored else 0
+            if self._ignored_removals >= IGNORED_REMOVALS_BEFORE_RECONNECT:
+                self.must_reconnect = "the vendor ignores removals"
+
+    def refuse(self, change: Change, code: Code, now_s: float) -> None:
+        """The request under way was refused whole, and the vendor's set is as it was."""
+        self.in_flight = None
+        if change.unsubscribe:
+            self._ignored_removals += 1
+            if self._ignored_removals >= IGNORED_REMOVALS_BEFORE_RECONNECT:
+                self.must_reconnect = f"the vendor refuses removals (code {code.number})"
+            return
+        group = change.subscribe
+        if code.remedy is Remedy.LIMIT:
+            self._ceiling = len(self._confirmed) + len(group) - 1
+            self._ceiling_until_s = now_s + RETRY_LIMIT_AFTER_S
+        elif len(group) == 1:
+            self._refuse(group[0], f"the vendor refused it: {code.number} {code.meaning}", now_s)
+        else:
+            middle = len(group) // 2
+            self._suspects += [group[middle:], group[:middle]]
+
+    def expire(self, change: Change) -> None:
+        """No answer came: what the vendor did is unknown, so the next acknowledgement will tell."""
+        self.in_flight = None
+        self._expiries += 1
+        if self._expiries >= EXPIRIES_BEFORE_RECONNECT:
+            verb = "adding" if change.subscribe else "removing"
+            self.must_reconnect = f"no acknowledgement for {verb} symbols, {self._expiries} times"
+
+    def next_change(self, now_s: float) -> Change | None:
+        """The request to send now, recorded as under way; None when there is nothing to ask or to wait."""
+        if not self._connected or self.in_flight is not None or self.must_reconnect is not None:
+            return None
+        self._forgive(now_s)
+        goal = self._plan()
+        if goal.unsubscribe:
+            # Room is made before it is filled: at the limit, the other order would be refused.
+            self.in_flight = Change(unsubscribe=goal.unsubscribe[:MAX_CHANGE_SYMBOLS])
+        elif goal.subscribe:
+            self.in_flight = Change(subscribe=self._next_group(goal.subscribe))
+        return self.in_flight
+
+    @property
+    def retry_at_s(self) -> float | None:
+        """When the earliest refusal, of a symbol or for the limit, is due for another try."""
+        due = [refusal.retry_at_s for refusal in self._refused.values()]
+        if self._ceiling is not None:
+            due.append(self._ceiling_until_s)
+        return min(due, default=None)
+
+    def statuses(self, now_unix_s: float) -> dict[str, SymbolStatus]:
+        """The state of every symbol that is wanted, confirmed or refused, and since when."""
+        goal = self._plan()
+        waiting = frozenset(goal.waiting)
+        before, self._statuses = self._statuses, {}
+        for symbol in self._desired.symbols:
+            state, reason = self._state_of(symbol, waiting)
+            self._note(before, symbol, state, reason, now_unix_s)
+        for symbol in self._confirmed - self._wanted:
+            self._note(before, symbol, SymbolState.LEAVING, "no longer desired", now_unix_s)
+        for shown, why in self._desired.junk.items():
+            if shown not in self._statuses:
+                self._note(before, shown, SymbolState.REFUSED, why, now_unix_s)
+        return self._statuses
+
+    def _state_of(self, symbol: str, waiting: frozenset[str]) -> tuple[SymbolState, str | None]:
+        refusal = self._refused.get(symbol)
+        if refusal is not None:
+            return SymbolState.REFUSED, refusal.reason
+        if symbol in waiting:
+            return SymbolState.WAITING, f"the limit of {self.limit} symbols is reached"
+        if symbol in self._confirmed:
+            return SymbolState.LIVE, None
+        return SymbolState.REQUESTED, None if self._connected else "not connected to the vendor"
+
+    def _note(
+        self,
+        before: dict[str, SymbolStatus],
+        symbol: str,
+        state: SymbolState,
+        reason: str | None,
+        now_s: float,
+    ) -> None:
+        old = before.get(symbol)
+        if old is not None and old.state is state and old.reason == reason:
+            self._statuses[symbol] = old
+        else:
+            self._statuses[symbol] = SymbolStatus(state, reason, now_s)
+
+    def _plan(self) -> Plan:
+        return plan(self._desired.symbols, self._confirmed, self._refused, self.limit)
+
+    def _next_group(self, subscribe: Sequence[str]) -> tuple[str, ...]:
+        missing = frozenset(subscribe)
+        while self._suspects:
+            group = tuple(s for s in self._suspects.pop() if s in missing)
+            if group:
+                return group
+        size = MAX_CHANGE_SYMBOLS
+        if self._ceiling is not None:
+            # The ceiling is only known from above; asking for half of the room finds it in a few steps.
+            room = self._ceiling - len(self._confirmed)
+            size = min(size, max(1, (room + 1) // 2))
+        return tuple(subscribe[:size])
+
+    def _refuse(self, symbol: str, reason: str, now_s: float) -> None:
+        self._refused[symbol] = _Refusal(reason, now_s + RETRY_REFUSED_AFTER_S)
+
+    def _forgive(self, now_s: float) -> None:
+        due = [s for s, refusal in self._refused.items() if refusal.retry_at_s <= now_s]
+        for symbol in due:
+            del self._refused[symbol]
+        if self._ceiling is not None and self._ceiling_until_s <= now_s:
+            self._ceiling = None
