@@ -58,6 +58,12 @@ class Socket(picows.WSListener):
         if self._transport is not None and not self.closed.done():
             self._transport.send(picows.WSMsgType.BINARY, payload)
 
+    def begin_close(self) -> None:
+        """Send the close frame and cut the connection if the peer does not answer it in time."""
+        if self._transport is not None and not self.closed.done():
+            self._transport.send_close(picows.WSCloseCode.OK)
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.disconnect, False)
+
     async def close(self) -> Closed:
         """Close with a proper handshake, so that the vendor frees the slot at once; bounded in time.
 
@@ -93,7 +99,7 @@ class Socket(picows.WSListener):
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
             self._collect(frame)
 
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:  # noqa: ARG002 - picows' signature
         """Called by picows once the connection is gone."""
         if self.closed.done():
             return

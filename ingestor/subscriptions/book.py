@@ -203,8 +203,8 @@ class SubscriptionBook:
         for symbol in self._desired.symbols:
             state, reason = self._state_of(symbol, waiting)
             self._note(before, symbol, state, reason, now_unix_s)
-        for symbol in self._confirmed - self._wanted:
-            self._note(before, symbol, SymbolState.LEAVING, "no longer desired", now_unix_s)
+        for leaving in self._confirmed - self._wanted:
+            self._note(before, leaving, SymbolState.LEAVING, "no longer desired", now_unix_s)
         for shown, why in self._desired.junk.items():
             if shown not in self._statuses:
                 self._note(before, shown, SymbolState.REFUSED, why, now_unix_s)

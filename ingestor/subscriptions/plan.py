@@ -4,7 +4,8 @@ Decides by set arithmetic alone, from levels and not from events: the same argum
 they came about. Must never know what was asked before, or of any clock.
 """
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 
@@ -17,7 +18,9 @@ class Plan:
     waiting: tuple[str, ...]
 
 
-def plan(desired: Sequence[str], confirmed: Set[str], refused: Iterable[str], limit: int | None) -> Plan:
+def plan(
+    desired: Sequence[str], confirmed: AbstractSet[str], refused: Iterable[str], limit: int | None
+) -> Plan:
     """Compare the desired symbols, first come first served up to `limit`, with the vendor's confirmed set.
 
     `refused` symbols take no place. What is confirmed but has no place is taken away.

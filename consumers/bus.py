@@ -1,0 +1,190 @@
+"""The way in: one bus per Redis server and namespace, from which everything else is asked.
+
+Decides which connection a question takes: short ones share one, each iteration has its own, because a blocking read
+would make the others wait. Must never know how a position is kept or what makes a gap.
+"""
+
+import asyncio
+import logging
+import weakref
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Self
+
+from redis.exceptions import RedisError
+
+from consumers.errors import BadStart, BusClosed, BusUnavailable
+from consumers.link import Command, Link, Reply, Target
+from consumers.reader import QuoteStream, decode_entry
+from consumers.reconnect import Reconnect, is_passing, reason
+from consumers.start import Start, before, parse_symbols, parse_time_ns
+from wire import BadEntry, Gap, Keyspace, Quote, Symbol, decode_latest, entry_id_at
+
+_log = logging.getLogger(__name__)
+
+TIMEOUT_S: Final = 5.0
+PAGE: Final = 1_000
+"""Entries per XRANGE of a history."""
+
+
+def connect(
+    url: str = "redis://127.0.0.1:6379/0",
+    *,
+    namespace: str = "quotes",
+    reconnect: Reconnect | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> "Bus":
+    """The bus on this Redis, to be opened with `async with`.
+
+    `timeout_s` bounds each connection attempt and each reply; `reconnect` says how iterations come back after
+    a lost connection. Raises `BadUrl` and `BadNamespace` here, and `BusUnavailable` on entering.
+    """
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s={timeout_s}: take a positive number of seconds")
+    return Bus(Target(url, timeout_s=timeout_s), Keyspace(namespace), reconnect or Reconnect())
+
+
+class Bus:
+    """The quotes of one namespace on one Redis server; made by `connect`.
+
+    Belongs to one event loop. Any number of tasks may use it at once.
+    """
+
+    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect) -> None:
+        self._target: Final = target
+        self._keys: Final = keys
+        self._reconnect: Final = reconnect
+        self._link: Link | None = None
+        self._lock: Final = asyncio.Lock()
+        self._is_open = False
+        self._streams: Final[weakref.WeakSet[QuoteStream]] = weakref.WeakSet()
+
+    async def __aenter__(self) -> Self:
+        self._is_open = True
+        try:
+            await self._ask(("PING",))
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every iteration and close every connection. May be called again."""
+        self._is_open = False
+        for stream in list(self._streams):
+            await stream.aclose()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    async def latest(self, symbol: str) -> Quote | None:
+        """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
+
+        Raises `BadSymbol`, `BusUnavailable`.
+        """
+        return (await self.latest_many(symbol)).get(symbol)
+
+    async def latest_many(self, *symbols: str) -> dict[str, Quote]:
+        """The newest known quotes in one round trip; a symbol without one is absent. Raises as `latest` does."""
+        names = parse_symbols(symbols)
+        replies = await self._ask(("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names))
+        streamed, asked = replies
+        newest: dict[str, Quote] = {}
+        for symbol, *values in zip(names, streamed, asked, strict=True):
+            quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
+            if quotes:
+                # max keeps the first of equals, which is the one that has an entry id.
+                newest[symbol] = max(quotes, key=lambda quote: quote.time_ns)
+        return newest
+
+    def quotes(self, *symbols: str, start: Start | Mapping[str, Start] = "now") -> QuoteStream:
+        """Follow symbols for as long as the loop runs; see `Start` for where to begin.
+
+        A mapping gives each symbol its own start, as `QuoteStream.positions` does; a symbol it lacks begins
+        now. A `Gap` stands where quotes are missing: `trimmed` and `stream_recreated` are found by this reader,
+        other reasons are the daemon's. While Redis is away the iteration waits and goes on where it stood.
+
+        Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        """
+        self._check_open()
+        stream = QuoteStream(self._target, self._keys, self._reconnect, symbols, start)
+        self._streams.add(stream)
+        return stream
+
+    async def history(
+        self, symbol: str, start: datetime | int, end: datetime | int | None = None
+    ) -> AsyncGenerator[Quote | Gap, None]:
+        """What the stream holds from `start` up to, not including, `end` (None: up to its last entry now).
+
+        Times are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable entries are logged
+        and skipped. Raises `BadSymbol`, `BadStart` and `BusUnavailable` from the iteration.
+        """
+        (name,) = parse_symbols((symbol,))
+        first, last = entry_id_at(parse_time_ns(start, "start")), "+"
+        if end is not None:
+            stop = entry_id_at(parse_time_ns(end, "end"))
+            if stop < first:
+                raise BadStart(f"end={end} lies before start={start}: swap them")
+            if stop == first:
+                return
+            last = str(before(stop))
+        low = str(first)
+        while True:
+            (entries,) = await self._ask(("XRANGE", self._keys.stream(name), low, last, "COUNT", PAGE))
+            for raw_id, fields in entries:
+                entry_id = raw_id.decode()
+                try:
+                    yield decode_entry(name, entry_id, fields)
+                except BadEntry as error:
+                    _log.warning("skipped: %s", str(error)[:300])
+            if len(entries) < PAGE:
+                return
+            low = f"({entry_id}"
+
+    def __repr__(self) -> str:
+        state = "open" if self._is_open else "closed"
+        return f"<Bus {state} {self._target.address} namespace={self._keys.namespace}>"
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise BusClosed("the bus is not open: use it inside `async with connect(url) as bus:`")
+
+    async def _ask(self, *commands: Command) -> list[Reply]:
+        # Twice, because the first failure may only tell that an idle connection was closed long ago.
+        for attempt in (1, 2):
+            self._check_open()
+            async with self._lock:
+                try:
+                    if self._link is None:
+                        link = Link(self._target)
+                        await link.open()
+                        self._link = link
+                    replies = await self._link.ask(*commands)
+                    for reply in replies:
+                        if isinstance(reply, Exception):
+                            raise reply
+                except (RedisError, OSError) as error:
+                    link_lost, self._link = self._link, None
+                    if link_lost is not None:
+                        await link_lost.close()
+                    if attempt == 2 or not is_passing(error):
+                        raise BusUnavailable(self._target.address, reason(error), attempts=attempt) from None
+                else:
+                    return replies
+        raise AssertionError("unreachable")
+
+
+def _readable(symbol: Symbol, value: bytes | None) -> Quote | None:
+    if value is None:
+        return None
+    try:
+        return decode_latest(symbol, value)
+    except BadEntry as error:
+        _log.warning("ignored: %s", str(error)[:300])
+        return None

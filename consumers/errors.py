@@ -1,0 +1,38 @@
+"""What a strategy may have to catch, sorted by what it would do about it.
+
+Decides the sentences: each names the thing, the reason and the remedy. Must never let a password through, so it
+only ever receives an address that `link.Target` has already stripped.
+"""
+
+from wire import BadNamespace, BadSymbol
+
+__all__ = ["BadNamespace", "BadStart", "BadSymbol", "BadUrl", "BusClosed", "BusError", "BusUnavailable"]
+
+
+class BusError(Exception):
+    """Anything that this library raises of its own."""
+
+
+class BadUrl(BusError, ValueError):
+    """A Redis URL that cannot be used. The URL itself is not repeated: it may hold a password."""
+
+
+class BadStart(BusError, ValueError):
+    """A `start`, or an end of a range, that names no place in a stream."""
+
+
+class BusClosed(BusError):
+    """The bus was used before it was opened or after it was closed."""
+
+
+class BusUnavailable(BusError):
+    """Redis does not answer, or refuses us.
+
+    `address` is where it was looked for, without credentials; `attempts` how often in a row it was tried.
+    """
+
+    def __init__(self, address: str, why: str, *, attempts: int = 1) -> None:
+        tried = "" if attempts <= 1 else f" after {attempts} attempts"
+        super().__init__(f"Redis at {address} is not usable{tried}: {why}")
+        self.address = address
+        self.attempts = attempts

@@ -1,0 +1,118 @@
+"""One connection to Redis, without second thoughts: it asks, it answers or it fails.
+
+Decides how a URL becomes a connection, and that every wait ends. Must never retry or reconnect by itself: who lost
+what is for the caller to settle. redis-py's own retries stay off, because a retry that nobody sees cannot be
+accounted for.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import RedisError, ResponseError
+
+from consumers.errors import BadUrl
+
+Command: TypeAlias = tuple[str | bytes | int, ...]
+Reply: TypeAlias = Any
+"""What hiredis made of a RESP2 reply: bytes, int, None, a list of these, or an exception for an error."""
+
+CLIENT_NAME: Final = "quotebus-consumers"
+_REMEDY: Final = (
+    "write redis://user:password@host:port/db, rediss:// for TLS or unix:///path; "
+    "percent-encode special characters of the password (/ is %2F, # is %23, @ is %40)"
+)
+
+
+class Target:
+    """Where Redis is, and how to log in; shows neither user nor password.
+
+    Raises `BadUrl`. Options in the query of the URL are those of redis-py's connections.
+    """
+
+    __slots__ = ("_class", "_options", "address")
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        if not isinstance(url, str):
+            raise BadUrl(f"the Redis URL is a {type(url).__name__}, not a string: {_REMEDY}")
+        try:
+            options: dict[str, Any] = dict(parse_url(url))
+        except ValueError:
+            # The parser's own message may quote a piece of the password.
+            raise BadUrl(f"the Redis URL is not readable: {_REMEDY}") from None
+        self._class: Any = options.pop("connection_class", Connection)
+        # Lists instead of maps, whatever the server would prefer: one shape of reply to read.
+        options.update(protocol=2, decode_responses=False)
+        options.setdefault("socket_connect_timeout", timeout_s)
+        options["socket_timeout"] = timeout_s
+        self._options: Final = options
+        if "path" in options:
+            self.address = f"unix://{options['path']}"
+        else:
+            scheme = "redis" if self._class is Connection else "rediss"
+            where = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+            self.address = f"{scheme}://{where}/{options.get('db', 0)}"
+        unknown = sorted(set(options) - _known_options(self._class))
+        if unknown:
+            raise BadUrl(f"the Redis URL has options that no connection knows: {', '.join(unknown)[:200]}")
+
+    def connection(self) -> Any:
+        """A new connection object, not yet connected."""
+        return self._class(**self._options)
+
+    def __repr__(self) -> str:
+        return f"Target({self.address})"
+
+
+def _known_options(connection_class: type) -> set[str]:
+    known: set[str] = set()
+    for parent in connection_class.__mro__:
+        known.update(inspect.signature(parent.__init__).parameters)
+    return known
+
+
+class Link:
+    """A connection of its own. One task at a time may ask; `close` may come from anywhere.
+
+    After any exception the link is closed. `ask` raises redis-py's `ConnectionError`, `TimeoutError` and their
+    children; an error that Redis answers to one command stands in the list of replies in its place.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, target: Target) -> None:
+        self._connection: Any = target.connection()
+
+    async def open(self) -> None:
+        """Connect, log in, and wait until the server serves requests; raises as `ask` does."""
+        await self._connection.connect()
+        # The name is for who reads CLIENT LIST; an ACL may forbid it.
+        _, pong = await self.ask(("CLIENT", "SETNAME", CLIENT_NAME), ("PING",))
+        if isinstance(pong, RedisError):
+            await self.close()
+            raise pong
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        """Send all commands at once and collect their replies, in order."""
+        connection = self._connection
+        if not connection.is_connected:
+            raise ConnectionResetError("the connection was closed")
+        replies: list[Reply] = []
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+        except BaseException:
+            await self.close()
+            raise
+        return replies
+
+    async def close(self) -> None:
+        """Give the connection back at once; a task that is waiting for a reply sees it as lost."""
+        with contextlib.suppress(OSError, RedisError):
+            await self._connection.disconnect(nowait=True)

@@ -1,0 +1,203 @@
+"""The brain of a reader: where it stands in each stream, what to ask next, and whether an answer may be trusted.
+
+Decides when a plain blocking XREAD will do, and when the stream must be looked at in the same transaction,
+because entries may have been trimmed, or the stream replaced, since the last look. Must never send anything or read a
+clock: seconds are an argument.
+
+An answer that did not wait for such a look is trusted only while the reader keeps up: it asked within `TRUST_S`
+of the answer before, and got fewer entries than it asked for. To lose entries unnoticed, a stream would have to turn
+over completely within that time and hold fewer than `COUNT` entries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from consumers.gaps import Anchor, Verdict, hole, judge, read_facts
+from consumers.link import Command, Reply
+from consumers.reconnect import is_wrong_type, tells_of_key
+from consumers.start import Place
+from wire import ZERO_ID, EntryId, Gap, Keyspace
+
+COUNT_MAX: Final = 1_000
+"""Entries of one stream per read: beyond this, reading is not faster, and the reply is long to parse in one go."""
+ENTRIES_PER_READ: Final = 20_000
+"""All streams of a read together, so that a reply of a thousand streams stays within some megabytes."""
+COUNT_MIN: Final = 10
+BLOCK_MS: Final = 500
+TRUST_S: Final = 0.25
+LOOK_EVERY_S: Final = 1.0
+"""How often quiet streams are looked at; a stream must be quiet that long first."""
+LOOKS_AT_ONCE: Final = 250
+"""Quiet streams per look, longest unseen first: each costs the server some 10 us."""
+REWIND_HOLDS_S: Final = 1.0
+"""How long a stream must stay behind our position: a daemon that sends its spool again to an emptied server
+passes through such a state, and would be taken for a new stream."""
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One followed stream. `after` is the id of the last entry handed out or skipped, as text."""
+
+    symbol: str
+    key: bytes
+    after: str
+    anchor: Anchor
+    look_now: bool = True
+    wary: bool = False
+    """Hand nothing out of it without a look."""
+    barred: bool = False
+    """The key holds no stream."""
+    dropped: bool = False
+    seen_at: float = 0.0
+    rewound_since: float | None = None
+
+
+class Read(NamedTuple):
+    """What to ask next: the commands, and how to understand the replies.
+
+    With `looked` not empty the commands are a transaction. Without any command there is nothing to read yet.
+    """
+
+    commands: tuple[Command, ...]
+    tracks: tuple[Track, ...]
+    looked: tuple[Track, ...]
+    count: int
+
+
+class Run(NamedTuple):
+    """Raw entries of one stream, in order, after a gap if there is one."""
+
+    track: Track
+    gap: Gap | None
+    entries: list[Any]
+
+
+class Pursuit:
+    """The positions of one reader and the rules of going on from them."""
+
+    def __init__(self, keys: Keyspace) -> None:
+        self._keys = keys
+        self._tracks: dict[str, Track] = {}
+        self._by_key: dict[bytes, Track] = {}
+        self._answered_at: float | None = None
+        self._look_at = 0.0
+
+    @property
+    def barred(self) -> list[str]:
+        """The symbols whose key holds no stream."""
+        return [track.symbol for track in self._tracks.values() if track.barred]
+
+    @property
+    def positions(self) -> dict[str, str]:
+        """Symbol -> id after which reading goes on."""
+        return {symbol: track.after for symbol, track in self._tracks.items()}
+
+    def follow(self, symbol: str, place: Place) -> Track:
+        """Begin with this symbol at this place."""
+        key = self._keys.stream(symbol).encode()
+        track = Track(symbol, key, str(place.after), place.anchor)
+        self._tracks[symbol] = self._by_key[key] = track
+        return track
+
+    def drop(self, symbol: str) -> None:
+        """Follow this symbol no more; entries already read are not handed out."""
+        track = self._tracks.pop(symbol, None)
+        if track is not None:
+            track.dropped = True
+            del self._by_key[track.key]
+
+    def lost_touch(self) -> None:
+        """The connection is new: anything may have happened to the streams."""
+        self._answered_at = None
+
+    def next_read(self, now_s: float) -> Read:
+        """What to ask now."""
+        tracks = self._tracks.values()
+        if self._answered_at is None or now_s - self._answered_at > TRUST_S:
+            for track in tracks:
+                track.look_now = True
+        looked = [track for track in tracks if track.look_now]
+        if now_s >= self._look_at:
+            self._look_at = now_s + LOOK_EVERY_S
+            quiet = [t for t in tracks if not t.look_now and now_s - t.seen_at >= LOOK_EVERY_S]
+            looked += sorted(quiet, key=lambda t: t.seen_at)[:LOOKS_AT_ONCE]
+        readable = tuple(track for track in tracks if not track.barred)
+        count = max(COUNT_MIN, min(COUNT_MAX, ENTRIES_PER_READ // max(len(readable), 1)))
+        commands: list[Command] = []
+        if looked:
+            commands += [("MULTI",), *(("XINFO", "STREAM", track.key) for track in looked)]
+        if readable:
+            block = () if looked else ("BLOCK", BLOCK_MS)
+            keys_and_ids = (*(t.key for t in readable), *(t.after for t in readable))
+            commands.append(("XREAD", "COUNT", count, *block, "STREAMS", *keys_and_ids))
+        if looked:
+            commands.append(("EXEC",))
+        return Read(tuple(commands), readable, tuple(looked), count)
+
+    def digest(self, read: Read, replies: list[Reply], now_s: float) -> list[Run]:
+        """What may be handed out of the replies, in order.
+
+        Raises the error that Redis answered, unless it is one that this reader can work around.
+        """
+        for reply in replies:
+            if isinstance(reply, Exception) and not is_wrong_type(reply):
+                raise reply
+        answers = replies[-1] if read.looked else replies
+        facts = dict(zip(read.looked, answers, strict=False))
+        streams = answers[-1] if read.tracks else None
+        for answer in facts.values():
+            if isinstance(answer, Exception) and not tells_of_key(answer):
+                raise answer
+        if isinstance(streams, Exception):
+            if not is_wrong_type(streams):
+                raise streams
+            # One key that is no stream fails the whole XREAD: look at each to find which.
+            for track in read.tracks:
+                track.look_now = True
+            streams = None
+        self._answered_at = now_s
+        entries = {self._by_key[key]: found for key, found in streams or () if key in self._by_key}
+        runs = self._judge_all(facts, entries, now_s)
+        for track, found in entries.items():
+            track.seen_at = now_s
+            if track not in facts and (track.wary or len(found) >= read.count):
+                track.look_now = True
+                continue
+            # A full answer means that we are behind: the next one is to be read with a look as well.
+            track.look_now = len(found) >= read.count
+            gap = runs.pop(track, None)
+            runs[track] = Run(track, gap.gap if gap else None, found)
+        return list(runs.values())
+
+    def _judge_all(
+        self, facts: Mapping[Track, Reply], entries: Mapping[Track, list[Any]], now_s: float
+    ) -> dict[Track, Run]:
+        runs: dict[Track, Run] = {}
+        for track, answer in facts.items():
+            if track.dropped:
+                continue
+            track.look_now = False
+            track.seen_at = now_s
+            track.barred = is_wrong_type(answer)
+            position = EntryId.parse(track.after)
+            found = read_facts(answer)
+            verdict = judge(position, track.anchor, found)
+            if verdict is not Verdict.REWOUND:
+                track.rewound_since = None
+            # What comes next from a missing stream stands in a new one.
+            track.wary = verdict in {Verdict.MISSING, Verdict.REWOUND} and position != ZERO_ID
+            if verdict in {Verdict.INTACT, Verdict.MISSING} or found is None:
+                continue
+            if verdict is Verdict.REWOUND:
+                if track.rewound_since is None:
+                    track.rewound_since = now_s
+                if now_s - track.rewound_since < REWIND_HOLDS_S:
+                    continue
+                track.after, track.anchor = str(ZERO_ID), Anchor.CHOSEN
+                track.look_now, track.wary, track.rewound_since = True, False, None
+            elif track not in entries:
+                # Trimmed to nothing: there is no entry to move the position, and the gap is told once.
+                track.after = str(found.last)
+            runs[track] = Run(track, hole(track.symbol, position, found, verdict), [])
+        return runs

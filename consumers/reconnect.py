@@ -1,0 +1,115 @@
+"""When to try Redis again, and when there is no point.
+
+Decides from an error and a count. Must never sleep, connect or draw a random number: the chance is an argument.
+Error codes as Redis sends them: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors.
+"""
+
+import math
+from dataclasses import dataclass
+
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,  # noqa: A004
+    TryAgainError,
+)
+
+_PASSING_CODES = (
+    "LOADING",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "READONLY",
+    "UNBLOCKED",
+    "NOREPLICAS",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnect:
+    """How a reader comes back after it lost Redis.
+
+    The wait before attempt k is `first_delay_s * factor**(k-1)`, at most `max_delay_s`, less a random part of up
+    to `jitter` of it, so that a hundred strategies do not return in the same instant. `attempts` in a row that
+    fail end the iteration with `BusUnavailable`; None, the default, tries for ever: a strategy that stops
+    reading on its own is seldom what its owner wants, and every attempt is logged. Raises `ValueError` for a
+    setting that is out of range.
+    """
+
+    first_delay_s: float = 0.1
+    max_delay_s: float = 5.0
+    factor: float = 2.0
+    jitter: float = 0.5
+    attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.first_delay_s <= self.max_delay_s < math.inf):
+            raise ValueError(
+                f"first_delay_s={self.first_delay_s} and max_delay_s={self.max_delay_s}: "
+                "take 0 < first_delay_s <= max_delay_s, in seconds"
+            )
+        if not 1 <= self.factor <= 100:
+            raise ValueError(f"factor={self.factor}: take 1 (always the same wait) to 100")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter={self.jitter}: take 0 (none) to 1 (anything down to no wait)")
+        if self.attempts is not None and self.attempts < 0:
+            raise ValueError(f"attempts={self.attempts}: take 0 or more, or None for no limit")
+
+    def delay_s(self, attempt: int, chance: float) -> float:
+        """Seconds to wait before this attempt (1 is the first); `chance` is a random number in [0, 1)."""
+        # The exponent is bounded because a night of attempts would overflow a float.
+        full = min(self.max_delay_s, self.first_delay_s * self.factor ** min(attempt - 1, 100))
+        return full * (1 - self.jitter * chance)
+
+    def gives_up(self, failures: int) -> bool:
+        """Whether so many failures in a row are the last."""
+        return self.attempts is not None and failures > self.attempts
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same question may be answered on a later connection."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return False
+    if isinstance(
+        error,
+        ConnectionError
+        | TimeoutError
+        | OSError
+        | ReadOnlyError
+        | ClusterDownError
+        | MasterDownError
+        | TryAgainError,
+    ):
+        return True
+    return isinstance(error, ResponseError) and str(error).startswith(_PASSING_CODES)
+
+
+def is_wrong_type(error: object) -> bool:
+    """Whether a key holds something else than the contract says."""
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
+
+
+def tells_of_key(error: object) -> bool:
+    """Whether the error is about what the key holds, and not about the question or the server."""
+    return is_wrong_type(error) or (isinstance(error, ResponseError) and "no such key" in str(error))
+
+
+def reason(error: BaseException) -> str:
+    """Why Redis could not be used, in one sentence with the remedy."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return f"it refused the credentials ({text}); check user and password in the URL"
+    if isinstance(error, NoPermissionError):
+        return f"this user lacks a permission ({text}); readers need the ACL rules +@read +@connection +multi +exec"
+    if isinstance(error, TimeoutError):
+        return f"no answer in time ({text}); is the server overloaded or the network cut?"
+    if isinstance(error, ConnectionError | OSError) and "loading" not in text.lower():
+        return f"{text}; is the server running, and are host and port right?"
+    return text

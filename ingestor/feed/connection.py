@@ -1,0 +1,262 @@
+"""Keeps one session with the vendor: connect, converse, and when it ends, wait and connect again.
+
+Decides nothing about the conversation (that is `session`) or the waiting (`backoff`); it moves frames, reads the
+clock, and reports. Must never know Redis. There is one socket at a time, and leaving closes it with a proper
+handshake: a vendor that saw none keeps the account's slot occupied for about 90 s.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from ingestor.feed.backoff import Backoff
+from ingestor.feed.codec import FrameCodec
+from ingestor.feed.codes import Remedy
+from ingestor.feed.messages import QuoteMessage
+from ingestor.feed.session import (
+    Change,
+    ChangeExpired,
+    ChangeRefused,
+    Credentials,
+    ErrorReported,
+    FeedEvent,
+    FeedSession,
+    Oddities,
+    QuotesReceived,
+    Ready,
+    SessionEnded,
+    SetConfirmed,
+)
+from ingestor.feed.transport import CannotOpen, Closed, Socket, open_socket
+
+TOO_MANY_REQUESTS_PAUSE_S: Final = 30.0
+REJECTING_STATUSES: Final = frozenset({401, 403, 404})
+
+
+class Desk(Protocol):
+    """Who decides about subscriptions and wants to know how the feed fares."""
+
+    def on_ready(self) -> None:
+        """A session is authenticated; its set is empty."""
+
+    def on_confirmed(self, event: SetConfirmed) -> None:
+        """The vendor's whole set."""
+
+    def on_refused(self, event: ChangeRefused) -> None:
+        """A change was refused whole."""
+
+    def on_expired(self, event: ChangeExpired) -> None:
+        """A change was not answered in time."""
+
+    def on_ended(self, ended: SessionEnded) -> None:
+        """The session, or the attempt to have one, is over."""
+
+    def next_change(self, now_s: float) -> Change | None:
+        """The change to ask for now."""
+
+    @property
+    def must_reconnect(self) -> str | None:
+        """Why this session is not worth keeping, or None."""
+
+
+@dataclass(slots=True)
+class FeedCounts:
+    """What came from the vendor, cumulative since start."""
+
+    frames: int = 0
+    bytes: int = 0
+    quotes: int = 0
+    connects: int = 0
+    connect_failures: Counter[str] = field(default_factory=Counter)
+    disconnects: Counter[str] = field(default_factory=Counter)
+    errors: Counter[int] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+    largest_frame_quotes: int = 0
+
+
+class FeedConnection:
+    """The feed as a task: `run` until cancelled."""
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Callable[[], Credentials],
+        on_quotes: Callable[[int, list[QuoteMessage]], None],
+        desk: Desk,
+    ) -> None:
+        self._url = url
+        self._credentials = credentials
+        self._on_quotes = on_quotes
+        self._desk = desk
+        self._backoff = Backoff(random.Random())
+        self._codec = FrameCodec("msgpack")
+        self._socket: Socket | None = None
+        self._session: FeedSession | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: SessionEnded | None = None
+        self.counts = FeedCounts()
+        self.connected_since_ns: int | None = None
+        self.last_quote_ns: int | None = None
+        self.on_oddity: Callable[[Oddities], None] = lambda _: None
+
+    def __repr__(self) -> str:
+        return repr(self._session) if self._session is not None else "<FeedConnection waiting>"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a session is authenticated."""
+        return self.connected_since_ns is not None
+
+    @property
+    def attempt(self) -> int:
+        """Attempts to connect since market data last flowed."""
+        return self._backoff.attempt
+
+    def poke(self) -> None:
+        """Look whether there is something to ask for; call it when what is desired has changed."""
+        session = self._session
+        if session is None or self._socket is None:
+            return
+        now_s = asyncio.get_running_loop().time()
+        if self._desk.must_reconnect is not None:
+            self._end(SessionEnded(Remedy.RECONNECT, self._desk.must_reconnect))
+            return
+        change = self._desk.next_change(now_s)
+        if change is not None:
+            session.ask(change, now_s)
+        self._flush(session)
+
+    async def run(self) -> None:
+        """Connect, converse, wait, again; never returns. Cancelling it closes the socket in good order."""
+        while True:
+            ended, at_least_s = await self._have_a_session()
+            self._desk.on_ended(ended)
+            await asyncio.sleep(self._backoff.delay_s(ended.remedy, at_least_s))
+
+    async def _have_a_session(self) -> tuple[SessionEnded, float]:
+        headers = {"Content-Type": "application/msgpack", "User-Agent": "quotebus"}
+        now_s = asyncio.get_running_loop().time()
+        self._ended = None
+        try:
+            # Read anew each time, so that a rotated key needs no restart.
+            self._session = FeedSession(self._credentials(), self._codec, now_s)
+            self._socket = await open_socket(self._url, headers, self._on_message)
+        except CannotOpen as failure:
+            self._session = None
+            self.counts.connect_failures[str(failure.status or "unreachable")] += 1
+            return _verdict(failure), failure.retry_after_s or (
+                TOO_MANY_REQUESTS_PAUSE_S if failure.status == 429 else 0.0
+            )
+        self.counts.connects += 1
+        try:
+            self._arm(self._session)
+            closed = await self._socket.closed
+        finally:
+            await self._leave()
+        ended = self._ended or SessionEnded(Remedy.RECONNECT, _how(closed))
+        label = str(ended.code.number if ended.code else closed.code or "lost")
+        self.counts.disconnects[label] += 1
+        return ended, 0.0
+
+    async def _leave(self) -> None:
+        socket, self._socket, self._session = self._socket, None, None
+        self.connected_since_ns = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if socket is not None:
+            await socket.close()
+
+    def _on_message(self, payload: bytes) -> None:
+        session = self._session
+        if session is None:
+            return
+        counts = self.counts
+        counts.frames += 1
+        counts.bytes += len(payload)
+        now_s = asyncio.get_running_loop().time()
+        events = session.receive(payload, now_s)
+        for event in events:
+            if type(event) is QuotesReceived:
+                self._take(event.quotes)
+            else:
+                self._handle(event)
+        if len(events) != 1 or type(events[0]) is not QuotesReceived:
+            self.poke()
+
+    def _take(self, quotes: list[QuoteMessage]) -> None:
+        counts = self.counts
+        counts.quotes += len(quotes)
+        if len(quotes) > counts.largest_frame_quotes:
+            counts.largest_frame_quotes = len(quotes)
+        self._backoff.data_flowed()
+        self.last_quote_ns = received_ns = time.time_ns()
+        self._on_quotes(received_ns, quotes)
+
+    def _handle(self, event: FeedEvent) -> None:
+        match event:
+            case Ready():
+                self.connected_since_ns = time.time_ns()
+                self._desk.on_ready()
+            case SetConfirmed():
+                self._desk.on_confirmed(event)
+            case ChangeRefused():
+                self.counts.errors[event.code.number] += 1
+                self._desk.on_refused(event)
+            case ChangeExpired():
+                self._desk.on_expired(event)
+            case ErrorReported():
+                self.counts.errors[event.code.number] += 1
+            case Oddities():
+                self.counts.unknown.update(event.unknown)
+                self.counts.unreadable += len(event.unreadable)
+                self.on_oddity(event)
+            case SessionEnded():
+                if event.code is not None:
+                    self.counts.errors[event.code.number] += 1
+                self._end(event)
+            case QuotesReceived():
+                self._take(event.quotes)
+
+    def _end(self, ended: SessionEnded) -> None:
+        """Say goodbye; `run` goes on when the socket is closed."""
+        self._ended = self._ended or ended
+        self.connected_since_ns = None
+        if self._socket is not None:
+            self._socket.begin_close()
+
+    def _flush(self, session: FeedSession) -> None:
+        if self._socket is not None:
+            for message in session.to_send():
+                self._socket.send(message)
+        self._arm(session)
+
+    def _arm(self, session: FeedSession) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if session.wake_at_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(session.wake_at_s, self._on_timer, session)
+
+    def _on_timer(self, session: FeedSession) -> None:
+        if session is not self._session:
+            return
+        for event in session.woken(asyncio.get_running_loop().time()):
+            self._handle(event)
+        self.poke()
+
+
+def _verdict(failure: CannotOpen) -> SessionEnded:
+    remedy = Remedy.REJECTED if failure.status in REJECTING_STATUSES else Remedy.RECONNECT
+    return SessionEnded(remedy, str(failure))
+
+
+def _how(closed: Closed) -> str:
+    if closed.code is None:
+        return closed.reason
+    return f"closed by the vendor with {closed.code}" + (f" {closed.reason}" if closed.reason else "")

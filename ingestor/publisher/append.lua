@@ -1,0 +1,100 @@
+-- Appends one batch: every entry to its stream, the newest accepted one of each symbol to the cache.
+--
+-- KEYS[1]  {namespace}:writer   hash: epoch, batch = the last batch applied
+-- KEYS[2]  {namespace}:latest   hash: symbol -> newest quote
+-- KEYS[3…] the streams, in the order of the rows
+-- ARGV[1]  epoch      the writer's epoch
+-- ARGV[2]  batch      this batch's number; it applies only after batch - 1
+-- ARGV[3]  maxlen     approximate bound of each stream, 0 for none
+-- ARGV[4]  rows       msgpack: per stream {symbol, cache value or false, id, payload, id, payload, …}
+--
+-- Replies {status, …}:
+--   {'applied', accepted, cache_errors, row, entry, why, last_id, …}  one quadruple per refused entry, from 1
+--   {'seen'}            this batch was applied before; nothing was done
+--   {'behind', last}    batch does not follow the last one applied; nothing was done
+--   {'fenced', epoch}   a newer writer has taken over; nothing was done
+-- An error reply means that nothing was done: memory, disk, permission and replica checks all come before the
+-- first write of a script.
+
+local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch')
+local epoch, batch = tonumber(ARGV[1]), tonumber(ARGV[2])
+local held_epoch, applied = tonumber(position[1] or 0), tonumber(position[2] or 0)
+if held_epoch > epoch then
+  return {'fenced', held_epoch}
+end
+if held_epoch < epoch then
+  -- Emptied or older than our claim: only a new claim may say where the count stands.
+  return {'behind', -1}
+end
+if batch <= applied then
+  return {'seen'}
+end
+if batch ~= applied + 1 then
+  return {'behind', applied}
+end
+
+-- The position moves first: when memory or disk forbids writes, this is the call that fails, with nothing done.
+redis.call('HSET', KEYS[1], 'batch', ARGV[2])
+
+local function last_id(stream)
+  local info = redis.pcall('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      return info[i + 1]
+    end
+  end
+  return ''
+end
+
+local function reason(message)
+  if string.find(message, 'equal or smaller', 1, true) then
+    return 'too_small'
+  elseif string.find(message, 'exhausted', 1, true) then
+    return 'exhausted'
+  elseif string.find(message, 'WRONGTYPE', 1, true) then
+    return 'wrong_type'
+  end
+  return message
+end
+
+local pcall, byte = redis.pcall, string.byte
+local rows, maxlen, bounded = cmsgpack.unpack(ARGV[4]), ARGV[3], ARGV[3] ~= '0'
+local accepted, cache_errors, refused = 0, 0, {}
+
+for r = 1, #rows do
+  local row, stream = rows[r], KEYS[r + 2]
+  local last = #row - 1
+  local newest_accepted = false
+  for i = 3, last, 2 do
+    local payload = row[i + 1]
+    -- A quote is a JSON array, a gap marker a JSON object.
+    local field = byte(payload) == 91 and 'q' or 'gap'
+    local answer
+    if bounded and i == last then
+      answer = pcall('XADD', stream, 'MAXLEN', '~', maxlen, row[i], field, payload)
+    else
+      answer = pcall('XADD', stream, row[i], field, payload)
+    end
+    if type(answer) == 'table' then
+      local n = #refused
+      local why = reason(answer.err)
+      refused[n + 1], refused[n + 2], refused[n + 3] = r, (i - 1) / 2, why
+      refused[n + 4] = why == 'too_small' and last_id(stream) or ''
+    else
+      accepted = accepted + 1
+      newest_accepted = i == last
+    end
+  end
+  if newest_accepted and row[2] then
+    local answer = pcall('HSET', KEYS[2], row[1], row[2])
+    if type(answer) == 'table' then
+      cache_errors = cache_errors + 1
+    end
+  end
+end
+
+local reply = {'applied', accepted, cache_errors}
+for i = 1, #refused do
+  reply[i + 3] = refused[i]
+end
+return reply

@@ -1,0 +1,231 @@
+"""Quotes to batches: ids assigned, payloads encoded, rows laid out as `append.lua` reads them.
+
+Decides each entry's id, once and for ever, which quotes cannot be stored, and where a gap marker stands. Must
+never know Redis or the clock. This is the hot path: one pass per quote, with the arithmetic of `wire.place` written
+out; a property test holds the two together.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgspec
+
+from ingestor.feed.messages import QuoteMessage, time_ns_of
+from ingestor.publisher.intake import Received
+from wire import EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
+from wire.ids import MAX_AHEAD_NS
+
+Row: TypeAlias = list[str | bool]
+"""Symbol, cache value or False, then id and payload of each entry in turn."""
+
+_TIMESTAMP_64: Final = 0xD7FF
+_INT64: Final = 2**63
+
+
+class _Lane:
+    """The tail of one symbol's stream, as this writer knows it."""
+
+    __slots__ = ("gap_from_ns", "gap_reason", "last_ms", "last_n", "last_time_ns", "row")
+
+    def __init__(self, last: EntryId, last_time_ns: int | None) -> None:
+        self.last_ms, self.last_n = last
+        self.last_time_ns = last_time_ns
+        self.gap_from_ns: int | None = None
+        self.gap_reason = ""
+        self.row: Row | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Entries with their ids, ready to send any number of times. `first_received_ns` is the oldest quote's."""
+
+    number: int
+    symbols: list[str]
+    rows: list[Row]
+    quotes: int
+    markers: int
+    first_received_ns: int
+    blob: bytes = b""
+    sent_before: bool = False
+
+    @property
+    def entries(self) -> int:
+        """Quotes and markers together."""
+        return self.quotes + self.markers
+
+
+@dataclass(slots=True)
+class StampCounts:
+    """What happened on the way, cumulative since start."""
+
+    stamped: int = 0
+    ties: int = 0
+    out_of_order: int = 0
+    clamped: int = 0
+    markers: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+class Stamper:
+    """Knows the tail of every stream that this process writes; makes numbered batches."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, _Lane] = {}
+        self._next_number = 1
+        self._pack = msgspec.msgpack.Encoder().encode
+        self.epoch: int | None = None
+        self.counts = StampCounts()
+
+    def knows(self, symbol: str) -> bool:
+        """Whether the tail of this symbol's stream was loaded."""
+        return symbol in self._lanes
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """All symbols whose tail is known."""
+        return frozenset(self._lanes)
+
+    def load(self, symbol: str, last: EntryId, last_time_ns: int | None) -> None:
+        """The tail of a stream as Redis has it: last id, and the venue time of the last quote if there is one."""
+        self._lanes[symbol] = _Lane(last, last_time_ns)
+
+    def forget(self, symbol: str) -> None:
+        """The stream is gone; quotes of this symbol are not expected any more."""
+        self._lanes.pop(symbol, None)
+
+    def open_gap(self, symbol: str, from_ns: int, reason: str) -> None:
+        """Quotes are missing from here on; the marker goes in before the next quote of this symbol.
+
+        A hole that is open already keeps its beginning and its reason.
+        """
+        lane = self._lanes.get(symbol)
+        if lane is not None and lane.gap_from_ns is None:
+            lane.gap_from_ns = from_ns if lane.last_time_ns is None else lane.last_time_ns
+            lane.gap_reason = reason
+
+    def stamp(self, frames: Iterable[Received], now_ns: int) -> Batch | None:
+        """One batch of all these quotes, or None when none of them can be stored."""
+        lanes, counts = self._lanes, self.counts
+        newest: dict[str, QuoteRow] = {}
+        unpack, encode = _unpack, encode_quote
+        limit_ns = now_ns + MAX_AHEAD_NS
+        quotes = 0
+        markers_before = counts.markers
+        first_received_ns = 0
+        for received_ns, messages in frames:
+            first_received_ns = first_received_ns or received_ns
+            for q in messages:
+                symbol = q.S
+                lane = lanes.get(symbol)
+                if lane is None:
+                    counts.rejected["not_subscribed"] += 1
+                    continue
+                try:
+                    kind, packed = unpack(q.t)
+                    time_ns = (packed & 0x3FFFFFFFF) * 1_000_000_000 + (packed >> 34)
+                    if kind != _TIMESTAMP_64:
+                        time_ns = _unusual_time_ns(q)
+                except (struct.error, ValueError):
+                    try:
+                        time_ns = _unusual_time_ns(q)
+                    except ValueError:
+                        counts.rejected["bad_time"] += 1
+                        continue
+                bid, ask = q.bp, q.ap
+                # Infinities and NaN are the floats that are not equal to themselves after this subtraction.
+                if (bid is not None and bid - bid != 0.0) or (ask is not None and ask - ask != 0.0):
+                    counts.rejected["bad_price"] += 1
+                    continue
+                try:
+                    if lane.gap_from_ns is not None:
+                        self._mark(symbol, lane, time_ns, now_ns)
+                    ms, ns = divmod(time_ns, 1_000_000)
+                    n = ns * 1000
+                    if time_ns > limit_ns or time_ns < 0:
+                        ms, n = self._place_oddly(lane, time_ns, now_ns)
+                    elif ms < lane.last_ms or (ms == lane.last_ms and n <= lane.last_n):
+                        ms, n = EntryId(lane.last_ms, lane.last_n).successor()
+                        if time_ns == lane.last_time_ns:
+                            counts.ties += 1
+                        else:
+                            counts.out_of_order += 1
+                except OverflowError:
+                    counts.rejected["stream_exhausted"] += 1
+                    continue
+                lane.last_ms, lane.last_n, lane.last_time_ns = ms, n, time_ns
+                # fmt: off
+                values = (bid, q.bs, q.bx, ask, q.as_, q.ax, q.c, q.z, time_ns, (received_ns - time_ns) // 1000)
+                # fmt: on
+                row = lane.row
+                if row is None:
+                    lane.row = row = [symbol, False]
+                row.append(f"{ms}-{n}")
+                row.append(encode(values).decode())
+                newest[symbol] = values
+                quotes += 1
+        if not newest:
+            return None
+        counts.stamped += quotes
+        return self._seal(newest, quotes, counts.markers - markers_before, first_received_ns)
+
+    def restamp(self, symbol: str, payloads: list[str], last: EntryId, received_ns: int) -> Batch:
+        """A new batch for entries that the server refused for good, after the last id that it named."""
+        lane = self._lanes[symbol]
+        tail = max(last, EntryId(lane.last_ms, lane.last_n))
+        row: Row = [symbol, False]
+        for payload in payloads:
+            tail = tail.successor()
+            row += [str(tail), payload]
+        lane.last_ms, lane.last_n = tail
+        quotes = sum(payload.startswith("[") for payload in payloads)
+        return self._number([symbol], [row], quotes, len(payloads) - quotes, received_ns)
+
+    def _seal(self, newest: dict[str, QuoteRow], quotes: int, markers: int, first_received_ns: int) -> Batch:
+        rows: list[Row] = []
+        lanes = self._lanes
+        for symbol, values in newest.items():
+            lane = lanes[symbol]
+            row, lane.row = lane.row, None
+            assert row is not None
+            row[1] = encode_latest(symbol, str(row[-2]), values).decode()
+            rows.append(row)
+        return self._number(list(newest), rows, quotes, markers, first_received_ns)
+
+    def _number(
+        self, symbols: list[str], rows: list[Row], quotes: int, markers: int, received_ns: int
+    ) -> Batch:
+        number, self._next_number = self._next_number, self._next_number + 1
+        return Batch(number, symbols, rows, quotes, markers, received_ns, self._pack(rows))
+
+    def _mark(self, symbol: str, lane: _Lane, to_ns: int, now_ns: int) -> None:
+        assert lane.gap_from_ns is not None
+        last = EntryId(lane.last_ms, lane.last_n)
+        entry_id, _ = place(lane.gap_from_ns, last, now_ns)
+        if lane.row is None:
+            lane.row = [symbol, False]
+        lane.row.append(str(entry_id))
+        lane.row.append(encode_gap(lane.gap_from_ns, to_ns, lane.gap_reason, self.epoch).decode())
+        lane.last_ms, lane.last_n = entry_id
+        lane.gap_from_ns = None
+        self.counts.markers += 1
+
+    def _place_oddly(self, lane: _Lane, time_ns: int, now_ns: int) -> EntryId:
+        if time_ns > 0:
+            self.counts.clamped += 1
+        else:
+            self.counts.out_of_order += 1
+        entry_id, _ = place(time_ns, EntryId(lane.last_ms, lane.last_n), now_ns)
+        return entry_id
+
+
+_unpack = struct.Struct(">HQ").unpack
+
+
+def _unusual_time_ns(message: QuoteMessage) -> int:
+    time_ns = time_ns_of(bytes(message.t))
+    if not -_INT64 <= time_ns < _INT64:
+        raise ValueError("outside of 64 bits")
+    return time_ns

@@ -1,0 +1,160 @@
+"""One Redis connection for the hot path: bytes out, replies to a callback, in order.
+
+Decides how a connection opens and ends. Must never know what the commands mean. redis-py's asyncio connection costs
+several times as much per round trip and retries on its own; here a reply reaches its owner within the event loop's
+read callback, and nothing is ever sent twice behind its back. The control plane uses redis-py as usual.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+
+CONNECT_TIMEOUT_S: Final = 2.0
+
+Reply = Any
+"""What hiredis returns: bytes, int, list or None; and a `hiredis.ReplyError`, as a value, for an error reply."""
+
+
+class LinkFailure(Exception):
+    """The connection could not be opened, or is gone."""
+
+
+def pack(*parts: str | bytes | int) -> bytes:
+    """One command in RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+    out = [b"*%d\r\n" % len(parts)]
+    out += [bulk(part) for part in parts]
+    return b"".join(out)
+
+
+def bulk(part: str | bytes | int) -> bytes:
+    """One argument of a command."""
+    data = part if isinstance(part, bytes) else str(part).encode()
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+class RedisLink(asyncio.Protocol):
+    """An open connection. Replies go to `on_reply` in the order of the commands."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader()
+        self._transport: asyncio.Transport | None = None
+        self._handshake: list[asyncio.Future[Reply]] = []
+        self.on_reply: Callable[[Reply], None] = self._on_handshake_reply
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def send(self, command: bytes) -> None:
+        """Hand packed commands to the socket."""
+        if self._transport is not None:
+            self._transport.write(command)
+
+    async def call(self, *parts: str | bytes | int) -> Reply:
+        """One command and its reply, before `on_reply` is taken over; `LinkFailure` if the connection ends."""
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._handshake.append(reply)
+        self.send(pack(*parts))
+        await asyncio.wait((reply, self.closed), return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            raise LinkFailure(self.closed.result())
+        return reply.result()
+
+    def abort(self, reason: str) -> None:
+        """End it now; what is unanswered stays unanswered."""
+        if not self.closed.done():
+            self.closed.set_result(reason)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self.on_reply(reply)
+        except hiredis.ProtocolError as error:
+            self.abort(f"not the Redis protocol: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncio."""
+        if not self.closed.done():
+            self.closed.set_result(f"{type(exc).__name__}: {exc}" if exc else "closed by the server")
+
+    def _on_handshake_reply(self, reply: Reply) -> None:
+        future = self._handshake.pop(0)
+        if not future.done():
+            future.set_result(reply)
+
+
+class RedisAddress:
+    """Where Redis is and who we are there, from a `redis://`, `rediss://` or `unix://` URL."""
+
+    def __init__(self, url: str) -> None:
+        self._options: dict[str, Any] = dict(parse_url(url))
+
+    def __repr__(self) -> str:
+        where = self._options.get("path") or (
+            f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
+        )
+        return f"{where}/{self._options.get('db', 0)}"
+
+    async def open(self, client_name: str) -> RedisLink:
+        """Connect, authenticate, select; `LinkFailure` with the reason if any of it fails in time."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                link = await self._connect()
+                try:
+                    await self._introduce(link, client_name)
+                except BaseException:
+                    link.abort("handshake failed")
+                    raise
+        except TimeoutError:
+            raise LinkFailure(f"{self!r} did not answer within {CONNECT_TIMEOUT_S:g} s") from None
+        except OSError as error:
+            raise LinkFailure(f"{self!r}: {error}") from None
+        return link
+
+    async def _connect(self) -> RedisLink:
+        loop = asyncio.get_running_loop()
+        options = self._options
+        if options.get("connection_class") is UnixDomainSocketConnection:
+            _, link = await loop.create_unix_connection(RedisLink, options["path"])
+            return link
+        tls = _tls(options) if options.get("connection_class") is SSLConnection else None
+        host, port = options.get("host", "localhost"), int(options.get("port", 6379))
+        _, link = await loop.create_connection(RedisLink, host, port, ssl=tls)
+        return link
+
+    async def _introduce(self, link: RedisLink, client_name: str) -> None:
+        password = self._options.get("password")
+        if password is not None:
+            user = self._options.get("username")
+            _expect(await link.call("AUTH", *([user] if user else []), password), "authentication")
+        if self._options.get("db"):
+            _expect(await link.call("SELECT", int(self._options["db"])), "SELECT")
+        with contextlib.suppress(LinkFailure):
+            # For eyes in CLIENT LIST only; a user without the right to it is no failure.
+            await link.call("CLIENT", "SETNAME", client_name)
+
+
+def _expect(reply: Reply, step: str) -> None:
+    if isinstance(reply, hiredis.ReplyError):
+        raise LinkFailure(f"{step} refused: {reply}")
+
+
+def _tls(options: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    if options.get("ssl_certfile"):
+        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    if str(options.get("ssl_cert_reqs", "required")).lower() == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

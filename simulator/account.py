@@ -1,0 +1,351 @@
+"""The vendor's side of the conversation: one account with its slots, and one session per connection.
+
+Decides every answer to what a client sends: greeting, login, the whole-set acknowledgement, each refusal with its
+code, and who holds the account's connection, ghosts included. Must never know sockets or the clock: bytes and
+monotonic seconds are arguments, messages are results.
+"""
+
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from ingestor.feed.codes import code_of
+from ingestor.feed.messages import (
+    AUTHENTICATED,
+    GREETING,
+    Authenticate,
+    Encoding,
+    Error,
+    Subscribe,
+    Subscription,
+    Success,
+    Unsubscribe,
+)
+from simulator.faults import Mischief, NoAuthAnswer, Quirk, RequestKind
+from simulator.market import TEST_SYMBOL
+from wire import BadSymbol, parse_symbol
+
+FEEDS: Final[dict[str, str]] = {
+    "/v2/iex": "iex",
+    "/v2/sip": "sip",
+    "/v2/delayed_sip": "delayed_sip",
+    "/v1beta1/boats": "boats",
+    "/v1beta1/overnight": "overnight",
+    "/v2/test": "test",
+}
+"""Path of the upgrade request -> feed."""
+
+PATHS: Final[dict[str, str]] = {feed: path for path, feed in FEEDS.items()}
+TEST_FEED: Final = "test"
+
+_OTHER_CHANNELS: Final = {
+    "updated_bars": "updatedBars",
+    "daily_bars": "dailyBars",
+    "statuses": "statuses",
+    "lulds": "lulds",
+    "imbalances": "imbalances",
+}
+_FOLLOW_TRADES: Final = {"corrections": "corrections", "cancel_errors": "cancelErrors"}
+_TEST_CHANNELS: Final = ("trades", "quotes", "bars")
+_CHANNELS: Final = (*_TEST_CHANNELS, *_OTHER_CHANNELS)
+_POLICY_VIOLATION: Final = 1008
+
+
+class StockSubscription(Subscription, tag="subscription", rename=_OTHER_CHANNELS | _FOLLOW_TRADES):
+    """The acknowledgement as the stock feeds send it: every channel is listed, empty or not."""
+
+    updated_bars: list[str] = msgspec.field(default_factory=list)
+    daily_bars: list[str] = msgspec.field(default_factory=list)
+    statuses: list[str] = msgspec.field(default_factory=list)
+    lulds: list[str] = msgspec.field(default_factory=list)
+    imbalances: list[str] = msgspec.field(default_factory=list)
+    corrections: list[str] = msgspec.field(default_factory=list)
+    cancel_errors: list[str] = msgspec.field(default_factory=list)
+
+
+class StockSubscribe(Subscribe, tag="subscribe", rename=_OTHER_CHANNELS):
+    """A subscribe request with the stock feeds' further channels."""
+
+    updated_bars: list[str] = msgspec.field(default_factory=list)
+    daily_bars: list[str] = msgspec.field(default_factory=list)
+    statuses: list[str] = msgspec.field(default_factory=list)
+    lulds: list[str] = msgspec.field(default_factory=list)
+    imbalances: list[str] = msgspec.field(default_factory=list)
+
+
+class StockUnsubscribe(Unsubscribe, tag="unsubscribe", rename=_OTHER_CHANNELS):
+    """An unsubscribe request with the stock feeds' further channels."""
+
+    updated_bars: list[str] = msgspec.field(default_factory=list)
+    daily_bars: list[str] = msgspec.field(default_factory=list)
+    statuses: list[str] = msgspec.field(default_factory=list)
+    lulds: list[str] = msgspec.field(default_factory=list)
+    imbalances: list[str] = msgspec.field(default_factory=list)
+
+
+_Request: TypeAlias = Authenticate | StockSubscribe | StockUnsubscribe
+_from_msgpack: Final[Callable[[bytes], _Request]] = msgspec.msgpack.Decoder(_Request).decode
+_from_json: Final[Callable[[str | bytes], _Request]] = msgspec.json.Decoder(_Request).decode
+
+ActionKind: TypeAlias = Literal["connect", "auth", "subscribe", "unsubscribe", "malformed", "timeout"]
+
+
+@dataclass(frozen=True)
+class AccountRules:
+    """What the account may do.
+
+    `symbol_limit` counts each symbol once per channel of trades and quotes. `connection_limit` is per feed.
+    `star_code` is the refusal of the wildcard; None allows it, unless there is a symbol limit (then 405).
+    `refused_symbols` look like symbols and are malformed to the vendor all the same (400). None for key and
+    secret accepts whatever is not empty; None for `feeds_in_plan` is every feed.
+    """
+
+    symbol_limit: int | None = None
+    connection_limit: int | None = 1
+    ghost_s: float = 90.0
+    auth_timeout_s: float = 10.0
+    key: str | None = None
+    secret: str | None = None
+    star_code: int | None = None
+    feeds_in_plan: frozenset[str] | None = None
+    msgpack_only: bool = False
+    refused_symbols: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one client message led to: for the log, and for the wire.
+
+    `code` is the vendor's error, None when the request was granted. `messages` go out after `delay_s` seconds;
+    `close_code` closes the connection after them. `quotes` and `trades` are what the request named.
+    """
+
+    kind: ActionKind
+    messages: tuple[Success | Error | Subscription, ...] = ()
+    code: int | None = None
+    delay_s: float = 0.0
+    close_code: int | None = None
+    quotes: tuple[str, ...] = ()
+    trades: tuple[str, ...] = ()
+
+
+class Account:
+    """The slots of one account: who is connected where, and whose ghost still is."""
+
+    def __init__(self, rules: AccountRules, mischief: Mischief | None = None) -> None:
+        self.rules: Final = rules
+        self.mischief: Final = mischief or Mischief()
+        self._holders: dict[int, str] = {}
+        self._ghosts: list[tuple[str, float]] = []
+
+    def acquire(self, session_id: int, feed: str, now_s: float) -> bool:
+        """Take a slot of this feed, if one is free."""
+        limit = self.rules.connection_limit
+        if limit is not None and self.taken(feed, now_s) >= limit:
+            return False
+        self._holders[session_id] = feed
+        return True
+
+    def release(self, session_id: int, now_s: float, *, clean: bool) -> None:
+        """The connection is gone. Unless it was closed cleanly, a ghost keeps its slot for `ghost_s` seconds."""
+        feed = self._holders.pop(session_id, None)
+        if feed is not None and not clean and self.rules.ghost_s > 0:
+            self._ghosts.append((feed, now_s + self.rules.ghost_s))
+
+    def taken(self, feed: str, now_s: float) -> int:
+        """How many slots of the feed are not free."""
+        self._ghosts = [ghost for ghost in self._ghosts if ghost[1] > now_s]
+        return sum(held == feed for held in self._holders.values()) + sum(
+            held == feed for held, _ in self._ghosts
+        )
+
+    def exorcise(self) -> None:
+        """Every ghost is gone, now."""
+        self._ghosts.clear()
+
+
+class Session:
+    """One connection's conversation."""
+
+    def __init__(
+        self, account: Account, session_id: int, feed: str, encoding: Encoding, now_s: float
+    ) -> None:
+        self.id: Final = session_id
+        self.feed: Final = feed
+        self.encoding: Final = encoding
+        self.authenticated = False
+        self._account = account
+        self._deadline_s: float | None = now_s + account.rules.auth_timeout_s
+        names = _TEST_CHANNELS if feed == TEST_FEED else _CHANNELS
+        self._sets: dict[str, dict[str, None]] = {name: {} for name in names}
+        self._live: frozenset[str] | None = frozenset()
+
+    @property
+    def deadline_s(self) -> float | None:
+        """The monotonic second until which credentials must arrive; None once they have."""
+        return self._deadline_s
+
+    @property
+    def quotes(self) -> frozenset[str]:
+        """The session's set of the quotes channel, the wildcard as `*`."""
+        return frozenset(self._sets["quotes"])
+
+    @property
+    def trades(self) -> frozenset[str]:
+        """The session's set of the trades channel."""
+        return frozenset(self._sets["trades"])
+
+    @property
+    def live(self) -> frozenset[str] | None:
+        """The symbols whose quotes this session is sent; None is all."""
+        return self._live
+
+    def open(self, headers: Mapping[str, str], now_s: float) -> Answer:
+        """The first words, which include the answer to credentials in the upgrade's headers (lower-case names)."""
+        if not self._account.mischief.greets(now_s):
+            return Answer("connect")
+        greeting = Success(GREETING)
+        try:
+            credentials = _credentials(headers)
+        except ValueError:
+            credentials = ("", "")
+        if credentials is None:
+            return Answer("connect", (greeting,))
+        answer = self._login(*credentials, now_s)
+        return Answer("connect", (greeting, *answer.messages), answer.code)
+
+    def receive(self, raw: bytes | str, now_s: float) -> Answer:
+        """The answer to one client message."""
+        try:
+            # Text in a msgpack session, and bytes in a JSON session, are malformed like any other noise.
+            if self.encoding == "msgpack":
+                request = _from_msgpack(raw if isinstance(raw, bytes) else b"")
+            else:
+                request = _from_json(raw if isinstance(raw, str) else b"")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _refusal("malformed", 400 if self.authenticated else 401)
+        if isinstance(request, Authenticate):
+            if self.authenticated:
+                return _refusal("auth", 403)
+            return self._login(request.key, request.secret, now_s)
+        kind: RequestKind = "subscribe" if isinstance(request, StockSubscribe) else "unsubscribe"
+        named = tuple(request.quotes), tuple(request.trades)
+        if not self.authenticated:
+            return _refusal(kind, 401, *named)
+        quirk = self._account.mischief.request(kind, now_s)
+        asked: dict[str, list[str]] = {
+            name: symbols for name in _CHANNELS if (symbols := getattr(request, name))
+        }
+        code = quirk.error or self._why_not(kind, asked)
+        if code is not None:
+            return _refusal(kind, code, *named)
+        if kind == "subscribe":
+            self._add(asked, quirk)
+        elif not quirk.ignore:
+            for name, symbols in asked.items():
+                for symbol in symbols:
+                    self._sets[name].pop(symbol, None)
+        self._look()
+        messages = () if quirk.silent else (self.acknowledgement(),)
+        return Answer(kind, messages, delay_s=quirk.delay_s, quotes=named[0], trades=named[1])
+
+    def expire(self, now_s: float) -> Answer | None:
+        """404 and the end, if credentials are overdue."""
+        if self._deadline_s is None or now_s < self._deadline_s:
+            return None
+        self._deadline_s = None
+        return Answer("timeout", (_error(404),), 404, close_code=_POLICY_VIOLATION)
+
+    def acknowledgement(self) -> Subscription:
+        """The session's whole set, as it is now."""
+        sets = {name: sorted(symbols) for name, symbols in self._sets.items()}
+        if self.feed == TEST_FEED:
+            return Subscription(**sets)
+        return StockSubscription(**sets, corrections=sets["trades"], cancel_errors=sets["trades"])
+
+    def _login(self, key: str, secret: str, now_s: float) -> Answer:
+        # Only silence runs into the deadline: a client refused with 406 may try again on the same connection.
+        self._deadline_s = None
+        rules, account = self._account.rules, self._account
+        fault = account.mischief.auth(now_s)
+        if isinstance(fault, NoAuthAnswer):
+            return Answer("auth")
+        if fault is not None:
+            return _refusal("auth", fault.code)
+        if not key or not secret or (rules.key or key) != key or (rules.secret or secret) != secret:
+            return _refusal("auth", 402)
+        if rules.feeds_in_plan is not None and self.feed not in rules.feeds_in_plan:
+            return _refusal("auth", 409)
+        if rules.msgpack_only and self.encoding != "msgpack":
+            return _refusal("auth", 412)
+        if not account.acquire(self.id, self.feed, now_s):
+            return _refusal("auth", 406)
+        self.authenticated = True
+        return Answer("auth", (Success(AUTHENTICATED),))
+
+    def _why_not(self, kind: RequestKind, asked: Mapping[str, Iterable[str]]) -> int | None:
+        rules = self._account.rules
+        if not asked:
+            return 400
+        if any(name not in self._sets for name in asked):
+            return 410
+        symbols = {symbol for channel in asked.values() for symbol in channel}
+        star = "*" in symbols
+        symbols.discard("*")
+        try:
+            for symbol in symbols:
+                parse_symbol(symbol)
+        except BadSymbol:
+            return 400
+        if kind == "unsubscribe":
+            return None
+        if not rules.refused_symbols.isdisjoint(symbols):
+            return 400
+        if star and rules.star_code is not None:
+            return rules.star_code
+        if rules.symbol_limit is not None:
+            counted = sum(
+                len(self._sets[name].keys() | set(asked.get(name, ()))) for name in ("quotes", "trades")
+            )
+            if counted > rules.symbol_limit or (star and not {"quotes", "trades"}.isdisjoint(asked)):
+                return 405
+        return None
+
+    def _add(self, asked: Mapping[str, list[str]], quirk: Quirk) -> None:
+        for name, symbols in asked.items():
+            self._sets[name].update(dict.fromkeys(symbols[: quirk.take]))
+        self._sets["quotes"].update(dict.fromkeys(quirk.extra))
+
+    def _look(self) -> None:
+        quotes = self.quotes
+        if self.feed == TEST_FEED:
+            self._live = frozenset({TEST_SYMBOL} if "*" in quotes or TEST_SYMBOL in quotes else ())
+        else:
+            self._live = None if "*" in quotes else quotes
+
+
+def _error(code: int) -> Error:
+    return Error(code, code_of(code).msg)
+
+
+def _refusal(
+    kind: ActionKind, code: int, quotes: tuple[str, ...] = (), trades: tuple[str, ...] = ()
+) -> Answer:
+    return Answer(kind, (_error(code),), code, quotes=quotes, trades=trades)
+
+
+def _credentials(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    if "apca-api-key-id" in headers or "apca-api-secret-key" in headers:
+        return headers.get("apca-api-key-id", ""), headers.get("apca-api-secret-key", "")
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if not scheme:
+        return None
+    if scheme.lower() == "basic":
+        key, _, secret = b64decode(value, validate=True).decode().partition(":")
+        return key, secret
+    if scheme.lower() == "bearer":
+        return "access_token", value.strip()
+    raise ValueError(f"unknown scheme {scheme!r}")
