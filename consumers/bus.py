@@ -161,9 +161,12 @@ class Bus:
             self._check_open()
             async with self._lock:
                 try:
-                    if self._link is None:
+                    if self._link is None or not self._link.is_open:
                         link = Link(self._target)
                         await link.open()
+                        if not self._is_open:
+                            await link.close()
+                            self._check_open()
                         self._link = link
                     replies = await self._link.ask(*commands)
                     for reply in replies:

@@ -4,8 +4,8 @@ Decides from a reader's position and what `XINFO STREAM` says. Must never know c
 
 Plain XREAD is silent about both losses: entries trimmed before they were read are just not there, and a stream
 that was deleted and begun anew with smaller ids answers nothing, for ever. Facts from
-https://redis.io/docs/latest/commands/xinfo-stream/; `entries-added` exists since Redis 7.0. `max-deleted-entry-id` is
-no help here: XDEL raises it, trimming does not (tried on Redis 7.0 and Valkey 9.1).
+https://redis.io/docs/latest/commands/xinfo-stream/; `entries-added` exists since Redis 7.0. `max-deleted-entry-id`
+is no help here: XDEL raises it, trimming does not (tried on Redis 7.0 and Valkey 9.1).
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,6 @@ accounted for.
 
 import contextlib
 import inspect
-from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import Connection, parse_url
@@ -66,7 +65,7 @@ class Target:
         return f"Target({self.address})"
 
 
-def _known_options(connection_class: type) -> set[str]:
+def _known_options(connection_class: Any) -> set[str]:
     known: set[str] = set()
     for parent in connection_class.__mro__:
         known.update(inspect.signature(parent.__init__).parameters)
@@ -85,11 +84,20 @@ class Link:
     def __init__(self, target: Target) -> None:
         self._connection: Any = target.connection()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be asked."""
+        return bool(self._connection.is_connected)
+
     async def open(self) -> None:
         """Connect, log in, and wait until the server serves requests; raises as `ask` does."""
-        await self._connection.connect()
-        # The name is for who reads CLIENT LIST; an ACL may forbid it.
-        _, pong = await self.ask(("CLIENT", "SETNAME", CLIENT_NAME), ("PING",))
+        try:
+            await self._connection.connect()
+            # The name is for who reads CLIENT LIST; an ACL may forbid it.
+            _, pong = await self.ask(("CLIENT", "SETNAME", CLIENT_NAME), ("PING",))
+        except BaseException:
+            await self.close()
+            raise
         if isinstance(pong, RedisError):
             await self.close()
             raise pong
@@ -97,7 +105,7 @@ class Link:
     async def ask(self, *commands: Command) -> list[Reply]:
         """Send all commands at once and collect their replies, in order."""
         connection = self._connection
-        if not connection.is_connected:
+        if not self.is_open:
             raise ConnectionResetError("the connection was closed")
         replies: list[Reply] = []
         try:

@@ -1,12 +1,12 @@
 """The brain of a reader: where it stands in each stream, what to ask next, and whether an answer may be trusted.
 
 Decides when a plain blocking XREAD will do, and when the stream must be looked at in the same transaction,
-because entries may have been trimmed, or the stream replaced, since the last look. Must never send anything or read a
-clock: seconds are an argument.
+because entries may have been trimmed, or the stream replaced, since the last look. Must never send anything
+or read a clock: seconds are an argument.
 
 An answer that did not wait for such a look is trusted only while the reader keeps up: it asked within `TRUST_S`
-of the answer before, and got fewer entries than it asked for. To lose entries unnoticed, a stream would have to turn
-over completely within that time and hold fewer than `COUNT` entries.
+of the answer before, and got fewer entries than it asked for. To lose entries unnoticed, a stream would have to
+turn over completely within that time and hold fewer than `COUNT_MAX` entries.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ class Read(NamedTuple):
     commands: tuple[Command, ...]
     tracks: tuple[Track, ...]
     looked: tuple[Track, ...]
-    count: int
+    per_stream: int
 
 
 class Run(NamedTuple):
@@ -107,6 +107,11 @@ class Pursuit:
             track.dropped = True
             del self._by_key[track.key]
 
+    def halt(self) -> None:
+        """Hand nothing out any more; positions stay as they are."""
+        for track in self._tracks.values():
+            track.dropped = True
+
     def lost_touch(self) -> None:
         """The connection is new: anything may have happened to the streams."""
         self._answered_at = None
@@ -129,7 +134,7 @@ class Pursuit:
             commands += [("MULTI",), *(("XINFO", "STREAM", track.key) for track in looked)]
         if readable:
             block = () if looked else ("BLOCK", BLOCK_MS)
-            keys_and_ids = (*(t.key for t in readable), *(t.after for t in readable))
+            keys_and_ids: Command = (*(t.key for t in readable), *(t.after for t in readable))
             commands.append(("XREAD", "COUNT", count, *block, "STREAMS", *keys_and_ids))
         if looked:
             commands.append(("EXEC",))
@@ -161,11 +166,11 @@ class Pursuit:
         runs = self._judge_all(facts, entries, now_s)
         for track, found in entries.items():
             track.seen_at = now_s
-            if track not in facts and (track.wary or len(found) >= read.count):
+            if track not in facts and (track.wary or len(found) >= read.per_stream):
                 track.look_now = True
                 continue
             # A full answer means that we are behind: the next one is to be read with a look as well.
-            track.look_now = len(found) >= read.count
+            track.look_now = len(found) >= read.per_stream
             gap = runs.pop(track, None)
             runs[track] = Run(track, gap.gap if gap else None, found)
         return list(runs.values())

@@ -13,7 +13,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from consumers.errors import BusClosed, BusUnavailable
+from consumers.errors import BusError, BusUnavailable
 from consumers.gaps import Anchor
 from consumers.link import Command, Link, Target
 from consumers.pursuit import Pursuit, Run, Track
@@ -51,6 +51,7 @@ class QuoteStream:
         self._link: Link | None = None
         self._closing: Final = asyncio.Event()
         self._turn = 0
+        self._reading = False
         self._unreadable = 0
         self._unreadable_logged_at_s = -LOG_EVERY_S
         self._barred: list[str] = []
@@ -92,6 +93,7 @@ class QuoteStream:
     async def aclose(self) -> None:
         """End the iteration, wherever it waits, and close its connection. May be called again."""
         self._closing.set()
+        self._pursuit.halt()
         if self._link is not None:
             await self._link.close()
 
@@ -110,25 +112,35 @@ class QuoteStream:
                 self._pursuit.follow(symbol, origin)
 
     async def _items(self) -> AsyncGenerator[Quote | Gap, None]:
+        if self._reading:
+            raise self._taken_over()
         self._turn += 1
         turn = self._turn
-        if self._link is not None:
-            await self._link.close()
-            self._link = None
+        await self._hang_up()
+        # Quotes of a snapshot that an earlier loop left behind: the positions lead to them through the stream.
+        self._snapshots.clear()
         self._pursuit.lost_touch()
         try:
             while not self._closing.is_set():
-                runs = await self._next_runs()
+                self._reading = True
+                try:
+                    runs = await self._next_runs()
+                finally:
+                    self._reading = False
                 while self._snapshots:
                     track, quote = self._snapshots.pop(0)
                     if not track.dropped:
                         track.after = str(quote.id)
                         yield quote
+                        if turn != self._turn:
+                            raise self._taken_over()
                 # The innermost lines of the library run once per quote, and so reach into the track themselves.
                 for track, gap, entries in runs:
                     symbol = track.symbol
-                    if gap is not None:
+                    if gap is not None and not track.dropped:
                         yield gap
+                        if turn != self._turn:
+                            raise self._taken_over()
                     if entries:
                         track.anchor = Anchor.SEEN
                     for raw_id, fields in entries:
@@ -148,13 +160,10 @@ class QuoteStream:
                         track.after = entry_id
                         yield item
                         if turn != self._turn:
-                            raise BusClosed(
-                                "another loop has taken over this stream: one loop each, call quotes() again"
-                            )
+                            raise self._taken_over()
         finally:
-            if turn == self._turn and self._link is not None:
-                link, self._link = self._link, None
-                await link.close()
+            if turn == self._turn:
+                await self._hang_up()
 
     async def _next_runs(self) -> list[Run]:
         failures = 0
@@ -168,9 +177,7 @@ class QuoteStream:
                         _log.info("Redis at %s is back after %d attempts", self._target.address, failures)
                 return await self._read(self._link)
             except (RedisError, OSError) as error:
-                if self._link is not None:
-                    await self._link.close()
-                    self._link = None
+                await self._hang_up()
                 if self._closing.is_set():
                     break
                 failures += 1
@@ -228,6 +235,14 @@ class QuoteStream:
                 # Until the quote is handed out, a saved position must still lead to it.
                 track.after = str(before(place.after))
                 self._snapshots.append((track, place.quote))
+
+    async def _hang_up(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    def _taken_over(self) -> BusError:
+        return BusError(f"{self!r} is read by another loop: call quotes() again for a second one")
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -106,6 +106,8 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, AuthenticationError | AuthorizationError):
         return f"it refused the credentials ({text}); check user and password in the URL"
+    if is_wrong_type(error):
+        return f"a key of this namespace is not what the contract says ({text}); does another program use the name?"
     if isinstance(error, NoPermissionError):
         return f"this user lacks a permission ({text}); readers need the ACL rules +@read +@connection +multi +exec"
     if isinstance(error, TimeoutError):

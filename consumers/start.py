@@ -6,16 +6,16 @@ mean. Must never ask them itself, nor read a clock.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from consumers.errors import BadStart, BadSymbol
 from consumers.gaps import Anchor, read_facts
 from consumers.link import Command, Reply
 from wire import ZERO_ID, BadEntry, EntryId, Keyspace, Quote, Symbol, decode_latest, entry_id_at, parse_symbol
 
-Start: TypeAlias = Literal["now", "snapshot", "earliest"] | EntryId | datetime | int | str
+Start: TypeAlias = Literal["now", "snapshot", "earliest"] | EntryId | datetime | int | str  # noqa: PYI051
 """Where to begin in one stream.
 
 - `"now"`: after the last entry there is when the reader connects.
@@ -26,8 +26,9 @@ Start: TypeAlias = Literal["now", "snapshot", "earliest"] | EntryId | datetime |
 - a time (aware `datetime`, or nanoseconds since the epoch as `int`): the first entry at or after it.
 """
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _U64_MAX: Final = 2**64 - 1
+_NS_PER_MS: Final = 1_000_000
 _LIKELY_NOT_NS: Final = range(10**9, 10**16)
 
 
@@ -111,18 +112,20 @@ def parse_time_ns(time: object, name: str) -> int:
             raise BadStart(
                 f"{name}={time.isoformat()} has no time zone: pass an aware datetime, as in tzinfo=UTC"
             )
-        return (time - _EPOCH) // timedelta(microseconds=1) * 1000
-    if isinstance(time, int) and not isinstance(time, bool):
+        time_ns = (time - _EPOCH) // timedelta(microseconds=1) * 1000
+    elif isinstance(time, int) and not isinstance(time, bool):
         if time in _LIKELY_NOT_NS:
             raise BadStart(f"{name}={time} looks like seconds, ms or us since the epoch: pass nanoseconds")
-        if time < 0:
-            raise BadStart(f"{name}={time} lies before 1970, where no entry id reaches")
-        if time // 1_000_000 > _U64_MAX:
-            raise BadStart(f"{name}={str(time)[:40]} lies beyond the largest entry id")
-        return time
-    raise BadStart(
-        f"{name} is a {type(time).__name__}: pass an aware datetime or nanoseconds since the epoch"
-    )
+        time_ns = time
+    else:
+        raise BadStart(
+            f"{name} is a {type(time).__name__}: pass an aware datetime or nanoseconds since the epoch"
+        )
+    if time_ns < 0:
+        raise BadStart(f"{name}={time} lies before 1970, where no entry id reaches")
+    if time_ns // _NS_PER_MS > _U64_MAX:
+        raise BadStart(f"{name}={str(time)[:40]} lies beyond the largest entry id")
+    return time_ns
 
 
 def before(entry_id: EntryId) -> EntryId:

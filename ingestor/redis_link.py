@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+
+from ingestor.resp import pack
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
@@ -22,19 +24,6 @@ Reply = Any
 
 class LinkFailure(Exception):
     """The connection could not be opened, or is gone."""
-
-
-def pack(*parts: str | bytes | int) -> bytes:
-    """One command in RESP (https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
-    out = [b"*%d\r\n" % len(parts)]
-    out += [bulk(part) for part in parts]
-    return b"".join(out)
-
-
-def bulk(part: str | bytes | int) -> bytes:
-    """One argument of a command."""
-    data = part if isinstance(part, bytes) else str(part).encode()
-    return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
 class RedisLink(asyncio.Protocol):
@@ -71,8 +60,8 @@ class RedisLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the interface without inheriting it.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""

@@ -5,6 +5,7 @@ the daemon survive. Must never know the daemon: it shares with it the vendor's m
 """
 
 from simulator.account import FEEDS, AccountRules
+from simulator.connection import Connection
 from simulator.faults import (
     AckExtra,
     DelayAck,
@@ -21,7 +22,7 @@ from simulator.frames import SimQuote
 from simulator.market import Market, plausible_symbols
 from simulator.run import simulate
 from simulator.script import BadScript, parse_script
-from simulator.server import AlpacaSimulator, ClientAction, ClosedConnection, Connection
+from simulator.server import AlpacaSimulator, ClientAction, ClosedConnection
 from simulator.settings import BadSettings, SimulatorSettings
 from simulator.tape import BadTape, read_tape, write_tape
 

@@ -226,7 +226,7 @@ class Session:
             else:
                 request = _from_json(raw if isinstance(raw, str) else b"")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return _refusal("malformed", 400 if self.authenticated else 401)
+            return _refusal("malformed", 400)
         if isinstance(request, Authenticate):
             if self.authenticated:
                 return _refusal("auth", 403)

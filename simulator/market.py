@@ -28,6 +28,14 @@ _IN_LIFE: Final = (
 )
 _WELL_KNOWN: Final = tuple(_IN_LIFE.split())
 
+_AT_NASDAQ: Final = (
+    "AAPL MSFT NVDA AMZN GOOGL GOOG META TSLA AVGO COST NFLX PEP ADBE AMD CSCO TXN INTU AMGN QCOM "
+    "ISRG INTC MU SBUX PYPL COIN HOOD GILD QQQ LIN HON MAR ABNB BKNG PLTR DDOG CRWD PANW ZS OKTA MDB "
+    "TEAM WDAY ROKU UAL AAL RIVN LCID BABA JD TLT BND SMH SOXX"
+)
+_AT_ARCA: Final = "SPY IWM DIA XLF XLE XLK XLV GLD SLV USO HYG LQD EEM EFA VTI VOO VEA VWO AGG XBI"
+_HOME_TAPES: Final = dict.fromkeys(_AT_NASDAQ.split(), "C") | dict.fromkeys(_AT_ARCA.split(), "B")
+
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MOVES: Final = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, -1, -1, -1)
 _SPREADS: Final = (1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 5)
@@ -61,7 +69,7 @@ class _Book:
         # Spread over two decades, so that cheap and dear stocks both occur.
         self.bid_cents = int(500 * 120 ** ((digest & 0xFFFF) / 0xFFFF))
         self.spread_unit = 1 + self.bid_cents // 20_000
-        self.tape = _TAPES[digest >> 16 & 3]
+        self.tape = _HOME_TAPES.get(symbol) or _TAPES[digest >> 16 & 3]
 
 
 class Activity:

@@ -1,8 +1,8 @@
 """The double itself: a real websocket server that speaks as Alpaca's stock stream does, well or badly.
 
-Decides only when bytes move: how a session's backlog becomes frames, when a source may hand over more, and how a
-fault is carried out on a live connection. What is answered is `account`'s decision, what is broken `faults`', what
-is quoted `market`'s or `tape`'s. Must never know the daemon, Redis, or which client is connected.
+Decides only when bytes move: when a source may hand over more, and how a fault is carried out on a live
+connection. What is answered is `account`'s decision, what is broken `faults`', what is quoted `market`'s or
+`tape`'s. Must never know the daemon, Redis, or which client is connected.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from websockets.http11 import Request, Response
 from ingestor.feed.codes import code_of
 from ingestor.feed.messages import Encoding, Error
 from simulator.account import FEEDS, PATHS, Account, Answer, Session
+from simulator.connection import Connection
 from simulator.faults import (
     Burst,
     Close,
@@ -41,9 +42,9 @@ from simulator.faults import (
     Rule,
     SendError,
 )
-from simulator.frames import Batch, SimQuote, encode_control, join_items
+from simulator.frames import Batch, SimQuote, encode_control
 from simulator.market import TEST_SYMBOL, Activity, Market, plausible_symbols
-from simulator.script import Arm, Line, parse_script
+from simulator.script import Arm, BadScript, Line, parse_script
 from simulator.settings import SimulatorSettings
 from simulator.tape import BadTape, Pace, read_tape
 
@@ -61,6 +62,7 @@ _POLL_S: Final = 0.05
 _MAX_ELAPSED_S: Final = 1.0
 _FATAL: Final = frozenset({404, 407})
 """Errors after which the vendor closes by itself."""
+_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104
 _GARBAGE: Final = b'\xc1\xff{"T":'
 
 
@@ -94,160 +96,6 @@ class ClosedConnection:
     symbols: frozenset[str]
     frames_sent: int
     quotes_sent: int
-
-
-class _Chunk:
-    __slots__ = ("close_code", "items", "raw", "sealed")
-
-    def __init__(
-        self,
-        items: list[bytes] | None = None,
-        raw: bytes | str = b"",
-        close_code: int | None = None,
-        *,
-        sealed: bool = True,
-    ) -> None:
-        self.items = items
-        self.raw = raw
-        self.close_code = close_code
-        self.sealed = sealed
-
-
-class Connection:
-    """A live connection: what the vendor knows of it, and its backlog on the way out."""
-
-    def __init__(
-        self, ws: ServerConnection, session: Session, settings: SimulatorSettings, drained: Callable[[], None]
-    ) -> None:
-        self.ws: Final = ws
-        self.session: Final = session
-        self.frames_sent = 0
-        self.quotes_sent = 0
-        self.largest_frame = 0
-        self.severed = False
-        self.dying = False
-        self.keeps_ghost = True
-        self.timers: set[asyncio.TimerHandle] = set()
-        self._settings = settings
-        self._drained = drained
-        self._chunks: deque[_Chunk] = deque()
-        self._backlog = 0
-        self._wake = asyncio.Event()
-
-    @property
-    def id(self) -> int:
-        """Counts up from 1 in order of arrival."""
-        return self.session.id
-
-    @property
-    def feed(self) -> str:
-        """The feed of the path."""
-        return self.session.feed
-
-    @property
-    def encoding(self) -> Encoding:
-        """How both sides spell their messages."""
-        return self.session.encoding
-
-    @property
-    def authenticated(self) -> bool:
-        """Whether the login succeeded."""
-        return self.session.authenticated
-
-    @property
-    def symbols(self) -> frozenset[str]:
-        """The session's set of quotes."""
-        return self.session.quotes
-
-    @property
-    def trades(self) -> frozenset[str]:
-        """The session's set of trades."""
-        return self.session.trades
-
-    @property
-    def backlog(self) -> int:
-        """Quotes that wait to be sent."""
-        return self._backlog
-
-    @property
-    def receives(self) -> bool:
-        """Whether data is sent here at all."""
-        return self.session.authenticated and not self.severed and not self.dying
-
-    def push(self, batch: Batch, *, sealed: bool) -> int:
-        """Queue those quotes that the session wants; -1 when the backlog would grow beyond its bound."""
-        items = batch.items(self.session.encoding, self.session.live)
-        if not items:
-            return 0
-        if self._backlog + len(items) > self._settings.max_backlog:
-            return -1
-        self._backlog += len(items)
-        self._append(_Chunk(items, sealed=sealed))
-        return len(items)
-
-    def push_raw(self, raw: bytes | str) -> None:
-        """Queue a frame as it is."""
-        if not self.severed:
-            self._append(_Chunk(raw=raw))
-
-    def push_close(self, code: int) -> None:
-        """Queue the end."""
-        self._append(_Chunk(close_code=code))
-
-    def discard(self) -> None:
-        """Forget the backlog."""
-        self._chunks.clear()
-        self._backlog = 0
-        self._drained()
-
-    def abort(self) -> None:
-        """End the TCP connection, without a word."""
-        self.ws.transport.abort()
-
-    async def write_forever(self) -> None:
-        """Send the backlog, as few large frames when it has piled up, until the connection ends."""
-        encoding = self.session.encoding
-        low = self._settings.frame_size
-        try:
-            while True:
-                if not self._chunks or self.severed:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                chunk = self._chunks.popleft()
-                if chunk.close_code is not None:
-                    await self.ws.close(chunk.close_code)
-                    return
-                if chunk.items is None:
-                    await self.ws.send(chunk.raw)
-                    self.frames_sent += 1
-                    continue
-                items = chunk.items if chunk.sealed else self._gathered(chunk)
-                self._backlog -= len(items)
-                await self.ws.send(join_items(items, encoding))
-                self.frames_sent += 1
-                self.quotes_sent += len(items)
-                self.largest_frame = max(self.largest_frame, len(items))
-                if self._backlog <= low:
-                    self._drained()
-        except ConnectionClosed:
-            return
-
-    def _append(self, chunk: _Chunk) -> None:
-        self._chunks.append(chunk)
-        self._wake.set()
-
-    def _gathered(self, chunk: _Chunk) -> list[bytes]:
-        assert chunk.items is not None
-        items, most = chunk.items, self._settings.max_frame_items
-        if len(items) < most and self._chunks and not self._chunks[0].sealed:
-            items = list(items)
-            while len(items) < most and self._chunks and not self._chunks[0].sealed:
-                items.extend(self._chunks.popleft().items or ())
-        if len(items) > most:
-            self._chunks.appendleft(_Chunk(items[most:], sealed=False))
-            items = items[:most]
-        return items
 
 
 class AlpacaSimulator:
@@ -294,7 +142,10 @@ class AlpacaSimulator:
     async def __aenter__(self) -> Self:
         s = self.settings
         if s.script is not None:
-            script = await asyncio.to_thread(s.script.read_text, encoding="utf-8")
+            try:
+                script = await asyncio.to_thread(s.script.read_text, encoding="utf-8")
+            except UnicodeDecodeError:
+                raise BadScript(str(s.script), 1, "not a text", "save it as UTF-8") from None
             self.run_script(script, str(s.script))
         if s.tape is not None:
             # A tape that cannot even begin is told now, not when its symbol is subscribed.
@@ -332,13 +183,19 @@ class AlpacaSimulator:
             if link.severed:
                 link.abort()
         self._server.close()
-        try:
-            async with asyncio.timeout(3 * _CLOSE_TIMEOUT_S):
-                await self._server.wait_closed()
-        except TimeoutError:
-            for link in self._live.values():
-                link.abort()
-        await self._group.__aexit__(kind, error, trace)
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(3 * _CLOSE_TIMEOUT_S):
+                    await self._server.wait_closed()
+                    break
+            except TimeoutError:
+                for link in self._live.values():
+                    link.abort()
+        if error is None or isinstance(error, asyncio.CancelledError):
+            await self._group.__aexit__(kind, error, trace)
+        else:
+            # The caller's own error goes on as it is, not inside a group.
+            await self._group.__aexit__(None, None, None)
 
     @property
     def port(self) -> int:
@@ -347,7 +204,10 @@ class AlpacaSimulator:
 
     def url(self, feed: str = "iex") -> str:
         """The websocket address of a feed; `KeyError` for a feed there is not."""
-        return f"ws://{self.settings.host}:{self._port}{PATHS[feed]}"
+        host = self.settings.host
+        # An address to listen on everywhere is none to connect to.
+        host = "127.0.0.1" if host in _EVERYWHERE else f"[{host}]" if ":" in host else host
+        return f"ws://{host}:{self._port}{PATHS[feed]}"
 
     @property
     def connections(self) -> list[Connection]:
@@ -356,8 +216,8 @@ class AlpacaSimulator:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Every symbol whose quotes some session has subscribed."""
-        return frozenset().union(*(link.symbols for link in self._live.values()))
+        """Every symbol whose quotes some session has subscribed, half-open connections left out."""
+        return frozenset().union(*(link.symbols for link in self._live.values() if link.receives))
 
     async def wait_for(self, predicate: Callable[[], bool], timeout_s: float = 5.0) -> None:
         """Return as soon as it holds. Raises `TimeoutError`, with the state of affairs, after `timeout_s`."""
@@ -758,6 +618,8 @@ class AlpacaSimulator:
                     await self._replay_flat_out(first, rows)
                 if not s.tape_loop:
                     break
+                # A tape of an instant would otherwise begin again and again without anybody else's turn.
+                await asyncio.sleep(s.coalesce_ms / 1000)
         except BadTape as error:
             _log.error("the tape ends here: %s", error)
             self.tape_error = error

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from simulator.account import PATHS, AccountRules
+from simulator.market import MAX_SYMBOLS
+from wire import BadSymbol, parse_symbol
 
 
 class BadSettings(ValueError):
@@ -52,11 +54,21 @@ class SimulatorSettings:
     max_connections: int = 64
 
     def __post_init__(self) -> None:
+        if not self.feeds:
+            raise BadSettings(f"no feed is served: take any of {', '.join(PATHS)}")
         unknown = [feed for feed in self.feeds if feed not in PATHS]
         if unknown:
             raise BadSettings(f"no feed is called {unknown[0]!r}: take any of {', '.join(PATHS)}")
         if not 0 <= self.port <= 65_535:
             raise BadSettings(f"port {self.port} is not a port: take 1 to 65535, or 0 for any free one")
+        try:
+            for symbol in self.symbols or ():
+                parse_symbol(symbol)
+        except BadSymbol as error:
+            raise BadSettings(f"{symbol!r} is not a symbol: {error}") from None
+        # The market keeps one place for the test feed's symbol.
+        if self.symbol_count < 0 or max(self.symbol_count, len(self.symbols or ())) >= MAX_SYMBOLS:
+            raise BadSettings(f"too many symbols or less than none: take 0 to {MAX_SYMBOLS - 1}")
         if self.rate < 0 or (self.tape_speed is not None and self.tape_speed < 0):
             raise BadSettings("a rate or a speed is negative: take 0 or more")
         if self.tape_redate and not self.tape_speed:

@@ -1,1 +1,1 @@
-""""""
+"""The subcommands of `quotebus`, one module each, imported only when called."""

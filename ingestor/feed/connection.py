@@ -158,7 +158,7 @@ class FeedConnection:
             closed = await self._socket.closed
         finally:
             await self._leave()
-        ended = self._ended or SessionEnded(Remedy.RECONNECT, _how(closed))
+        ended = self._verdict_on(closed)
         label = str(ended.code.number if ended.code else closed.code or "lost")
         self.counts.disconnects[label] += 1
         return ended, 0.0
@@ -228,6 +228,9 @@ class FeedConnection:
         self.connected_since_ns = None
         if self._socket is not None:
             self._socket.begin_close()
+
+    def _verdict_on(self, closed: Closed) -> SessionEnded:
+        return self._ended or SessionEnded(Remedy.RECONNECT, _how(closed))
 
     def _flush(self, session: FeedSession) -> None:
         if self._socket is not None:

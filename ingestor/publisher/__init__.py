@@ -1,1 +1,1 @@
-""""""
+"""From received quotes to stored entries: ids, batches, the append call, retention."""

@@ -22,7 +22,8 @@ from ingestor.journal import Journal
 from ingestor.publisher.intake import Intake, Received
 from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Batch, Stamper
-from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply, bulk
+from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
+from ingestor.resp import bulk
 from ingestor.watching.histogram import Histogram
 from wire import EntryId, Keyspace
 
@@ -177,7 +178,13 @@ class Publisher:
     async def _claim(self, link: RedisLink) -> None:
         asked = self.stamper.epoch or 0
         reply = await link.call(
-            *("EVAL", _CLAIM, 1, self._keys.writer, asked, self._outbox.answered, self._instance)
+            "EVAL",
+            _CLAIM,
+            1,
+            self._keys.writer,
+            asked,
+            self._outbox.answered,
+            self._instance,
         )
         if isinstance(reply, hiredis.ReplyError):
             raise LinkFailure(str(reply))

@@ -1,1 +1,1 @@
-""""""
+"""Which symbols are wanted, which are confirmed, and what to ask for next."""

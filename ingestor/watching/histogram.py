@@ -1,7 +1,7 @@
 """A histogram that costs the hot path one bisection.
 
-Decides which bucket a value falls into. Must never know what it measures; `metrics` turns it into Prometheus' form at
-scrape time, so nothing is rendered, locked or labelled per observation.
+Decides which bucket a value falls into. Must never know what it measures; `metrics` turns it into Prometheus' form
+at scrape time, so nothing is rendered, locked or labelled per observation.
 """
 
 from bisect import bisect_left

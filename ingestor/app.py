@@ -1,0 +1,287 @@
+"""One life of the daemon: prepare, run, drain, leave.
+
+Decides the order in which parts start and end. Must never decide anything within a part. The order of the end:
+first the feed closes its socket with a handshake, so that the vendor frees the slot and nothing new arrives; then
+what was received is stored; then the last state is reported.
+"""
+
+import asyncio
+import contextlib
+import gc
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib import metadata
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ingestor.feed.connection import FeedConnection
+from ingestor.feed.session import Credentials, Oddities
+from ingestor.journal import Journal
+from ingestor.publisher.publisher import Publisher
+from ingestor.publisher.retention import SweepCounts, Sweeper
+from ingestor.redis_link import RedisAddress
+from ingestor.settings import Settings, default_instance
+from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.subscriptions.watch import ChangeWatch
+from ingestor.watching.histogram import Histogram
+from ingestor.watching.metrics import registry_for, render
+from ingestor.watching.pages import Check, Sources, serve
+from ingestor.watching.reporter import Reporter, iso
+from wire import CONTRACT_VERSION, Keyspace
+
+CONTROL_TIMEOUT_S: Final = 2.0
+FAREWELL_S: Final = 1.0
+LOOP_LAG_EVERY_S: Final = 0.5
+
+
+class Undrained(Exception):
+    """The daemon was asked to stop, and quotes were left that Redis would not take in time."""
+
+
+class Daemon:
+    """All parts of one daemon, wired."""
+
+    def __init__(self, settings: Settings, credentials: Callable[[], Credentials]) -> None:
+        url = settings.redis_url.get_secret_value()
+        self.settings = settings
+        self.version = metadata.version("quotebus")
+        self.feed_name = "custom" if settings.feed_url else settings.feed.value
+        self.started_ns = time.time_ns()
+        self.instance = settings.instance or default_instance()
+        self.keys = Keyspace(settings.namespace)
+        self.address = RedisAddress(url)
+        self.journal = Journal()
+        self.control: Redis = Redis.from_url(
+            url,
+            protocol=2,
+            socket_timeout=CONTROL_TIMEOUT_S,
+            socket_connect_timeout=CONTROL_TIMEOUT_S,
+            # redis-py would retry writes silently; here every retry is somebody's decision.
+            retry=Retry(NoBackoff(), 0),
+            client_name="quotebus-control",
+        )
+        self.publisher = Publisher(
+            self.address,
+            self.keys,
+            self.journal,
+            stream_maxlen=settings.stream_maxlen,
+            queue_quotes=settings.queue_quotes,
+        )
+        self.watch = ChangeWatch(self.address, self.keys, self.journal)
+        self.reconciler = Reconciler(
+            self.control,
+            self.keys,
+            self.watch,
+            self.publisher.stamper,
+            self.journal,
+            limit=settings.symbol_limit,
+            grace_s=settings.grace_s,
+        )
+        self.feed = FeedConnection(settings.url, credentials, self.publisher.receive, self.reconciler)
+        self.feed.on_oddity = self._note_oddity
+        self.reconciler.poke_feed = self.feed.poke
+        self.sweeper = Sweeper(
+            self.control,
+            self.keys,
+            self.publisher.stamper,
+            self.journal,
+            lambda: frozenset(self.reconciler.book.desired.symbols) | self.reconciler.book.confirmed,
+            max_age_s=settings.stream_max_age_s,
+            forget_after_s=settings.forget_after_s,
+        )
+        self.reporter = Reporter(
+            self.control, self.keys, self.journal, self.reconciler, self.status_fields, time_s
+        )
+        self.registry = registry_for(self)
+        self.loop_lag_s = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+        self.is_stopping = False
+        self.http_port: int | None = None
+
+    @property
+    def sweep(self) -> SweepCounts:
+        """What the retention sweep did."""
+        return self.sweeper.counts
+
+    @property
+    def events_dropped(self) -> int:
+        """Audit notes that found no place in the queue."""
+        return self.journal.dropped
+
+    @property
+    def symbol_states(self) -> Mapping[str, int]:
+        """How many symbols are in each state."""
+        return Counter(status.state.value for status in self.reconciler.book.statuses(time_s()).values())
+
+    @property
+    def state(self) -> str:
+        """The daemon in one word."""
+        if self.is_stopping:
+            return "stopping"
+        if self.publisher.away_reason is not None:
+            return "redis_away"
+        return "live" if self.feed.is_ready else "connecting"
+
+    def checks(self) -> list[Check]:
+        """The conditions of readiness."""
+        desired = self.reconciler.book.desired
+        return [
+            Check("running", "stopping" if self.is_stopping else None),
+            Check("redis", self.publisher.away_reason),
+            Check("feed", None if self.feed.is_ready else f"not connected, attempt {self.feed.attempt}"),
+            Check(
+                "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
+            ),
+        ]
+
+    def status_fields(self) -> dict[Any, Any]:
+        """The fields of `quotes:status`."""
+        feed, publisher = self.feed, self.publisher
+        counts, book = publisher.counts, self.reconciler.book
+        rejected = sum(counts.rejected.values()) + sum(publisher.stamper.counts.rejected.values())
+        return {
+            "contract": CONTRACT_VERSION,
+            "version": self.version,
+            "instance": self.instance,
+            "state": self.state,
+            "feed": self.feed_name,
+            "heartbeat": iso(time_s()),
+            "started": iso(self.started_ns / 1e9),
+            "connected_since": iso(feed.connected_since_ns / 1e9) if feed.connected_since_ns else "",
+            "last_quote": iso(feed.last_quote_ns / 1e9) if feed.last_quote_ns else "",
+            "reconnects": max(0, feed.counts.connects - 1),
+            "reconnect_attempt": feed.attempt,
+            "epoch": publisher.stamper.epoch or 0,
+            "desired": len(book.desired.symbols),
+            "live": len(book.confirmed),
+            "junk": book.desired.junk_total,
+            "symbol_limit": book.limit or 0,
+            "held": book.desired.held or "",
+            "received": counts.received,
+            "stored": counts.stored,
+            "already_stored": counts.already_stored,
+            "rejected": rejected,
+            "dropped": counts.dropped,
+            "queued": publisher.queued,
+            "unanswered": publisher.unanswered,
+            "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
+        }
+
+    def status_page(self) -> Mapping[str, Any]:
+        """The JSON of /status."""
+        return {
+            **self.status_fields(),
+            "checks": {check.name: check.problem or "ok" for check in self.checks()},
+            "symbols": dict(self.symbol_states),
+            "tracking": self.watch.is_tracking,
+            "parts": {
+                "feed": repr(self.feed),
+                "publisher": repr(self.publisher),
+                "book": repr(self.reconciler.book),
+            },
+        }
+
+    def _note_oddity(self, oddities: Oddities) -> None:
+        if oddities.unreadable:
+            self.journal.note_rarely(
+                "unreadable_message",
+                "vendor",
+                count=len(oddities.unreadable),
+                first=oddities.unreadable[0][:256],
+            )
+        for kind in oddities.unknown:
+            self.journal.note_rarely("unknown_message", kind)
+
+
+def time_s() -> float:
+    """Wall time, unix seconds."""
+    return time.time_ns() / 1e9
+
+
+async def run(settings: Settings, credentials: Callable[[], Credentials], stop: asyncio.Event) -> None:
+    """Run one daemon until `stop` is set.
+
+    Raises `Fenced` when another daemon has taken over, `Undrained` when quotes were left at the end, and
+    `PagesProblem` when the HTTP address is taken.
+    """
+    daemon = Daemon(settings, credentials)
+    sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
+    gc.collect()
+    gc.freeze()
+    # Quotes are many small objects without cycles; the default threshold looks at them for nothing.
+    gc.set_threshold(50_000, 20, 20)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(daemon.control.aclose)
+        daemon.http_port = await stack.enter_async_context(serve(*settings.http_host_port, sources))
+        daemon.journal.note(
+            "started",
+            instance=daemon.instance,
+            feed=settings.url,
+            redis=repr(daemon.address),
+            http=daemon.http_port,
+        )
+        await _live(daemon, stop)
+
+
+async def _live(daemon: Daemon, stop: asyncio.Event) -> None:
+    async with _background({"publisher": daemon.publisher.run(daemon.instance)}):
+        async with _background(_working(daemon)):
+            await stop.wait()
+            daemon.is_stopping = True
+            daemon.journal.note("stopping", queued=daemon.publisher.queued)
+        # The feed is closed now, and with it the source of new quotes.
+        drained = await daemon.publisher.drain(daemon.settings.drain_s)
+    left = daemon.publisher.queued + daemon.publisher.unanswered
+    daemon.journal.note("stopped", "info" if drained else "error", left=left)
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        async with asyncio.timeout(FAREWELL_S):
+            await daemon.reporter.flush()
+            await daemon.control.hset(
+                daemon.keys.status, mapping={**daemon.status_fields(), "state": "stopped"}
+            )
+    if not drained:
+        raise Undrained(f"{left} quotes were not stored within {daemon.settings.drain_s:g} s")
+
+
+def _working(daemon: Daemon) -> dict[str, Any]:
+    return {
+        "feed": _feed(daemon),
+        "reconciler": daemon.reconciler.run(),
+        "watch": daemon.watch.run(),
+        "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
+        "reporter": daemon.reporter.run(),
+        "loop lag": _measure_loop_lag(daemon.loop_lag_s),
+    }
+
+
+async def _feed(daemon: Daemon) -> None:
+    # The vendor is not asked for quotes before there is somewhere to put them, and something to ask for is known.
+    await daemon.publisher.ready.wait()
+    await daemon.reconciler.first_look.wait()
+    await daemon.feed.run()
+
+
+async def _measure_loop_lag(lag_s: Histogram) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LOOP_LAG_EVERY_S
+        await asyncio.sleep(LOOP_LAG_EVERY_S)
+        lag_s.observe(max(0.0, loop.time() - due_s))
+
+
+@contextlib.asynccontextmanager
+async def _background(parts: Mapping[str, Any]) -> AsyncIterator[None]:
+    """Run these while the context lasts; a part that fails ends the context with its error."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part, name=name) for name, part in parts.items()]
+            yield
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as failures:
+        # One part's failure is the reason; that others failed on the way out is its consequence.
+        raise failures.exceptions[0] from failures

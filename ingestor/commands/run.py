@@ -1,0 +1,76 @@
+"""`quotebus run`: the daemon in the foreground.
+
+Decides exit codes and what a signal means: the first asks, the second insists. Must never know the daemon's parts.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from ingestor.app import Undrained
+from ingestor.app import run as run_app
+from ingestor.feed.session import Credentials
+from ingestor.logs import configure_logs, redactor
+from ingestor.publisher.publisher import Fenced
+from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
+from ingestor.watching.pages import PagesProblem
+
+
+def run_daemon(config: Path | None) -> int:
+    """Run until a signal; 0 when all was stored, 1 when something failed, 2 for unusable settings."""
+    problems = []
+    settings: Settings | None = None
+    for load in (lambda: load_settings(config, os.environ), lambda: load_credentials(os.environ)):
+        try:
+            loaded = load()
+            settings = loaded if isinstance(loaded, Settings) else settings
+        except SettingsProblem as problem:
+            problems.append(str(problem))
+    if problems or settings is None:
+        lines = "\n".join(problems).replace("\n", "\n  ")
+        print(f"quotebus: these settings cannot be used:\n  {lines}", file=sys.stderr)
+        return 2
+    configure_logs(settings.log_level, settings.log_format)
+    return _run(settings)
+
+
+def _run(settings: Settings) -> int:
+    log = structlog.get_logger("quotebus")
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_signalled(settings))
+    except (Fenced, Undrained, PagesProblem) as problem:
+        log.error(type(problem).__name__.lower(), reason=str(problem))
+        return 1
+    return 0
+
+
+async def _until_signalled(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _ask_then_insist(stop))
+    await run_app(settings, _protected_credentials, stop)
+
+
+def _protected_credentials() -> Credentials:
+    credentials = load_credentials(os.environ)
+    redactor.protect(credentials.secret)
+    redactor.protect(credentials.key)
+    return credentials
+
+
+def _ask_then_insist(stop: asyncio.Event) -> Callable[[], Any]:
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    return on_signal

@@ -1,0 +1,54 @@
+"""`quotebus simulate`: the double of Alpaca in the foreground.
+
+Decides how options become the simulator's settings, and the exit code. Must never know how it works.
+"""
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+
+def run_simulator(*, symbol_limit: int | None, connection_limit: int, ghost_s: float, **options: Any) -> int:
+    """Run until a signal; 0 then, 1 when it cannot run, 2 for options that contradict each other."""
+    try:
+        from simulator import AccountRules, BadScript, BadSettings, BadTape, SimulatorSettings
+    except ImportError as error:
+        print(
+            f"quotebus: the simulator is not installed ({error.name} is missing); "
+            "pip install 'quotebus[simulator]'",
+            file=sys.stderr,
+        )
+        return 1
+    from ingestor.logs import configure_logs
+
+    configure_logs("info", "auto")
+    try:
+        rules = AccountRules(symbol_limit=symbol_limit, connection_limit=connection_limit, ghost_s=ghost_s)
+        settings = SimulatorSettings(account=rules, **options)
+    except BadSettings as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return 2
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_until_signalled(settings))
+    except (BadTape, BadScript, OSError) as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _until_signalled(settings: Any) -> None:
+    from simulator import simulate
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await simulate(settings, stop, ready=lambda simulator: print(simulator.url("iex"), flush=True))
+
+
+def _loop_factory() -> Any:
+    import uvloop
+
+    return uvloop.new_event_loop

@@ -1,0 +1,90 @@
+"""How log lines look: JSON lines for machines, a readable console on a terminal.
+
+Decides the format, and that no line holds a secret. Must never know what is logged. Lines of third-party libraries
+go the same way as ours.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import orjson
+import structlog
+
+_CREDENTIALS_IN_URL: Final = re.compile(r"(\w+://[^\s/:@]*):[^\s/@]+@")
+
+
+class Redactor:
+    """Takes known secrets, and passwords within URLs, out of every value of a line."""
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+
+    def protect(self, secret: str) -> None:
+        """Never let this string through again. Very short ones would blank out ordinary words."""
+        if len(secret) >= 4:
+            self._secrets.add(secret)
+
+    def __call__(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """Process one line, as structlog calls it."""
+        for name, value in event.items():
+            if isinstance(value, str):
+                event[name] = self.clean(value)
+        return event
+
+    def clean(self, text: str) -> str:
+        """The text without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[secret]")
+        return _CREDENTIALS_IN_URL.sub(r"\1:[secret]@", text)
+
+
+redactor: Final = Redactor()
+
+
+def configure_logs(level: str, fmt: str) -> None:
+    """Set up structlog and the standard library's logging to write to standard error.
+
+    `fmt` is `json`, `console`, or `auto`: console when standard error is a terminal, JSON otherwise.
+    """
+    console = fmt == "console" or (fmt == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info if not console else _unchanged,
+        redactor,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if console
+        else structlog.processors.JSONRenderer(serializer=_to_json)
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # Libraries tell of every connection at INFO; ours says the same with its reason.
+    for name in ("asyncio", "picows", "aiohttp.access", "websockets"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _to_json(event: Any, **_: Any) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def _unchanged(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return event

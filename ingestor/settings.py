@@ -1,0 +1,236 @@
+"""What an operator may choose, checked all at once.
+
+Decides names, defaults and limits. Must never read anything but what it is given: the environment, a `.env` file, a
+TOML file, in that order of precedence. Every problem is reported in one go, by the name the operator typed, and no
+secret is ever part of a message or a repr.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ingestor.feed.session import Credentials
+from wire import Keyspace
+
+STREAM_HOST: Final = "wss://stream.data.alpaca.markets"
+
+
+class SettingsProblem(Exception):
+    """Settings that cannot be used; the message lists every problem with its remedy."""
+
+
+class Feed(Enum):
+    """Alpaca's stock feeds. The free plan has `iex`; `test` sends `FAKEPACA` around the clock."""
+
+    IEX = "iex"
+    SIP = "sip"
+    DELAYED_SIP = "delayed_sip"
+    BOATS = "boats"
+    OVERNIGHT = "overnight"
+    TEST = "test"
+
+    @property
+    def url(self) -> str:
+        """The vendor's websocket address of this feed."""
+        version = "v1beta1" if self in (Feed.BOATS, Feed.OVERNIGHT) else "v2"
+        return f"{STREAM_HOST}/{version}/{self.value}"
+
+
+def _websocket_url(url: str) -> str:
+    if url and not url.startswith(("ws://", "wss://")):
+        raise ValueError("must begin with ws:// or wss://")
+    return url
+
+
+def _redis_url(url: str) -> str:
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return url
+
+
+def _namespace(name: str) -> str:
+    Keyspace(name)
+    return name
+
+
+def _http(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit() and 0 <= int(port) <= 65535):
+        raise ValueError("must be HOST:PORT, for example 127.0.0.1:9108")
+    return address
+
+
+class Settings(BaseSettings):
+    """The daemon's settings; each field is `QUOTEBUS_<NAME>` in the environment and `<name>` in the TOML file."""
+
+    model_config = SettingsConfigDict(env_prefix="QUOTEBUS_", extra="forbid", frozen=True)
+
+    redis_url: Annotated[SecretStr, Field(description="where Redis is")] = SecretStr(
+        "redis://127.0.0.1:6379/0"
+    )
+    namespace: Annotated[str, AfterValidator(_namespace), Field(description="first part of every key")] = (
+        "quotes"
+    )
+    feed: Annotated[
+        Feed, Field(description="Alpaca's feed: iex, sip, delayed_sip, boats, overnight, test")
+    ] = Feed.IEX
+    feed_url: Annotated[
+        str, AfterValidator(_websocket_url), Field(description="full websocket URL, overrides the feed's")
+    ] = ""
+    rest_url: Annotated[str, Field(description="base URL of the REST API, overrides Alpaca's")] = ""
+    http: Annotated[
+        str, AfterValidator(_http), Field(description="HOST:PORT of /metrics, /livez, /readyz, /status")
+    ] = "127.0.0.1:9108"
+    symbol_limit: Annotated[
+        int | None,
+        Field(ge=1, description="symbols of the plan (30 on the free one); empty: learnt from refusals"),
+    ] = None
+    stream_maxlen: Annotated[
+        int, Field(ge=0, description="entries kept per stream, approximately; 0 for no bound")
+    ] = 50_000
+    stream_max_age_s: Annotated[
+        float, Field(ge=0, description="age of kept entries, counted back from the newest; 0 for no bound")
+    ] = 86_400.0
+    forget_after_s: Annotated[
+        float, Field(ge=1, description="after this time a stream that nobody wants any more is deleted")
+    ] = 604_800.0
+    sweep_every_s: Annotated[float, Field(gt=0, description="period of the retention sweep")] = 60.0
+    grace_s: Annotated[
+        float, Field(ge=0, description="how long a desired set that vanished stays subscribed")
+    ] = 60.0
+    queue_quotes: Annotated[
+        int,
+        Field(ge=1000, description="quotes held in memory while Redis does not answer; then the oldest go"),
+    ] = 500_000
+    drain_s: Annotated[
+        float, Field(ge=0, description="time for storing what is queued when the daemon is asked to stop")
+    ] = 8.0
+    instance: Annotated[
+        str, Field(max_length=100, description="this daemon's name in status; default HOST:PID")
+    ] = ""
+    log_level: Annotated[
+        str, Field(pattern="(?i)^(debug|info|warning|error)$", description="debug, info, warning or error")
+    ] = "info"
+    log_format: Annotated[
+        str, Field(pattern="^(auto|json|console)$", description="auto: console on a terminal, json otherwise")
+    ] = "auto"
+
+    @model_validator(mode="after")
+    def _redis_url_is_usable(self) -> Self:
+        _redis_url(self.redis_url.get_secret_value())
+        return self
+
+    @property
+    def url(self) -> str:
+        """The websocket address to connect to."""
+        return self.feed_url or self.feed.url
+
+    @property
+    def http_host_port(self) -> tuple[str, int]:
+        """Where the HTTP pages are served."""
+        host, _, port = self.http.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, whose values arrive as initial ones."""
+        return env_settings, init_settings
+
+
+KNOWN_VARIABLES: Final = frozenset(
+    {f"QUOTEBUS_{name.upper()}" for name in Settings.model_fields}
+    | {"QUOTEBUS_REDIS_SERVER", "QUOTEBUS_CONFIG"}
+)
+
+
+def load_settings(config: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Settings from the environment and, under it, a TOML file; `SettingsProblem` listing all that is wrong."""
+    problems = [
+        f"{name}: no such setting{_did_you_mean(name)}"
+        for name in sorted(environment)
+        if name.startswith("QUOTEBUS_") and name not in KNOWN_VARIABLES
+    ]
+    from_file = _read_toml(config) if config is not None else {}
+    try:
+        settings = Settings(**from_file)
+    except ValidationError as error:
+        problems += [_problem(detail) for detail in error.errors(include_url=False, include_input=False)]
+        raise SettingsProblem("\n".join(problems)) from None
+    if problems:
+        raise SettingsProblem("\n".join(problems))
+    return settings
+
+
+def load_credentials(environment: Mapping[str, str]) -> Credentials:
+    """The API key and secret, each from its variable or from the file that `<variable>_FILE` names.
+
+    Raises `SettingsProblem` naming what is missing; the values themselves are never part of a message.
+    """
+    problems: list[str] = []
+    key = _secret(environment, ("APCA_API_KEY_ID", "ALPACA_API_KEY"), problems)
+    secret = _secret(environment, ("APCA_API_SECRET_KEY", "ALPACA_SECRET_KEY"), problems)
+    if problems:
+        raise SettingsProblem("\n".join(problems))
+    return Credentials(key, secret)
+
+
+def _secret(environment: Mapping[str, str], names: tuple[str, ...], problems: list[str]) -> str:
+    for name in names:
+        if environment.get(name):
+            return environment[name].strip()
+        path = environment.get(f"{name}_FILE")
+        if path:
+            try:
+                return Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(f"{name}_FILE: {path} cannot be read ({type(error).__name__})")
+                return ""
+    problems.append(f"{names[0]}: not set; set it, or {names[0]}_FILE to a file that holds it")
+    return ""
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsProblem(f"--config {path}: cannot be read ({type(error).__name__})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsProblem(f"--config {path}: not TOML: {error}") from None
+
+
+def _problem(detail: Any) -> str:
+    name = ".".join(map(str, detail["loc"])) or "redis_url"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        message = "no such setting" + _did_you_mean(name)
+    return f"{name} (QUOTEBUS_{name.upper()}): {message}"
+
+
+def _did_you_mean(name: str) -> str:
+    import difflib
+
+    wanted = name.removeprefix("QUOTEBUS_").lower()
+    close = difflib.get_close_matches(wanted, Settings.model_fields, 1)
+    if not close:
+        return ""
+    return f"; did you mean {'QUOTEBUS_' + close[0].upper() if name.isupper() else close[0]}?"
+
+
+def default_instance() -> str:
+    """A name for this process that an operator can find: host and process id."""
+    import socket
+
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,0 +1,214 @@
+"""Brings together what is desired on Redis and what the vendor confirmed: the shell around book and desired set.
+
+Decides when to look, and nothing else. Must never know how quotes are published. Each look reads everything; no
+notification is ever trusted to say what changed.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from ingestor.feed.codes import Remedy
+from ingestor.feed.session import Change, ChangeExpired, ChangeRefused, SessionEnded, SetConfirmed
+from ingestor.journal import Journal
+from ingestor.publisher.stamper import Stamper
+from ingestor.subscriptions.book import SubscriptionBook
+from ingestor.subscriptions.desired import Desired, DesiredSet, Reading
+from ingestor.subscriptions.tails import read_tails
+from ingestor.subscriptions.watch import ChangeWatch
+from wire import Keyspace
+
+LOOK_EVERY_S: Final = 1.5
+"""The safety net under the notifications, and what keeps every change within two seconds without them."""
+SETTLE_S: Final = 0.01
+"""A loop of single SADDs, or a MULTI, is read once and not a thousand times."""
+RETRY_S: Final = 0.25
+
+
+class Reconciler:
+    """The feed's desk: answers what to ask for next, and is told what came of it."""
+
+    def __init__(
+        self,
+        client: "Redis",
+        keys: Keyspace,
+        watch: ChangeWatch,
+        stamper: Stamper,
+        journal: Journal,
+        *,
+        limit: int | None,
+        grace_s: float,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._watch = watch
+        self._stamper = stamper
+        self._journal = journal
+        self._desired_set = DesiredSet(grace_s)
+        self._last: tuple[Reading, Desired] | None = None
+        self._lost_at_ns: int | None = None
+        self.book = SubscriptionBook(limit)
+        self.poke_feed: Callable[[], None] = lambda: None
+        self.first_look = asyncio.Event()
+        self.version = 0
+        self.last_look_ns: int | None = None
+
+    @property
+    def must_reconnect(self) -> str | None:
+        """Why the feed's session is not worth keeping, or None."""
+        return self.book.must_reconnect
+
+    async def run(self) -> None:
+        """Look whenever something may have changed, and every `LOOK_EVERY_S`; never returns."""
+        while True:
+            pause_s = LOOK_EVERY_S
+            try:
+                await self.look()
+            except (RedisError, OSError, TimeoutError) as error:
+                # The last good set stays in force; the publisher tells the operator that Redis is away.
+                self._journal.note_rarely("symbols_not_read", "redis", reason=f"{error}"[:200])
+                pause_s = RETRY_S
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._watch.changed.wait(), pause_s)
+                await asyncio.sleep(SETTLE_S)
+            self._watch.changed.clear()
+
+    async def look(self) -> None:
+        """One pass: read, decide, make ready, ask."""
+        reading = await self._read()
+        now_s = time.monotonic()
+        desired = self._desired_set.observe(reading, now_s) if self._is_new(reading, now_s) else self._desired
+        await self._make_ready(desired)
+        if desired != self._desired or not self.first_look.is_set():
+            self._tell(self._desired, desired)
+            self.book.desire(desired)
+            self.version += 1
+        self._last = (reading, desired)
+        self.last_look_ns = time.time_ns()
+        self.first_look.set()
+        self.poke_feed()
+
+    def next_change(self, now_s: float) -> Change | None:
+        """The request to send now."""
+        change = self.book.next_change(now_s)
+        if change is not None:
+            self.version += 1
+        return change
+
+    def on_ready(self) -> None:
+        """The feed has an authenticated session."""
+        self.book.connected()
+        self.version += 1
+        self._journal.note("connected")
+
+    def on_confirmed(self, event: SetConfirmed) -> None:
+        """The vendor acknowledged a set."""
+        added = event.symbols - self.book.confirmed
+        removed = self.book.confirmed - event.symbols
+        self.book.confirm(event.symbols, event.change, asyncio.get_running_loop().time())
+        self.version += 1
+        if added:
+            self._journal.note("subscribed", count=len(added), symbols=_some(added))
+        for symbol in removed:
+            self._stamper.open_gap(symbol, time.time_ns(), "not_subscribed")
+        if removed:
+            self._journal.note("unsubscribed", count=len(removed), symbols=_some(removed))
+
+    def on_refused(self, event: ChangeRefused) -> None:
+        """The vendor refused a request whole."""
+        asked = event.change.subscribe or event.change.unsubscribe
+        self.book.refuse(event.change, event.code, asyncio.get_running_loop().time())
+        self.version += 1
+        if event.code.remedy is Remedy.LIMIT:
+            self._journal.note_rarely(
+                "limit_reached", "vendor", code=event.code.number, limit=self.book.limit
+            )
+        elif len(asked) == 1:
+            self._journal.note(
+                "refused", "warning", symbol=asked[0], code=event.code.number, reason=event.code.meaning
+            )
+
+    def on_expired(self, event: ChangeExpired) -> None:
+        """The vendor did not answer a request."""
+        self.book.expire(event.change)
+        self._journal.note("no_acknowledgement", "warning", must_reconnect=self.book.must_reconnect)
+
+    def on_ended(self, ended: SessionEnded) -> None:
+        """The session is over: from now on every confirmed symbol has a hole."""
+        now_ns = time.time_ns()
+        for symbol in self.book.confirmed:
+            self._stamper.open_gap(symbol, now_ns, "feed_disconnected")
+        level = "error" if ended.remedy in (Remedy.REJECTED, Remedy.SLOT_TAKEN) else "warning"
+        self._journal.note_rarely(
+            "disconnected",
+            ended.reason,
+            level,
+            code=ended.code.number if ended.code else None,
+            remedy=ended.remedy.value,
+            symbols=len(self.book.confirmed),
+        )
+        self.book.disconnected()
+        self.version += 1
+
+    @property
+    def _desired(self) -> Desired:
+        return self._last[1] if self._last else Desired()
+
+    def _is_new(self, reading: Reading, now_s: float) -> bool:
+        due_s = self._desired_set.look_again_at_s
+        return self._last is None or reading != self._last[0] or (due_s is not None and now_s >= due_s)
+
+    async def _read(self) -> Reading:
+        pipe = self._client.pipeline(transaction=False)
+        pipe.smembers(self._keys.symbols)
+        pipe.zrangebyscore(self._keys.interest, time.time_ns() // 1_000_000, "+inf")
+        pipe.exists(self._keys.writer)
+        members, leases, writer = await pipe.execute(raise_on_error=False)
+        return Reading(
+            None if _is_wrong_type(members) else frozenset(_good(members)),
+            () if _is_wrong_type(leases) else tuple(_good(leases)),
+            bool(_good(writer)),
+        )
+
+    async def _make_ready(self, desired: Desired) -> None:
+        new = [symbol for symbol in desired.symbols if not self._stamper.knows(symbol)]
+        if not new:
+            return
+        now_ns = time.time_ns()
+        for symbol, tail in (await read_tails(self._client, self._keys, new)).items():
+            self._stamper.load(symbol, tail.last, tail.time_ns)
+            if tail.time_ns is not None:
+                self._stamper.open_gap(symbol, now_ns, "not_subscribed")
+
+    def _tell(self, before: Desired, after: Desired) -> None:
+        added = set(after.symbols) - set(before.symbols)
+        removed = set(before.symbols) - set(after.symbols)
+        if added:
+            self._journal.note("symbols_added", count=len(added), symbols=_some(added))
+        if removed:
+            self._journal.note("symbols_removed", count=len(removed), symbols=_some(removed))
+        for shown, why in after.junk.items():
+            if shown not in before.junk:
+                self._journal.note_rarely("refused", shown, reason=why)
+        if after.held and after.held != before.held:
+            self._journal.note("symbols_held", "warning", reason=after.held)
+
+
+def _is_wrong_type(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def _good(reply: Any) -> Any:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+def _some(symbols: set[str] | frozenset[str] | set[Any]) -> str:
+    shown = sorted(symbols)[:20]
+    return " ".join(shown) + (f" and {len(symbols) - len(shown)} more" if len(symbols) > len(shown) else "")

@@ -1,0 +1,292 @@
+"""The catalogue of metrics, and how they are read at scrape time.
+
+Decides names, kinds and meanings. Must never be called per quote: the daemon's parts count in plain integers, and
+this collector reads them when Prometheus asks. No label ever holds a symbol, so ten thousand symbols cost a scrape
+nothing.
+"""
+
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from ingestor.feed.codes import CODES
+from ingestor.feed.connection import FeedConnection
+from ingestor.publisher.publisher import Publisher
+from ingestor.publisher.retention import SweepCounts
+from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.watching.histogram import Histogram
+
+REJECT_REASONS = ("bad_time", "bad_price", "not_subscribed", "stream_exhausted", "wrong_type", "exhausted")
+SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")
+
+
+class Observed(Protocol):
+    """The parts of a running daemon that are read at scrape time."""
+
+    version: str
+    feed_name: str
+    started_ns: int
+    feed: FeedConnection
+    publisher: Publisher
+    reconciler: Reconciler
+    loop_lag_s: Histogram
+
+    @property
+    def sweep(self) -> SweepCounts:
+        """What the retention sweep did."""
+
+    @property
+    def symbol_states(self) -> Mapping[str, int]:
+        """How many symbols are in each state."""
+
+    @property
+    def events_dropped(self) -> int:
+        """Audit notes that found no place."""
+
+
+class DaemonCollector(Collector):
+    """Reads a daemon's counters. Series of known reasons stand at zero from the start."""
+
+    def __init__(self, daemon: Observed) -> None:
+        self._daemon = daemon
+
+    def collect(self) -> Iterable[Metric]:
+        """All families, as prometheus-client asks for them."""
+        yield from self._about()
+        yield from self._source()
+        yield from self._quotes()
+        yield from self._subscriptions()
+        yield from self._redis()
+        yield from self._timing()
+
+    def _about(self) -> Iterable[Metric]:
+        daemon = self._daemon
+        info = InfoMetricFamily("quotebus_build", "Version of the daemon, its Python, and its feed.")
+        info.add_metric(
+            [], {"version": daemon.version, "python": platform.python_version(), "feed": daemon.feed_name}
+        )
+        yield info
+        yield _gauge(
+            "quotebus_start_timestamp_seconds",
+            "When this process started, unix time.",
+            daemon.started_ns / 1e9,
+        )
+
+    def _source(self) -> Iterable[Metric]:
+        feed, counts = self._daemon.feed, self._daemon.feed.counts
+        yield _gauge(
+            "quotebus_source_connected", "1 while authenticated at the vendor.", float(feed.is_ready)
+        )
+        yield _gauge(
+            "quotebus_source_last_quote_timestamp_seconds",
+            "When the last quote was received, unix time; 0 before the first.",
+            (feed.last_quote_ns or 0) / 1e9,
+        )
+        yield _counter("quotebus_source_connects", "Websockets opened to the vendor.", counts.connects)
+        yield _labelled(
+            "quotebus_source_connect_failures",
+            "Websockets that did not open, by HTTP status.",
+            "status",
+            counts.connect_failures,
+            ("unreachable", "429"),
+        )
+        yield _labelled(
+            "quotebus_source_disconnects",
+            "Sessions that ended, by close code, vendor code, or lost.",
+            "reason",
+            counts.disconnects,
+            ("lost", "1000"),
+        )
+        yield _labelled(
+            "quotebus_source_errors",
+            "Errors that the vendor sent, by its code.",
+            "code",
+            counts.errors,
+            tuple(map(str, CODES)),
+        )
+        yield _counter("quotebus_source_frames", "Websocket messages received.", counts.frames)
+        yield _counter("quotebus_source_bytes", "Bytes of websocket messages received.", counts.bytes)
+        yield _labelled(
+            "quotebus_source_unknown_messages",
+            "Messages of types that are passed over, by type.",
+            "type",
+            counts.unknown,
+            (),
+        )
+        yield _counter(
+            "quotebus_source_unreadable_messages",
+            "Messages or frames that could not be read.",
+            counts.unreadable,
+        )
+        yield _gauge(
+            "quotebus_source_largest_frame_quotes",
+            "Most quotes in one frame so far; the vendor's frames grow when a client is slow.",
+            counts.largest_frame_quotes,
+        )
+
+    def _quotes(self) -> Iterable[Metric]:
+        publisher = self._daemon.publisher
+        counts, stamped = publisher.counts, publisher.stamper.counts
+        yield _counter("quotebus_quotes_received", "Quotes received from the vendor.", counts.received)
+        yield _counter("quotebus_quotes_stored", "Quotes that Redis has acknowledged.", counts.stored)
+        yield _counter(
+            "quotebus_quotes_already_stored",
+            "Quotes sent again that Redis proved to have already.",
+            counts.already_stored,
+        )
+        rejected: dict[str, int] = dict(stamped.rejected)
+        for reason, count in counts.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + count
+        yield _labelled(
+            "quotebus_quotes_rejected",
+            "Quotes that cannot be stored, by reason.",
+            "reason",
+            rejected,
+            REJECT_REASONS,
+        )
+        yield _labelled(
+            "quotebus_quotes_dropped",
+            "Quotes given up by policy, by reason; each leaves a gap marker.",
+            "reason",
+            {"queue_full": counts.dropped},
+            (),
+        )
+        yield _gauge("quotebus_queue_quotes", "Quotes received that are in no batch yet.", publisher.queued)
+        yield _gauge(
+            "quotebus_unanswered_quotes",
+            "Quotes in batches that Redis has not acknowledged.",
+            publisher.unanswered,
+        )
+        yield _gauge(
+            "quotebus_oldest_unstored_timestamp_seconds",
+            "When the oldest quote that is not stored was received, unix time; 0 when all are stored.",
+            (publisher.oldest_unstored_ns or 0) / 1e9,
+        )
+        yield _labelled(
+            "quotebus_ids_adjusted",
+            "Entry ids that are not the venue's time, by cause.",
+            "cause",
+            {"tie": stamped.ties, "out_of_order": stamped.out_of_order, "clamped": stamped.clamped},
+            (),
+        )
+        yield _counter("quotebus_gap_markers", "Gap markers put into streams.", counts.markers_stored)
+
+    def _subscriptions(self) -> Iterable[Metric]:
+        daemon = self._daemon
+        yield _labelled_gauge(
+            "quotebus_subscriptions",
+            "Symbols by state.",
+            "state",
+            daemon.symbol_states,
+            SYMBOL_STATES,
+        )
+        book = daemon.reconciler.book
+        yield _gauge(
+            "quotebus_symbol_limit", "Symbols that fit the plan; 0 when no limit is known.", book.limit or 0
+        )
+        yield _gauge(
+            "quotebus_desired_held",
+            "1 while a desired set that vanished stays in force.",
+            float(book.desired.held is not None),
+        )
+
+    def _redis(self) -> Iterable[Metric]:
+        publisher, sweep = self._daemon.publisher, self._daemon.sweep
+        counts = publisher.counts
+        yield _gauge(
+            "quotebus_redis_connected",
+            "1 while batches can be written.",
+            float(publisher.away_reason is None),
+        )
+        yield _counter(
+            "quotebus_redis_connections_lost", "Writing connections that ended.", counts.reconnects
+        )
+        yield _counter("quotebus_batches_sent", "Append calls sent.", counts.batches)
+        yield _counter("quotebus_batches_resent", "Append calls sent again.", counts.batches_resent)
+        yield _labelled(
+            "quotebus_batches_refused",
+            "Append calls refused whole, by the kind of error.",
+            "error",
+            counts.refusals,
+            ("OOM", "READONLY", "MISCONF", "LOADING"),
+        )
+        yield _counter(
+            "quotebus_cache_errors", "Cache fields that could not be written.", counts.cache_errors
+        )
+        yield _counter("quotebus_sweeps", "Retention sweeps finished.", sweep.sweeps)
+        yield _counter("quotebus_entries_trimmed", "Entries removed by age.", sweep.trimmed)
+        yield _counter("quotebus_streams_forgotten", "Streams of unwanted symbols given up.", sweep.forgotten)
+        yield _counter(
+            "quotebus_events_dropped", "Audit notes that found no place.", self._daemon.events_dropped
+        )
+
+    def _timing(self) -> Iterable[Metric]:
+        publisher = self._daemon.publisher
+        yield _histogram(
+            "quotebus_receive_to_stored_seconds",
+            "From receipt of a batch's oldest quote to Redis' answer.",
+            publisher.latency_s,
+        )
+        yield _histogram(
+            "quotebus_append_seconds", "From sending an append call to its answer.", publisher.append_s
+        )
+        yield _histogram("quotebus_batch_entries", "Entries per append call.", publisher.batch_quotes)
+        yield _histogram(
+            "quotebus_event_loop_lag_seconds",
+            "How late the event loop woke a timer.",
+            self._daemon.loop_lag_s,
+        )
+
+
+def registry_for(daemon: Observed) -> CollectorRegistry:
+    """A registry of this daemon's metrics and of its process."""
+    from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+
+    registry = CollectorRegistry()
+    registry.register(DaemonCollector(daemon))
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """The exposition text."""
+    return generate_latest(registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[Any, int], always: tuple[str, ...]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in {**dict.fromkeys(always, 0), **{str(k): v for k, v in values.items()}}.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _labelled_gauge(
+    name: str, text: str, label: str, values: Mapping[str, int], always: tuple[str, ...]
+) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in {**dict.fromkeys(always, 0), **values}.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, text, buckets=histogram.buckets(), sum_value=histogram.sum)

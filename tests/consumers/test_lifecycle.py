@@ -1,0 +1,170 @@
+"""Leaving a loop: no connection, no task and no waiting is left behind."""
+
+import asyncio
+import gc
+
+import pytest
+from redis.asyncio import Redis
+
+from consumers import Bus, BusClosed, BusError, connect
+from simulator.redis_server import RedisServer, free_port
+from tests.consumers.conftest import FAST, Writer, blocked, numbers, readers, take, until
+
+
+async def gone(redis: Redis, left: int = 1) -> None:
+    """Wait until only so many connections of the library are left; the bus has one of its own."""
+
+    async def is_so() -> bool:
+        return await readers(redis) == left
+
+    await until(is_so)
+
+
+async def test_a_break_closes_the_connection(bus: Bus, writer: Writer) -> None:
+    """Without waiting for the garbage collector."""
+    await writer.quotes("AAPL", 10)
+    gc.disable()
+    try:
+        async for _ in bus.quotes("AAPL", start="earliest"):
+            assert await readers(writer.redis) == 2
+            break
+        await gone(writer.redis)
+    finally:
+        gc.enable()
+
+
+async def test_a_cancelled_task_closes_the_connection(bus: Bus, writer: Writer) -> None:
+    """In the middle of a blocking read, promptly."""
+    task = asyncio.create_task(take(aiter(bus.quotes("AAPL")), 1))  # noqa: TID251
+    await blocked(writer.redis)
+    task.cancel()
+    async with asyncio.timeout(0.2):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await gone(writer.redis)
+
+
+async def test_a_timeout_around_the_next_item_closes_the_connection(bus: Bus, writer: Writer) -> None:
+    """And the stream can be read on afterwards, from where it stood."""
+    stream = bus.quotes("AAPL", start="earliest")
+    with pytest.raises(TimeoutError):
+        await take(aiter(stream), 1, 0.1)
+    await gone(writer.redis)
+    await writer.quotes("AAPL", 2)
+    assert numbers(await take(aiter(stream), 2)) == [0, 1]
+
+
+async def test_an_exception_in_the_loop_closes_the_connection(bus: Bus, writer: Writer) -> None:
+    """A strategy's own error is not swallowed."""
+    await writer.quotes("AAPL", 10)
+
+    async def strategy() -> None:
+        async for item in bus.quotes("AAPL", start="earliest"):
+            raise ZeroDivisionError(item.symbol)
+
+    with pytest.raises(ZeroDivisionError):
+        await strategy()
+    await gone(writer.redis)
+
+
+async def test_aclose_ends_a_loop_that_waits(bus: Bus, writer: Writer) -> None:
+    """The loop ends as if there were no more items."""
+    stream = bus.quotes("AAPL")
+
+    async def read() -> int:
+        return len([item async for item in stream])
+
+    task = asyncio.create_task(read())  # noqa: TID251
+    await blocked(writer.redis)
+    await stream.aclose()
+    await stream.aclose()
+    async with asyncio.timeout(0.2):
+        assert await task == 0
+    await gone(writer.redis)
+
+
+async def test_aclose_ends_a_loop_that_has_items_left(bus: Bus, writer: Writer) -> None:
+    """What was read and not handed out stays behind."""
+    await writer.quotes("AAPL", 100)
+    stream = bus.quotes("AAPL", start="earliest")
+    seen = 0
+    async for _ in stream:
+        seen += 1
+        await stream.aclose()
+    assert seen == 1
+    assert stream.positions == {"AAPL": writer.ids["AAPL"][0]}
+
+
+async def test_closing_the_bus_ends_its_loops(redis: Redis, server: RedisServer) -> None:
+    """Those that wait, and those that are held between two items."""
+    writer = Writer(redis)
+    await writer.quotes("AAPL", 10)
+    async with connect(server.url, reconnect=FAST) as bus:
+        held = aiter(bus.quotes("AAPL", start="earliest"))
+        await take(held, 1)
+        waiting = asyncio.create_task(take(aiter(bus.quotes("AAPL")), 1))  # noqa: TID251
+        await blocked(redis)
+    await gone(redis, 0)
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+    with pytest.raises(StopAsyncIteration):
+        await anext(held)
+    with pytest.raises(BusClosed):
+        await bus.latest("AAPL")
+
+
+async def test_aclose_does_not_wait_for_a_reconnect(server: RedisServer, redis: Redis) -> None:
+    """A loop in its pause between attempts ends at once."""
+    with RedisServer() as mortal:
+        async with connect(mortal.url) as bus, Redis.from_url(mortal.url, protocol=2) as probe:
+            stream = bus.quotes("AAPL")
+            task = asyncio.create_task(take(aiter(stream), 1))  # noqa: TID251
+            await blocked(probe)
+            mortal.kill()
+            await asyncio.wait([task], timeout=0.3)
+            assert not task.done()
+            async with asyncio.timeout(0.2):
+                await stream.aclose()
+                with pytest.raises(StopAsyncIteration):
+                    await task
+
+
+async def test_one_stream_has_one_loop(bus: Bus, writer: Writer) -> None:
+    """A second one is refused while the first waits, and otherwise takes over."""
+    stream = bus.quotes("AAPL")
+    task = asyncio.create_task(take(aiter(stream), 1))  # noqa: TID251
+    await blocked(writer.redis)
+    with pytest.raises(BusError, match="another loop"):
+        await take(aiter(stream), 1)
+    await writer.quotes("AAPL", 3)
+    assert numbers(await task) == [0]
+    old = aiter(stream)
+    assert numbers(await take(old, 1)) == [1]
+    assert numbers(await take(aiter(stream), 1)) == [2]
+    with pytest.raises(BusError, match="another loop"):
+        await anext(old)
+
+
+async def test_a_bus_that_could_not_open_leaves_nothing(redis: Redis) -> None:
+    """Neither a connection nor an open bus."""
+    bus = connect(f"redis://127.0.0.1:{free_port()}")
+    with pytest.raises(BusError):
+        await bus.__aenter__()
+    with pytest.raises(BusClosed):
+        bus.quotes("AAPL")
+    await bus.aclose()
+
+
+async def test_cancelling_a_question_does_not_mix_up_the_answers(bus: Bus, writer: Writer) -> None:
+    """The next question is not answered with the reply to the cancelled one."""
+    await writer.quotes("AAPL")
+    for turns in range(30):
+        task = asyncio.create_task(bus.latest("NONE"))  # noqa: TID251
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        quote = await bus.latest("AAPL")
+        assert quote is not None
+        assert quote.symbol == "AAPL"
+    await gone(writer.redis)

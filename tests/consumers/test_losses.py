@@ -1,0 +1,149 @@
+"""What a reader says when its stream has lost entries, or is not the stream it was."""
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from consumers import Bus, EntryId, Gap
+from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
+
+
+async def test_a_reader_slower_than_trimming_is_told_what_it_missed(bus: Bus, writer: Writer) -> None:
+    """Between what it read and what is left stands a gap with both times."""
+    await writer.quotes("AAPL", 100)
+    stream = bus.quotes("AAPL", start="earliest")
+    items = aiter(stream)
+    assert numbers(await take(items, 100)) == list(range(100))
+    await writer.quotes("AAPL", 300, maxlen=50)
+    # A strategy that computes for longer than an answer may be trusted.
+    await asyncio.sleep(0.3)
+    found = await take(items, 51)
+    gap = found[0]
+    assert isinstance(gap, Gap)
+    assert gap.reason == "trimmed"
+    assert gap.id is None
+    assert gap.from_ns == EntryId.parse(writer.ids["AAPL"][99]).time_ns
+    assert gap.to_ns == EntryId.parse(writer.ids["AAPL"][350]).time_ns
+    assert numbers(found) == list(range(350, 400))
+
+
+async def test_a_reader_that_cannot_keep_up_is_told_each_time(bus: Bus, writer: Writer) -> None:
+    """However writing, trimming and reading interleave, holes and gaps agree."""
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    await writer.quotes("AAPL", 3_000, maxlen=1_500)
+    found = await take(items, 1)
+    for _ in range(6):
+        await writer.quotes("AAPL", 900, maxlen=1_500)
+        found += await take(items, 400)
+    while numbers(found)[-1] != len(writer.sent["AAPL"]) - 1:
+        found += await take(items, 1)
+    for before, after in pairwise(found):
+        if not isinstance(before, Gap) and not isinstance(after, Gap):
+            assert after.bid_size == (before.bid_size or 0) + 1
+    assert sum(isinstance(item, Gap) for item in found) >= 1
+
+
+async def test_a_saved_position_that_was_trimmed_is_told(bus: Bus, writer: Writer) -> None:
+    """A strategy that comes back too late learns it before the first quote."""
+    await writer.quotes("AAPL", 500, maxlen=50)
+    items = await take(aiter(bus.quotes("AAPL", start=writer.ids["AAPL"][10])), 2)
+    assert isinstance(items[0], Gap)
+    assert numbers(items) == [450]
+
+
+async def test_a_saved_position_that_is_still_covered_has_no_gap(bus: Bus, writer: Writer) -> None:
+    """Trimming of older entries is none of its business."""
+    await writer.quotes("AAPL", 500, maxlen=50)
+    items = await take(aiter(bus.quotes("AAPL", start=writer.ids["AAPL"][470])), 1)
+    assert numbers(items) == [471]
+
+
+async def test_a_stream_that_was_emptied_is_told_once(bus: Bus, writer: Writer) -> None:
+    """With nothing left to read the gap comes all the same, and not again with the next quote."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.quotes("AAPL", start=writer.ids["AAPL"][4])
+    await writer.raw("XTRIM", KEYS.stream("AAPL"), "MAXLEN", 0)
+    items = aiter(stream)
+    assert isinstance((await take(items, 1))[0], Gap)
+    await writer.quotes("AAPL")
+    assert numbers(await take(items, 1)) == [10]
+
+
+async def test_a_stream_begun_anew_with_smaller_ids_is_noticed(bus: Bus, writer: Writer) -> None:
+    """A plain XREAD would wait for ever; here a gap comes, then the new stream from its start."""
+    await writer.quotes("AAPL", 10)
+    items = aiter(bus.quotes("AAPL", "BUSY", start={"AAPL": "earliest", "BUSY": "earliest"}))
+    await take(items, 10)
+    await writer.rewind("AAPL")
+    await writer.quotes("AAPL", 3, at=T0_NS - 10**12)
+    found = await take(items, 4)
+    gap = found[0]
+    assert isinstance(gap, Gap)
+    assert gap.reason == "stream_recreated"
+    assert numbers(found) == [10, 11, 12]
+    await writer.quotes("AAPL", 1, at=T0_NS - 10**11)
+    assert numbers(await take(items, 1)) == [13]
+
+
+async def test_a_stream_begun_anew_is_noticed_beside_a_busy_one(bus: Bus, writer: Writer) -> None:
+    """Silence is judged per symbol, not by the whole."""
+    await writer.quotes("AAPL", 10)
+    items = aiter(bus.quotes("AAPL", "BUSY", start="earliest"))
+    await take(items, 10)
+    await writer.rewind("AAPL")
+    await writer.quotes("AAPL", 1, at=T0_NS - 10**12)
+
+    async def keep_busy() -> None:
+        while True:
+            await writer.quotes("BUSY", 1)
+            await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(15), asyncio.TaskGroup() as group:
+        busy = group.create_task(keep_busy())
+        async for item in items:
+            if isinstance(item, Gap):
+                assert (item.symbol, item.reason) == ("AAPL", "stream_recreated")
+                break
+        assert numbers([await anext(items) for _ in range(3)], "AAPL")[:1] in ([10], [])
+        busy.cancel()
+
+
+async def test_a_stream_begun_anew_with_larger_ids_is_told(bus: Bus, writer: Writer) -> None:
+    """What the old one may have held after the position is gone."""
+    await writer.quotes("AAPL", 10)
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    await take(items, 10)
+    await writer.rewind("AAPL")
+    # Longer than an answer may be trusted, so that the next read looks first.
+    await asyncio.sleep(0.3)
+    await writer.quotes("AAPL", 2)
+    found = await take(items, 3)
+    assert isinstance(found[0], Gap)
+    assert found[0].reason == "stream_recreated"
+    assert numbers(found) == [10, 11]
+
+
+async def test_a_key_that_is_no_stream_does_not_stop_the_others(
+    bus: Bus, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left out, named in the log, and read once it has become a stream."""
+    await writer.redis.set(KEYS.stream("BAD"), "x")
+    items = aiter(bus.quotes("GOOD", "BAD", start="earliest"))
+    await writer.quotes("GOOD", 3)
+    assert numbers(await take(items, 3), "GOOD") == [0, 1, 2]
+    assert "quotes:stream:BAD" in caplog.text
+    await writer.redis.delete(KEYS.stream("BAD"))
+    await writer.quotes("BAD", 2)
+    assert numbers(await take(items, 2), "BAD") == [0, 1]
+
+
+async def test_a_key_that_becomes_no_stream_while_waiting_is_survived(bus: Bus, writer: Writer) -> None:
+    """The same, in the middle of a blocking read."""
+    items = aiter(bus.quotes("GOOD", "BAD"))
+    first = asyncio.create_task(take(items, 1))  # noqa: TID251
+    await blocked(writer.redis)
+    await writer.redis.set(KEYS.stream("BAD"), "x")
+    await blocked(writer.redis)
+    await writer.quotes("GOOD")
+    assert numbers(await first) == [0]
