@@ -61,6 +61,7 @@ class Read(NamedTuple):
 
     commands: tuple[Command, ...]
     tracks: tuple[Track, ...]
+    by_key: Mapping[bytes, Track]
     looked: tuple[Track, ...]
     per_stream: int
 
@@ -79,7 +80,9 @@ class Pursuit:
     def __init__(self, keys: Keyspace) -> None:
         self._keys = keys
         self._tracks: dict[str, Track] = {}
-        self._by_key: dict[bytes, Track] = {}
+        # Replaced, never changed: a read that is under way keeps the tracks that it was made for, so that a
+        # symbol removed and added meanwhile does not receive the entries of its former self.
+        self._by_key: Mapping[bytes, Track] = {}
         self._answered_at: float | None = None
         self._look_at = 0.0
 
@@ -97,7 +100,8 @@ class Pursuit:
         """Begin with this symbol at this place."""
         key = self._keys.stream(symbol).encode()
         track = Track(symbol, key, str(place.after), place.anchor)
-        self._tracks[symbol] = self._by_key[key] = track
+        self._tracks[symbol] = track
+        self._by_key = {**self._by_key, key: track}
         return track
 
     def drop(self, symbol: str) -> None:
@@ -105,7 +109,7 @@ class Pursuit:
         track = self._tracks.pop(symbol, None)
         if track is not None:
             track.dropped = True
-            del self._by_key[track.key]
+            self._by_key = {key: kept for key, kept in self._by_key.items() if kept is not track}
 
     def halt(self) -> None:
         """Hand nothing out any more; positions stay as they are."""
@@ -138,7 +142,7 @@ class Pursuit:
             commands.append(("XREAD", "COUNT", count, *block, "STREAMS", *keys_and_ids))
         if looked:
             commands.append(("EXEC",))
-        return Read(tuple(commands), readable, tuple(looked), count)
+        return Read(tuple(commands), readable, self._by_key, tuple(looked), count)
 
     def digest(self, read: Read, replies: list[Reply], now_s: float) -> list[Run]:
         """What may be handed out of the replies, in order.
@@ -162,7 +166,8 @@ class Pursuit:
                 track.look_now = True
             streams = None
         self._answered_at = now_s
-        entries = {self._by_key[key]: found for key, found in streams or () if key in self._by_key}
+        tracks = ((read.by_key[key], found) for key, found in streams or ())
+        entries = {track: found for track, found in tracks if not track.dropped}
         runs = self._judge_all(facts, entries, now_s)
         for track, found in entries.items():
             track.seen_at = now_s

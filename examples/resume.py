@@ -14,9 +14,21 @@ from consumers import BusError, Gap, connect
 POSITIONS = Path("positions.json")
 
 
+def load() -> dict[str, str]:
+    """Symbol -> id of the last entry that was counted."""
+    return json.loads(POSITIONS.read_text()) if POSITIONS.exists() else {}
+
+
+def save(positions: dict[str, str]) -> None:
+    """Replace the file as a whole, so that a crash leaves the old one."""
+    draft = POSITIONS.with_suffix(".new")
+    draft.write_text(json.dumps(positions))
+    draft.replace(POSITIONS)
+
+
 async def main(url: str, *symbols: str) -> None:
     """What comes while this program is not running is read when it comes back; what was trimmed shows as a gap."""
-    saved = json.loads(POSITIONS.read_text()) if POSITIONS.exists() else {}
+    saved = load()
     start = {symbol: saved.get(symbol, "earliest") for symbol in symbols}
     counts: Counter[str] = Counter()
     async with connect(url) as bus:
@@ -28,7 +40,7 @@ async def main(url: str, *symbols: str) -> None:
                 else:
                     counts[item.symbol] += 1
         finally:
-            POSITIONS.write_text(json.dumps(saved | stream.positions))
+            save(saved | stream.positions)
             print(f"read {dict(counts)}, saved {POSITIONS}")
 
 

@@ -28,7 +28,7 @@ from ingestor.redis_link import RedisAddress
 from ingestor.settings import Settings, default_instance
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
-from ingestor.watching.histogram import Histogram
+from ingestor.histogram import Histogram
 from ingestor.watching.metrics import registry_for, render
 from ingestor.watching.pages import Check, Sources, serve
 from ingestor.watching.reporter import Reporter, iso
@@ -122,6 +122,8 @@ class Daemon:
         """The daemon in one word."""
         if self.is_stopping:
             return "stopping"
+        if not self.publisher.was_connected:
+            return "starting"
         if self.publisher.away_reason is not None:
             return "redis_away"
         return "live" if self.feed.is_ready else "connecting"

@@ -7,7 +7,7 @@ in a module of `ingestor.commands`, imported only when called, because a small c
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -194,9 +194,3 @@ def _load_dotenv() -> None:
         from dotenv import load_dotenv
 
         load_dotenv(".env")
-
-
-def fail(message: str, code: int = 1) -> NoReturn:
-    """Say why, and end with this exit code."""
-    typer.echo(f"quotebus: {message}", err=True)
-    sys.exit(code)

@@ -76,20 +76,29 @@ class QuickRedis:
 
     def call(self, *parts: str | bytes | int) -> Any:
         """One command and its reply; `RedisProblem` for an error reply or a lost connection."""
+        (reply,) = self.call_all(parts)
+        if isinstance(reply, hiredis.ReplyError):
+            raise RedisProblem(f"Redis at {self!r} refuses {parts[0]!s}: {reply}")
+        return reply
+
+    def call_all(self, *commands: tuple[str | bytes | int, ...]) -> list[Any]:
+        """Several commands in one round trip; an error reply stands among the replies as a value."""
         assert self._socket is not None, "enter the context first"
         try:
-            self._socket.sendall(pack(*parts))
-            while (reply := self._reader.gets()) is False:
-                data = self._socket.recv(65536)
-                if not data:
-                    raise RedisProblem(f"Redis at {self!r} closed the connection")
-                self._reader.feed(data)
+            self._socket.sendall(b"".join(pack(*command) for command in commands))
+            return [self._read() for _ in commands]
         except TimeoutError:
             raise RedisProblem(f"Redis at {self!r} did not answer within {TIMEOUT_S:g} s") from None
         except OSError as error:
             raise RedisProblem(f"Redis at {self!r}: {error.strerror or error}") from None
-        if isinstance(reply, hiredis.ReplyError):
-            raise RedisProblem(f"Redis at {self!r} refuses {parts[0]!s}: {reply}")
+
+    def _read(self) -> Any:
+        assert self._socket is not None
+        while (reply := self._reader.gets()) is False:
+            data = self._socket.recv(65536)
+            if not data:
+                raise RedisProblem(f"Redis at {self!r} closed the connection")
+            self._reader.feed(data)
         return reply
 
     def _connect(self) -> socket.socket:

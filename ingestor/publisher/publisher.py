@@ -24,7 +24,7 @@ from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Batch, Stamper
 from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
 from ingestor.resp import bulk
-from ingestor.watching.histogram import Histogram
+from ingestor.histogram import Histogram
 from wire import EntryId, Keyspace
 
 MAX_BATCH_QUOTES: Final = 512
@@ -104,6 +104,11 @@ class Publisher:
     def away_reason(self) -> str | None:
         """Why quotes cannot be written now, or None while they can."""
         return self._away_reason
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether this process ever could write."""
+        return self.stamper.epoch is not None
 
     @property
     def queued(self) -> int:

@@ -24,7 +24,7 @@ from ingestor.feed.connection import FeedConnection
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts
 from ingestor.subscriptions.reconciler import Reconciler
-from ingestor.watching.histogram import Histogram
+from ingestor.histogram import Histogram
 
 REJECT_REASONS = ("bad_time", "bad_price", "not_subscribed", "stream_exhausted", "wrong_type", "exhausted")
 SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")

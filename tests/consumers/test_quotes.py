@@ -119,6 +119,16 @@ async def test_a_snapshot_not_yet_handed_out_is_not_lost_to_a_resume(bus: Bus, w
     ]
 
 
+async def test_a_snapshot_left_halfway_goes_on_in_the_next_loop(bus: Bus, writer: Writer) -> None:
+    """The second quote comes once, whether from the cache or from the stream."""
+    await writer.quotes("AAPL", 3)
+    await writer.quotes("MSFT", 3)
+    stream = bus.quotes("AAPL", "MSFT", start="snapshot")
+    assert numbers(await take(aiter(stream), 1), "AAPL") == [2]
+    await writer.quotes("MSFT", 2)
+    assert numbers(await take(aiter(stream), 3), "MSFT") == [2, 3, 4]
+
+
 async def test_snapshot_without_a_cached_quote_begins_with_the_newest_entry(bus: Bus, writer: Writer) -> None:
     """A lost cache neither hides the newest quote nor brings the whole past."""
     await writer.quotes("AAPL", 10)

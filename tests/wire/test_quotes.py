@@ -125,16 +125,17 @@ def test_a_gap_is_read_as_it_was_written(from_ns: int, to_ns: int, reason: str, 
 @given(st.binary(max_size=60) | st.text(max_size=60))
 def test_noise_is_told_as_an_unreadable_entry(value: bytes | str) -> None:
     """Never as an exception of the codec."""
+    errors: list[BadEntry] = []
     for decode in (decode_quote, decode_gap):
         try:
             decode("AAPL", "5-1", value)
         except BadEntry as error:
-            assert (error.symbol, error.entry_id) == ("AAPL", "5-1")
-            assert "AAPL entry 5-1" in str(error)
+            errors.append(error)
     try:
         decode_latest("AAPL", value)
     except BadEntry as error:
-        assert error.symbol == "AAPL"
+        errors.append(error)
+    assert all(error.symbol == "AAPL" and "AAPL entry" in str(error) for error in errors)
 
 
 @pytest.mark.parametrize(

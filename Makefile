@@ -1,0 +1,42 @@
+# Everything a developer or newcomer types. `make demo` and `make test` set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo run test lint types layers bench lock clean
+
+setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh "$(VENV)"
+	@touch $@
+
+demo: setup  ## the whole bus on this machine, without an account
+	@$(BIN)/quotebus demo
+
+run: setup  ## the daemon, settings from the environment or a .env file
+	@$(BIN)/quotebus run
+
+test: setup lint types layers  ## everything that CI checks, against real servers
+	@$(BIN)/python -m pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+layers: setup
+	@$(BIN)/lint-imports --no-cache
+
+bench: setup  ## figures side by side in one run; BENCH="--quick", BENCH="--tape FILE"
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+lock: setup  ## pin the newest versions with hashes, and without naming a registry
+	@$(BIN)/python -m pip install -q uv
+	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header -o requirements.lock
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,302 @@
+"""`quotebus demo`: the whole bus on this machine, without an account.
+
+Decides what is started, in which order it ends, and what the user sees. Must never reach into the parts: the
+Redis server, the double of Alpaca and the daemon are separate processes, and all that is shown was read from Redis,
+as any user could read it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from ingestor.commands.quick_redis import QuickRedis, RedisProblem
+from wire import Keyspace, Quote, decode_latest
+
+REFRESH_S: Final = 0.5
+PLAIN_EVERY_S: Final = 1.0
+RATE_WINDOW_S: Final = 3.0
+STOP_TIMEOUT_S: Final = 15.0
+START_TIMEOUT_S: Final = 30.0
+MAX_ROWS: Final = 24
+
+
+class _Ended(Exception):
+    """The user, or the duration, ends the demo."""
+
+
+class _Failed(Exception):
+    """A part did not start, or died; the message tells which and shows its last lines."""
+
+
+@dataclass(slots=True)
+class View:
+    """What one refresh read from Redis."""
+
+    at_s: float
+    status: dict[str, str]
+    states: dict[str, str]
+    quotes: dict[str, Quote]
+    totals: dict[str, int]
+    rates: dict[str, float] = field(default_factory=dict)
+
+
+def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_port: int) -> int:
+    """Run until Ctrl-C or for `duration_s`; 0 when everything started and ended well."""
+    try:
+        from simulator import plausible_symbols
+        from simulator.redis_server import RedisServer, ServerUnavailable, is_free
+    except ImportError as error:
+        print(
+            f"quotebus: the demo needs the simulator ({error.name} is missing); pip install 'quotebus[simulator]'",
+            file=sys.stderr,
+        )
+        return 1
+    began_s = time.monotonic()
+    demo = Demo(plausible_symbols(symbol_count), rate, began_s, duration_s)
+    try:
+        with _signals_end_it(), ExitStack() as stack:
+            server = stack.enter_context(RedisServer(redis_port if is_free(redis_port) else None))
+            demo.run(stack, server.port)
+    except _Ended:
+        return demo.farewell()
+    except (_Failed, ServerUnavailable, RedisProblem) as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, symbols: Sequence[str], rate: float, began_s: float, duration_s: float | None) -> None:
+        self._symbols = symbols
+        self._rate = rate
+        self._began_s = began_s
+        self._ends_s = None if duration_s is None else began_s + duration_s
+        self._keys = Keyspace()
+        self._parts: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+        self._past: list[View] = []
+        self._first_quote_s: float | None = None
+
+    def run(self, stack: ExitStack, redis_port: int) -> None:
+        """Start the parts, show what they do; raises `_Ended` in the end."""
+        logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quotebus-demo-")))
+        url = f"redis://127.0.0.1:{redis_port}/0"
+        simulator = [*_QUOTEBUS, "simulate", "--port", "0", "--rate", str(self._rate), "--symbols", "10000"]
+        self._start(stack, "simulator", simulator, logs, {})
+        environment = {
+            "QUOTEBUS_REDIS_URL": url,
+            "QUOTEBUS_FEED_URL": self._printed_url(),
+            "QUOTEBUS_HTTP": "127.0.0.1:0",
+            "APCA_API_KEY_ID": "demo",
+            "APCA_API_SECRET_KEY": "demo-secret",
+        }
+        self._start(stack, "daemon", [*_QUOTEBUS, "run"], logs, environment)
+        redis = stack.enter_context(QuickRedis(url))
+        redis.call("SADD", self._keys.symbols, *self._symbols)
+        print(_invitation(redis_port), flush=True)
+        try:
+            if sys.stdout.isatty():
+                self._show_table(redis)
+            else:
+                self._show_lines(redis)
+        except _Ended:
+            # The daemon drains before it ends; what it says last is the sum of it all.
+            self._stop("daemon")
+            self._look(redis)
+            raise
+
+    def farewell(self) -> int:
+        """The summary; the exit code."""
+        if not self._past or self._first_quote_s is None:
+            print("quotebus demo: ended before the first quote", file=sys.stderr)
+            return 1
+        last = self._past[-1]
+        print(
+            f"demo ended: {sum(last.totals.values())} quotes of {len(last.quotes)} symbols in "
+            f"{last.at_s - self._began_s:.1f} s, first quote shown after {self._first_quote_s:.1f} s, "
+            f"received {last.status.get('received', '0')}, stored {last.status.get('stored', '0')}, "
+            f"dropped {last.status.get('dropped', '0')}"
+        )
+        return 0
+
+    def _show_lines(self, redis: QuickRedis) -> None:
+        while True:
+            view = self._look(redis)
+            if not view.quotes:
+                self._pause(PLAIN_EVERY_S)
+                continue
+            shown = "  ".join(_brief(view.quotes[s]) for s in sorted(view.quotes)[:3])
+            print(
+                f"{time.strftime('%H:%M:%S')} {view.status.get('state', 'starting'):<10} "
+                f"{_count(view.states, 'live')}/{len(view.states)} live  "
+                f"{sum(view.rates.values()):6.0f} quotes/s  stored {view.status.get('stored', '0')}  {shown}",
+                flush=True,
+            )
+            self._pause(PLAIN_EVERY_S)
+
+    def _show_table(self, redis: QuickRedis) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        from ingestor.commands.demo_table import table
+
+        with Live(console=Console(), auto_refresh=False, screen=False) as live:
+            while True:
+                view = self._look(redis)
+                live.update(table(view, self._first_quote_s), refresh=True)
+                self._pause(REFRESH_S)
+
+    def _pause(self, pause_s: float) -> None:
+        for name, (process, log) in self._parts.items():
+            if process.poll() is not None:
+                raise _Failed(f"the {name} ended by itself; its last lines:\n{_last_lines(log)}")
+        if self._ends_s is not None and time.monotonic() + pause_s >= self._ends_s:
+            time.sleep(max(0.0, self._ends_s - time.monotonic()))
+            raise _Ended
+        # Until the first quote is on the screen, look more often.
+        time.sleep(pause_s if self._first_quote_s is not None else min(pause_s, 0.1))
+
+    def _look(self, redis: QuickRedis) -> View:
+        keys = self._keys
+        members = sorted(m.decode("utf-8", "replace") for m in redis.call("SMEMBERS", keys.symbols))
+        shown = [m for m in members if m.isascii()][:MAX_ROWS] or self._symbols[:1]
+        replies = redis.call_all(
+            ("HGETALL", keys.status),
+            ("HMGET", keys.subscriptions, *members) if members else ("PING",),
+            ("HMGET", keys.latest, *shown),
+            *(("XLEN", keys.stream(symbol)) for symbol in shown),
+        )
+        status, states, latest, lengths = replies[0], replies[1], replies[2], replies[3:]
+        view = View(
+            at_s=time.monotonic(),
+            status={k.decode(): v.decode("utf-8", "replace") for k, v in _pairs(status)},
+            states={m: _state(raw) for m, raw in zip(members, states, strict=True)} if members else {},
+            quotes={s: decode_latest(s, raw) for s, raw in zip(shown, latest, strict=True) if raw},
+            totals={s: n for s, n in zip(shown, lengths, strict=True) if isinstance(n, int)},
+        )
+        self._remember(view)
+        return view
+
+    def _remember(self, view: View) -> None:
+        if view.quotes and self._first_quote_s is None:
+            self._first_quote_s = view.at_s - self._began_s
+        self._past = [old for old in self._past if view.at_s - old.at_s <= RATE_WINDOW_S]
+        if self._past:
+            oldest = self._past[0]
+            for symbol, total in view.totals.items():
+                grown = total - oldest.totals.get(symbol, 0)
+                view.rates[symbol] = max(0, grown) / (view.at_s - oldest.at_s)
+        self._past.append(view)
+
+    def _start(
+        self, stack: ExitStack, name: str, command: list[str], logs: Path, environment: dict[str, str]
+    ) -> None:
+        log = logs / f"{name}.log"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("QUOTEBUS_")}
+        with log.open("wb") as out:
+            # A session of its own: Ctrl-C is for us, who end the parts in order.
+            process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**inherited, **environment},
+                cwd=logs,
+                start_new_session=True,
+            )
+        self._parts[name] = (process, log)
+        stack.callback(self._stop, name)
+
+    def _stop(self, name: str) -> None:
+        process, log = self._parts.pop(name, (None, None))
+        if process is None or log is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.returncode != 0:
+            raise _Failed(
+                f"the {name} ended with code {process.returncode}; its last lines:\n{_last_lines(log)}"
+            )
+
+    def _printed_url(self) -> str:
+        process, log = self._parts["simulator"]
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            for line in log.read_text().splitlines():
+                if line.startswith("ws://"):
+                    return line.strip()
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise _Failed(f"the simulator did not start; its last lines:\n{_last_lines(log)}")
+
+
+_QUOTEBUS: Final = [sys.executable, "-c", "from ingestor.cli import main; main()"]
+
+
+@contextmanager
+def _signals_end_it() -> Iterator[None]:
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+        # A second Ctrl-C must not break the orderly end that the first began.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Ended
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _invitation(port: int) -> str:
+    return (
+        "\nTake part from another terminal:\n"
+        f"  redis-cli -p {port} SADD quotes:symbols TSLA          # subscribe a symbol\n"
+        f"  redis-cli -p {port} XREVRANGE quotes:stream:AAPL + - COUNT 3   # read a stream\n"
+        f"  redis-cli -p {port} HGET quotes:latest AAPL           # read the cache\n"
+        "Without redis-cli, the same with our own command:\n"
+        f"  export QUOTEBUS_REDIS_URL=redis://127.0.0.1:{port}/0\n"
+        "  .venv/bin/quotebus symbols add TSLA; .venv/bin/quotebus tail AAPL; .venv/bin/quotebus status\n"
+        "Ctrl-C ends everything.\n"
+    )
+
+
+def _brief(quote: Quote) -> str:
+    return f"{quote.symbol} {_price(quote.bid_price)}/{_price(quote.ask_price)}"
+
+
+def _price(price: float | None) -> str:
+    return "-" if price is None else f"{price:.2f}"
+
+
+def _state(raw: bytes | None) -> str:
+    import json
+
+    return str(json.loads(raw)["state"]) if raw else "unseen"
+
+
+def _pairs(flat: list[Any]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _count(states: dict[str, str], state: str) -> int:
+    return sum(1 for value in states.values() if value == state)
+
+
+def _last_lines(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-12:])

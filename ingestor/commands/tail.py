@@ -1,0 +1,87 @@
+"""`quotebus tail`: quotes and gaps of some symbols, line by line.
+
+Decides how a quote is printed. Must never know how it is read: that is the consumers library, used as any strategy
+would use it.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from consumers import BadNamespace, BadStart, BadSymbol, BadUrl, BusError, Gap, Quote, connect
+
+
+def follow(
+    symbols: list[str], start: str, count: int | None, as_json: bool, redis_url: str, namespace: str
+) -> int:
+    """Print until `count` lines, Ctrl-C, or a Redis that cannot be reached; 0, 0 and 1."""
+    printer = _json_line if as_json else _line
+    try:
+        asyncio.run(_follow(symbols, _start(start), count, printer, redis_url, namespace))
+    except (BadStart, BadSymbol, BadNamespace, BadUrl) as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return 2
+    except BusError as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+async def _follow(
+    symbols: list[str],
+    start: Any,
+    count: int | None,
+    printer: Callable[[Quote | Gap], str],
+    redis_url: str,
+    namespace: str,
+) -> None:
+    async with connect(redis_url, namespace=namespace) as bus:
+        printed = 0
+        async for item in bus.quotes(*symbols, start=start):
+            sys.stdout.write(printer(item) + "\n")
+            sys.stdout.flush()
+            printed += 1
+            if count is not None and printed >= count:
+                return
+
+
+def _start(text: str) -> Any:
+    """A time becomes a datetime; all else is the library's to read."""
+    if "T" in text or text.count("-") == 2:
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            raise BadStart(f"--start {text!r} is no time: write it as 2026-01-05T14:30:00Z") from None
+    return text
+
+
+def _line(item: Quote | Gap) -> str:
+    if isinstance(item, Gap):
+        return f"{_clock(item.to_ns)}  {item.symbol:<8} gap of {item.duration_s:.3f} s: {item.reason}"
+    return (
+        f"{_clock(item.time_ns)}  {item.symbol:<8} "
+        f"{_side(item.bid_price, item.bid_size, item.bid_exchange)}  "
+        f"{_side(item.ask_price, item.ask_size, item.ask_exchange)}  "
+        f"{' '.join(item.conditions or ())}".rstrip()
+    )
+
+
+def _side(price: float | None, size: float | None, exchange: str | None) -> str:
+    if price is None:
+        return f"{'-':>10} {'-':>6} {exchange or ' '}"
+    return f"{price:>10.2f} {size if size is not None else '-':>6} {exchange or ' '}"
+
+
+def _clock(time_ns: int) -> str:
+    seconds, ns = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds):%H:%M:%S}.{ns // 1000:06d}"
+
+
+def _json_line(item: Quote | Gap) -> str:
+    fields = {name: getattr(item, name) for name in item.__struct_fields__}
+    return json.dumps({"type": type(item).__name__.lower(), **fields})
