@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
-_CREDENTIALS_IN_URL: Final = re.compile(r"(\w+://[^\s/:@]*):[^\s/@]+@")
+_CREDENTIALS_IN_URL: Final = re.compile(r"""(\w+://[^\s/:@"']*):[^\s/"']+@""")
 
 
 class Redactor:
@@ -33,6 +33,10 @@ class Redactor:
             if isinstance(value, str):
                 event[name] = self.clean(value)
         return event
+
+    def clean_line(self, _: Any, __: str, line: Any) -> str:
+        """The rendered line once more: a traceback, or an object that had no text before, may hold a secret."""
+        return self.clean(line)
 
     def clean(self, text: str) -> str:
         """The text without secrets."""
@@ -71,7 +75,11 @@ def configure_logs(level: str, fmt: str) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                renderer,
+                redactor.clean_line,
+            ],
         )
     )
     root = logging.getLogger()

@@ -10,10 +10,11 @@ import tomllib
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from redis.asyncio.connection import parse_url
 
 from ingestor.feed.session import Credentials
 from wire import Keyspace
@@ -48,10 +49,16 @@ def _websocket_url(url: str) -> str:
     return url
 
 
-def _redis_url(url: str) -> str:
+def _redis_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must begin with redis://, rediss:// or unix://")
-    return url
+    try:
+        parse_url(url)
+    except ValueError:
+        # The parser's own words may quote the password.
+        raise ValueError("is not a URL of the form redis://[user:password@]host[:port][/database]") from None
+    return secret
 
 
 def _namespace(name: str) -> str:
@@ -71,9 +78,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QUOTEBUS_", extra="forbid", frozen=True)
 
-    redis_url: Annotated[SecretStr, Field(description="where Redis is")] = SecretStr(
-        "redis://127.0.0.1:6379/0"
-    )
+    redis_url: Annotated[
+        SecretStr, AfterValidator(_redis_url), Field(description="where Redis is, with user and password")
+    ] = SecretStr("redis://127.0.0.1:6379/0")
     namespace: Annotated[str, AfterValidator(_namespace), Field(description="first part of every key")] = (
         "quotes"
     )
@@ -121,11 +128,6 @@ class Settings(BaseSettings):
         str, Field(pattern="^(auto|json|console)$", description="auto: console on a terminal, json otherwise")
     ] = "auto"
 
-    @model_validator(mode="after")
-    def _redis_url_is_usable(self) -> Self:
-        _redis_url(self.redis_url.get_secret_value())
-        return self
-
     @property
     def url(self) -> str:
         """The websocket address to connect to."""
@@ -142,12 +144,12 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file, whose values arrive as initial ones."""
-        return env_settings, init_settings
+        """Only what `load_settings` has gathered: nothing is read behind its back."""
+        return (init_settings,)
 
 
 KNOWN_VARIABLES: Final = frozenset(
@@ -163,9 +165,13 @@ def load_settings(config: Path | None, environment: Mapping[str, str]) -> Settin
         for name in sorted(environment)
         if name.startswith("QUOTEBUS_") and name not in KNOWN_VARIABLES
     ]
-    from_file = _read_toml(config) if config is not None else {}
+    values = _read_toml(config, problems) if config is not None else {}
+    for field in Settings.model_fields:
+        # Set but empty, as `NAME=` in an environment file leaves it, is not set.
+        if environment.get(f"QUOTEBUS_{field.upper()}"):
+            values[field] = environment[f"QUOTEBUS_{field.upper()}"]
     try:
-        settings = Settings(**from_file)
+        settings = Settings(**values)
     except ValidationError as error:
         problems += [_problem(detail) for detail in error.errors(include_url=False, include_input=False)]
         raise SettingsProblem("\n".join(problems)) from None
@@ -194,25 +200,29 @@ def _secret(environment: Mapping[str, str], names: tuple[str, ...], problems: li
         path = environment.get(f"{name}_FILE")
         if path:
             try:
-                return Path(path).read_text().strip()
+                secret = Path(path).read_text().strip()
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{name}_FILE: {path} cannot be read ({type(error).__name__})")
                 return ""
+            if not secret:
+                problems.append(f"{name}_FILE: {path} is empty")
+            return secret
     problems.append(f"{names[0]}: not set; set it, or {names[0]}_FILE to a file that holds it")
     return ""
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsProblem(f"--config {path}: cannot be read ({type(error).__name__})") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsProblem(f"--config {path}: not TOML: {error}") from None
+        problems.append(f"--config {path}: not TOML: {error}")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"--config {path}: cannot be read ({type(error).__name__})")
+    return {}
 
 
 def _problem(detail: Any) -> str:
-    name = ".".join(map(str, detail["loc"])) or "redis_url"
+    name = ".".join(map(str, detail["loc"]))
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         message = "no such setting" + _did_you_mean(name)

@@ -49,6 +49,10 @@ def _run(settings: Settings) -> int:
     except (Fenced, Undrained, PagesProblem) as problem:
         log.error(type(problem).__name__.lower(), reason=str(problem))
         return 1
+    except Exception:
+        # A defect. Better a restart by the supervisor than a daemon that lives on without one of its parts.
+        log.exception("crashed")
+        return 1
     return 0
 
 

@@ -33,6 +33,19 @@ class _Kind(msgspec.Struct):
     T: str
 
 
+class _Numbers(msgspec.Struct, rename={"as_": "as"}):
+    """What must be a number in a quote, before a lax decoder would read one out of a string."""
+
+    bp: float | None = None
+    bs: float | None = None
+    ap: float | None = None
+    as_: float | None = None
+
+
+# Text that is not UTF-8 comes as a plain UnicodeDecodeError, not as one of msgspec's own.
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
 class FrameCodec:
     """Reads the vendor's frames and writes ours, in the encoding that the handshake asked for."""
 
@@ -42,13 +55,16 @@ class FrameCodec:
         self._quotes = wire.Decoder(list[QuoteMessage]).decode
         self._elements = wire.Decoder(list[msgspec.Raw]).decode
         self._kind = wire.Decoder(_Kind).decode
-        # Lax, because 300.0 shares are still 300 shares; the fast gear leaves such elements to this one.
+        # Lax, because 300.0 shares are still 300 shares; the fast gear leaves such elements to this one. Lax would
+        # also read "300", so the numbers are looked at first.
+        self._numbers = wire.Decoder(_Numbers).decode
         self._quote = wire.Decoder(QuoteMessage, strict=False).decode
         self._control = {
             "success": wire.Decoder(Success).decode,
             "error": wire.Decoder(Error).decode,
             "subscription": wire.Decoder(Subscription).decode,
         }
+        self._types_counted: set[str] = set()
         self._encode: Callable[[Action], bytes] = wire.Encoder().encode
 
     def encode(self, action: Action) -> bytes:
@@ -59,29 +75,32 @@ class FrameCodec:
         """All that the frame holds; never raises, whatever the bytes."""
         try:
             return Frame(quotes=self._quotes(payload))
-        except (msgspec.MsgspecError, RecursionError):
+        except _UNREADABLE:
             return self._decode_one_by_one(payload)
 
     def _decode_one_by_one(self, payload: bytes) -> Frame:
         frame = Frame()
         try:
             elements = self._elements(payload)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except _UNREADABLE as error:
             frame.unreadable.append(f"frame: {error}")
             return frame
         for element in elements:
             try:
                 self._sort(element, frame)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except _UNREADABLE as error:
                 frame.unreadable.append(str(error))
         return frame
 
     def _sort(self, element: msgspec.Raw, frame: Frame) -> None:
         kind = self._kind(element).T
         if kind == "q":
+            self._numbers(element)
             frame.quotes.append(self._quote(element))
         elif kind in self._control:
             frame.controls.append(self._control[kind](element))
         else:
-            known = kind in frame.unknown or len(frame.unknown) < MAX_MESSAGE_TYPES_COUNTED
-            frame.unknown[kind[:16] if known else "other"] += 1
+            name, types = kind[:16], self._types_counted
+            if name not in types and len(types) < MAX_MESSAGE_TYPES_COUNTED:
+                types.add(name)
+            frame.unknown[name if name in types else "other"] += 1

@@ -155,7 +155,7 @@ class FeedConnection:
         self.counts.connects += 1
         try:
             self._arm(self._session)
-            closed = await self._socket.closed
+            closed = await self._socket.wait_closed()
         finally:
             await self._leave()
         ended = self._verdict_on(closed)

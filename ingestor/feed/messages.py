@@ -32,11 +32,12 @@ class Error(msgspec.Struct, tag_field="T", tag="error"):
 
 
 class Subscription(msgspec.Struct, tag_field="T", tag="subscription"):
-    """The acknowledgement: always the whole set of the session, never the change. A missing list is empty."""
+    """The acknowledgement: always the whole set of the session, never the change. A missing list is empty,
+    and so is a null, which is how an empty one leaves some encoders."""
 
-    trades: list[str] = []
-    quotes: list[str] = []
-    bars: list[str] = []
+    trades: list[str] | None = []
+    quotes: list[str] | None = []
+    bars: list[str] | None = []
 
 
 class QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False, rename={"as_": "as"}):

@@ -234,7 +234,7 @@ class FeedSession:
         if isinstance(control, Error):
             return self._on_error(code_of(control.code))
         if isinstance(control, Subscription):
-            return self._on_acknowledgement(frozenset(control.quotes))
+            return self._on_acknowledgement(frozenset(control.quotes or ()))
         return self._on_success(control, now_s)
 
     def _on_success(self, success: Success, now_s: float) -> list[FeedEvent]:

@@ -51,16 +51,20 @@ class Socket(picows.WSListener):
         self._fragments_size = 0
         self._peer_close: Closed | None = None
         self._failure: BaseException | None = None
-        self.closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+        self._closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+
+    async def wait_closed(self) -> Closed:
+        """Wait for the end. Giving up the wait leaves the connection as it is."""
+        return await asyncio.shield(self._closed)
 
     def send(self, payload: bytes) -> None:
         """Hand one message to the socket; after the end of the connection, nothing happens."""
-        if self._transport is not None and not self.closed.done():
+        if self._transport is not None and not self._closed.done():
             self._transport.send(picows.WSMsgType.BINARY, payload)
 
     def begin_close(self) -> None:
         """Send the close frame and cut the connection if the peer does not answer it in time."""
-        if self._transport is not None and not self.closed.done():
+        if self._transport is not None and not self._closed.done():
             self._transport.send_close(picows.WSCloseCode.OK)
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._transport.disconnect, False)
 
@@ -69,12 +73,12 @@ class Socket(picows.WSListener):
 
         Without the close frame the vendor holds the account's only slot for about 90 s.
         """
-        if self._transport is not None and not self.closed.done():
+        if self._transport is not None and not self._closed.done():
             self._transport.send_close(picows.WSCloseCode.OK)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self.closed), CLOSE_TIMEOUT_S)
+                await asyncio.wait_for(self.wait_closed(), CLOSE_TIMEOUT_S)
             self._transport.disconnect(False)
-        return await self.closed
+        return await self.wait_closed()
 
     def abort(self, reason: str) -> None:
         """Drop the connection without a handshake."""
@@ -101,12 +105,12 @@ class Socket(picows.WSListener):
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:  # noqa: ARG002 - picows' signature
         """Called by picows once the connection is gone."""
-        if self.closed.done():
+        if self._closed.done():
             return
         if self._failure is not None:
-            self.closed.set_exception(self._failure)
+            self._closed.set_exception(self._failure)
         else:
-            self.closed.set_result(self._peer_close or Closed(None, "connection lost"))
+            self._closed.set_result(self._peer_close or Closed(None, "connection lost"))
 
     def _collect(self, frame: picows.WSFrame) -> None:
         part = frame.get_payload_as_bytes()

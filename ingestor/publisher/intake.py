@@ -30,6 +30,8 @@ class Intake:
 
     def put(self, received_ns: int, quotes: list[QuoteMessage]) -> list[Received]:
         """Take in one frame; the returned ones, oldest first, had to go for it."""
+        if not quotes:
+            return []
         self._frames.append(Received(received_ns, quotes))
         self.depth += len(quotes)
         if self.depth <= self._capacity:

@@ -150,12 +150,13 @@ class Publisher:
             try:
                 link = await self._address.open("quotebus-publisher")
                 try:
-                    await self._claim(link)
+                    async with asyncio.timeout(REPLY_TIMEOUT_S):
+                        await self._claim(link)
                 except BaseException:
                     link.abort("not claimed")
                     raise
-            except LinkFailure as failure:
-                self._note_away(str(failure))
+            except (LinkFailure, TimeoutError) as failure:
+                self._note_away(str(failure) or f"{self._address!r} does not answer")
                 attempt += 1
                 await asyncio.sleep(_pause_s(CONNECT_PAUSE_S, attempt))
                 continue

@@ -139,12 +139,16 @@ class Stamper:
                 if (bid is not None and bid - bid != 0.0) or (ask is not None and ask - ask != 0.0):
                     counts.rejected["bad_price"] += 1
                     continue
+                far = time_ns > limit_ns
+                if far and time_ns >= _INT64:
+                    counts.rejected["bad_time"] += 1
+                    continue
                 try:
                     if lane.gap_from_ns is not None:
                         self._mark(symbol, lane, time_ns, now_ns)
                     ms, ns = divmod(time_ns, 1_000_000)
                     n = ns * 1000
-                    if time_ns > limit_ns or time_ns < 0:
+                    if far or time_ns < 0:
                         ms, n = self._place_oddly(lane, time_ns, now_ns)
                     elif ms < lane.last_ms or (ms == lane.last_ms and n <= lane.last_n):
                         ms, n = EntryId(lane.last_ms, lane.last_n).successor()
@@ -172,16 +176,27 @@ class Stamper:
         return self._seal(newest, quotes, counts.markers - markers_before, first_received_ns)
 
     def restamp(self, symbol: str, payloads: list[str], last: EntryId, received_ns: int) -> Batch:
-        """A new batch for entries that the server refused for good, after the last id that it named."""
-        lane = self._lanes[symbol]
-        tail = max(last, EntryId(lane.last_ms, lane.last_n))
+        """A new batch for entries that the server refused for good, after the last id that it named.
+
+        Entries for which the stream has no id left are counted as rejected; the batch may be empty.
+        """
+        lane = self._lanes.get(symbol)
+        tail = last if lane is None else max(last, EntryId(lane.last_ms, lane.last_n))
         row: Row = [symbol, False]
+        quotes = markers = 0
         for payload in payloads:
-            tail = tail.successor()
+            is_quote = payload.startswith("[")
+            try:
+                tail = tail.successor()
+            except OverflowError:
+                self.counts.rejected["stream_exhausted"] += is_quote
+                continue
             row += [str(tail), payload]
-        lane.last_ms, lane.last_n = tail
-        quotes = sum(payload.startswith("[") for payload in payloads)
-        return self._number([symbol], [row], quotes, len(payloads) - quotes, received_ns)
+            quotes += is_quote
+            markers += not is_quote
+        if lane is not None:
+            lane.last_ms, lane.last_n = tail
+        return self._number([symbol], [row], quotes, markers, received_ns)
 
     def _seal(self, newest: dict[str, QuoteRow], quotes: int, markers: int, first_received_ns: int) -> Batch:
         rows: list[Row] = []
@@ -202,12 +217,15 @@ class Stamper:
 
     def _mark(self, symbol: str, lane: _Lane, to_ns: int, now_ns: int) -> None:
         assert lane.gap_from_ns is not None
-        last = EntryId(lane.last_ms, lane.last_n)
-        entry_id, _ = place(lane.gap_from_ns, last, now_ns)
+        # A beginning taken from our clock may lie after the venue's time: a delayed feed, or an old tape. The
+        # marker must not push the quotes behind it there.
+        from_ns = min(lane.gap_from_ns, to_ns)
+        entry_id, _ = place(from_ns, EntryId(lane.last_ms, lane.last_n), now_ns)
+        entry_id.successor()  # no marker without room for the quote behind it
         if lane.row is None:
             lane.row = [symbol, False]
         lane.row.append(str(entry_id))
-        lane.row.append(encode_gap(lane.gap_from_ns, to_ns, lane.gap_reason, self.epoch).decode())
+        lane.row.append(encode_gap(from_ns, to_ns, lane.gap_reason, self.epoch).decode())
         lane.last_ms, lane.last_n = entry_id
         lane.gap_from_ns = None
         self.counts.markers += 1

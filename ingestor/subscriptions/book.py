@@ -130,6 +130,8 @@ class SubscriptionBook:
     def confirm(self, symbols: frozenset[str], change: Change | None, now_s: float) -> None:
         """An acknowledgement: the vendor's whole set is the truth, whether or not it is what was asked."""
         self._confirmed = symbols
+        # Acknowledgements that came late or twice can make a symbol look refused that the vendor has taken.
+        self._refused = {s: r for s, r in self._refused.items() if s not in symbols}
         if change is None:
             return
         self.in_flight = None

@@ -5,6 +5,7 @@ never know what the vendor has confirmed. Order: operators' symbols before those
 by name, so that a limit cuts at the same place on every start.
 """
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -86,19 +87,18 @@ class DesiredSet:
 def _sorted_out(members: Iterable[bytes], leases: Iterable[bytes], held: str | None) -> Desired:
     operators: set[Symbol] = set()
     strategies: set[Symbol] = set()
-    junk: dict[str, str] = {}
-    junk_total = 0
+    junk: list[tuple[bytes, str]] = []
     asked = [(member, member, operators) for member in members]
     asked += [(lease, lease.rpartition(b"@")[0] or lease, strategies) for lease in leases]
     for shown, name, into in asked:
         try:
             into.add(parse_symbol(name))
         except BadSymbol as error:
-            junk_total += 1
-            if len(junk) < MAX_JUNK_SHOWN:
-                junk[_shown(shown)] = str(error)
+            junk.append((shown, str(error)))
     symbols = (*sorted(operators), *sorted(strategies - operators))
-    return Desired(symbols, junk, junk_total, held)
+    # The same junk gives the same list, in whatever order the set was read.
+    first = heapq.nsmallest(MAX_JUNK_SHOWN, junk)
+    return Desired(symbols, {_shown(member): why for member, why in first}, len(junk), held)
 
 
 def _shown(member: bytes) -> str:

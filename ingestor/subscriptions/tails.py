@@ -35,7 +35,7 @@ async def read_tails(client: "Redis", keys: Keyspace, symbols: Sequence[str]) ->
         chunk = symbols[start : start + CHUNK]
         pipe = client.pipeline(transaction=False)
         for symbol in chunk:
-            pipe.execute_command("XINFO", "STREAM", keys.stream(symbol))
+            pipe.xinfo_stream(keys.stream(symbol))
             pipe.persist(keys.stream(symbol))
         replies = await pipe.execute(raise_on_error=False)
         for symbol, info in zip(chunk, replies[::2], strict=True):

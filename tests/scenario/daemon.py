@@ -1,0 +1,134 @@
+"""The daemon as an operator runs it: a process with an environment, signals and HTTP pages.
+
+Decides how a test starts, watches and ends it. Must never reach into it: everything is seen from outside.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+START_TIMEOUT_S = 15.0
+
+
+class DaemonProcess:
+    """`quotebus run` in a process of its own; an async context manager that ends it."""
+
+    def __init__(self, redis_url: str, feed_url: str, **settings: str) -> None:
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("QUOTEBUS_", "APCA_", "ALPACA_"))},
+            "APCA_API_KEY_ID": "PKTESTKEY1234",
+            "APCA_API_SECRET_KEY": "very-secret-value-5678",
+            "QUOTEBUS_REDIS_URL": redis_url,
+            "QUOTEBUS_FEED_URL": feed_url,
+            "QUOTEBUS_HTTP": "127.0.0.1:0",
+            **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()},
+        }
+        self._folder = tempfile.TemporaryDirectory(prefix="quotebus-daemon-")
+        self._log = Path(self._folder.name) / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._folder.cleanup()
+
+    def start(self) -> None:
+        """Start the process; it is not waited for."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ingestor"],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder.name,
+            )
+
+    @property
+    def log(self) -> str:
+        """All that it has printed."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Its log lines, parsed."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    def kinds(self) -> list[str]:
+        """The kinds of its log lines, in order."""
+        return [str(event["event"]) for event in self.events]
+
+    async def status(self) -> dict[str, Any]:
+        """The /status page."""
+        _, text = await self.page("/status")
+        return dict(json.loads(text))
+
+    async def page(self, path: str) -> tuple[int, str]:
+        """Status code and text of one page."""
+        port = await self._http_port()
+        return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{port}{path}")
+
+    async def until(
+        self, predicate: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0
+    ) -> dict[str, Any]:
+        """Wait until the status satisfies the predicate."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            status = await self.status()
+            if predicate(status):
+                return status
+            if time.monotonic() > deadline_s:
+                raise AssertionError(f"not so within {timeout_s} s: {status}\n{self.log[-3000:]}")
+            await asyncio.sleep(0.02)
+
+    async def until_live(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+        """Wait until it is connected to Redis and to the vendor."""
+        return await self.until(lambda status: status["state"] == "live", timeout_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def ended(self, timeout_s: float = 15.0) -> int:
+        """Wait for its end; the exit code."""
+        assert self.process is not None
+        try:
+            return await asyncio.to_thread(self.process.wait, timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.log[-3000:]}") from None
+
+    async def _http_port(self) -> int:
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            ports = [event["http"] for event in self.events if event["event"] == "started"]
+            if ports:
+                return int(ports[-1])
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log[-3000:]}")
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"the daemon did not start:\n{self.log[-3000:]}")
+
+
+def _fetch(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, refusal.read().decode()

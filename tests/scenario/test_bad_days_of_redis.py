@@ -1,0 +1,289 @@
+"""Bad days of Redis: restarts, freezes, foreign writers, keys of the wrong type, a set that vanishes."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+from redis.asyncio import Redis
+
+from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
+from simulator.redis_server import RedisServer
+from tests.scenario.conftest import until
+from tests.scenario.daemon import DaemonProcess
+from tests.scenario.streams import BASE_NS, KEYS, numbered, numbers, state_is, stored
+from wire import Gap, Quote
+
+
+@pytest.fixture
+async def own_server() -> AsyncIterator[RedisServer]:
+    """A server with an append-only file, for this test to harm."""
+    with RedisServer(appendonly=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def own_redis(own_server: RedisServer) -> AsyncIterator[Redis]:
+    """A client of the server that will be harmed."""
+    async with Redis.from_url(own_server.url, decode_responses=True, protocol=2) as client:
+        yield client
+
+
+@pytest.fixture
+async def own_daemon(own_server: RedisServer, vendor: AlpacaSimulator) -> AsyncIterator[DaemonProcess]:
+    """A daemon on the server that will be harmed."""
+    async with DaemonProcess(own_server.url, vendor.url("iex")) as process:
+        await process.until_live()
+        yield process
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_redis_restarts_while_quotes_flow_and_nothing_is_missing_or_twice(
+    own_server: RedisServer, own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator, how: str
+) -> None:
+    """Through a restart, in good order or not, every quote is in its stream exactly once, in order."""
+    await own_redis.sadd(KEYS.symbols, "AAPL", "MSFT")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL", "MSFT"})
+    sent = 0
+    for step in range(200):
+        for symbol in ("AAPL", "MSFT"):
+            vendor.send(numbered(symbol, 1 + sent, 20))
+        sent += 20
+        if step == 80:
+            await asyncio.to_thread(own_server.stop if how == "stop" else own_server.kill)
+        if step == 130:
+            await asyncio.to_thread(own_server.start)
+        await asyncio.sleep(0.005)
+    await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 2 * sent, 15)
+    for symbol in ("AAPL", "MSFT"):
+        assert await numbers(own_redis, symbol) == list(range(1, sent + 1))
+    assert vendor.closed == type(vendor.closed)()
+    assert "redis_away" in own_daemon.kinds()
+
+
+async def test_a_frozen_redis_is_outlived_without_loss_and_the_vendor_notices_nothing(
+    own_server: RedisServer, own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator
+) -> None:
+    """While Redis stands still the socket is drained into memory; afterwards all of it is stored once."""
+    await own_redis.sadd(KEYS.symbols, "AAPL")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
+    own_server.pause()
+    try:
+        vendor.send(numbered("AAPL", 1, 30_000), frame_size=50)
+        await own_daemon.until(lambda status: status["state"] == "redis_away", 10)
+        assert (await own_daemon.page("/readyz"))[0] == 503
+        assert (await own_daemon.page("/livez"))[0] == 200
+    finally:
+        own_server.resume()
+    await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 30_000, 15)
+    assert await numbers(own_redis, "AAPL") == list(range(1, 30_001))
+    assert len(vendor.closed) == 0
+
+
+async def test_a_full_queue_drops_the_oldest_counts_them_and_marks_the_hole(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Past the bound the oldest quotes go: received = stored + dropped, and the stream says where."""
+    async with DaemonProcess(own_server.url, vendor.url("iex"), queue_quotes="1000") as daemon:
+        await own_redis.sadd(KEYS.symbols, "AAPL")
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 15)
+        vendor.send(numbered("AAPL", 1, 10))
+        await daemon.until(lambda status: status["stored"] == 10)
+        own_server.pause()
+        try:
+            vendor.send(numbered("AAPL", 11, 5000), frame_size=50)
+            await daemon.until(lambda status: status["received"] == 5010)
+        finally:
+            own_server.resume()
+        status = await daemon.until(
+            lambda s: s["queued"] == 0 and s["unanswered"] == 0 and s["stored"] > 10, 15
+        )
+        assert status["dropped"] > 0
+        assert status["received"] == status["stored"] + status["already_stored"] + status["dropped"]
+        found = await stored(own_redis, "AAPL")
+        kept = await numbers(own_redis, "AAPL")
+        assert kept[-1] == 5010
+        assert len(kept) == status["stored"] + status["already_stored"]
+        holes = [(before, after) for before, after in pairwise(kept) if after != before + 1]
+        marked = [
+            (before.bid_size, gap.reason, after.bid_size)
+            for before, gap, after in zip(found, found[1:], found[2:], strict=False)
+            if isinstance(before, Quote) and isinstance(gap, Gap) and isinstance(after, Quote)
+        ]
+        assert marked == [(before, "queue_full", after) for before, after in holes]
+        assert holes
+
+
+async def test_a_killed_daemon_is_followed_by_one_that_doubles_nothing(
+    shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """After SIGKILL the next daemon's ids go on above the last stored one, behind a gap marker."""
+    await redis.sadd(KEYS.symbols, "AAPL")
+    async with DaemonProcess(shared_server.url, vendor.url("iex")) as daemon:
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 15)
+        vendor.send(numbered("AAPL", 1, 100))
+        await daemon.until(lambda status: status["stored"] == 100)
+        daemon.signal(signal.SIGKILL)
+        await daemon.ended()
+        daemon.start()
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 30)
+        vendor.send(numbered("AAPL", 101, 100))
+        await until(lambda: _count_is(redis, "AAPL", 200))
+    assert await numbers(redis, "AAPL") == list(range(1, 201))
+    assert type((await stored(redis, "AAPL"))[100]).__name__ == "Gap"
+
+
+async def test_flushall_neither_unsubscribes_nor_stops_the_daemon(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """An emptied database is told to the operator; the symbols stay subscribed and quotes go on."""
+    await redis.sadd(KEYS.symbols, "AAPL", "MSFT")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL", "MSFT"})
+    vendor.send(numbered("AAPL", 1, 5))
+    await daemon.until(lambda status: status["stored"] == 5)
+    await redis.flushall()
+    await daemon.until(lambda status: "vanished" in status["held"])
+    vendor.send(numbered("AAPL", 6, 5))
+    await daemon.until(lambda status: status["stored"] == 10)
+    assert await numbers(redis, "AAPL") == [6, 7, 8, 9, 10]
+    assert vendor.symbols == {"AAPL", "MSFT"}
+    await redis.sadd(KEYS.symbols, "AAPL")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
+    await daemon.until(lambda status: status["held"] == "")
+
+
+async def test_a_vanished_set_is_let_go_after_the_grace_period(
+    shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """The grace period is a period: what nobody put back is unsubscribed when it ends."""
+    async with DaemonProcess(shared_server.url, vendor.url("iex"), grace_s="1.5"):
+        await redis.sadd(KEYS.symbols, "AAPL", "MSFT")
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL", "MSFT"}, 15)
+        await redis.delete(KEYS.symbols)
+        await vendor.wait_for(lambda: vendor.symbols == frozenset(), 6)
+
+
+async def test_junk_in_the_set_is_refused_with_a_reason_and_harms_nothing(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Misspelt, empty, binary and enormous members are listed with their reason; the good ones are live."""
+    await redis.sadd(KEYS.symbols, "AAPL", "msft", "", "A B", b"\xff\xfe", "X" * 100_000, "ТSLA", "\u200bIBM")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
+    await until(lambda: state_is(redis, "msft", "refused"))
+    states = {k: json.loads(v) for k, v in (await redis.hgetall(KEYS.subscriptions)).items()}
+    refused = {name: state["reason"] for name, state in states.items() if state["state"] == "refused"}
+    assert len(refused) == 7
+    assert refused["msft"] == "lower case; did you mean MSFT?"
+    assert max(map(len, states)) < 100
+    await until(lambda: _event_exists(redis, "refused", "msft"))
+
+
+async def test_a_set_of_the_wrong_type_keeps_the_last_good_one_in_force(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """A string where the set should be is told and survived, and the mended set is read at once."""
+    await redis.sadd(KEYS.symbols, "AAPL", "MSFT")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL", "MSFT"})
+    await redis.set(KEYS.symbols, "oops")
+    await daemon.until(lambda status: "another type" in status["held"])
+    assert vendor.symbols == {"AAPL", "MSFT"}
+    await redis.delete(KEYS.symbols)
+    await redis.sadd(KEYS.symbols, "NVDA")
+    await vendor.wait_for(lambda: vendor.symbols == {"NVDA"})
+
+
+async def test_one_stream_of_the_wrong_type_harms_only_its_own_symbol(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """The others are stored; the refused ones are counted by reason; it heals when the key is removed."""
+    await redis.set(KEYS.stream("MSFT"), "oops")
+    await redis.sadd(KEYS.symbols, "AAPL", "MSFT")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL", "MSFT"})
+    for symbol in ("AAPL", "MSFT"):
+        vendor.send(numbered(symbol, 1, 5))
+    await daemon.until(lambda status: status["stored"] == 5 and status["rejected"] == 5)
+    await redis.delete(KEYS.stream("MSFT"))
+    vendor.send(numbered("MSFT", 6, 5))
+    await daemon.until(lambda status: status["stored"] == 10)
+    assert await numbers(redis, "MSFT") == [6, 7, 8, 9, 10]
+
+
+async def test_a_foreign_entry_far_in_the_future_is_an_alarm_and_not_a_loss(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Somebody else's XADD poisons the ids of the stream; quotes are stored behind it and the operator is told."""
+    await redis.sadd(KEYS.symbols, "AAPL")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
+    vendor.send(numbered("AAPL", 1, 3))
+    await daemon.until(lambda status: status["stored"] == 3)
+    await redis.xadd(KEYS.stream("AAPL"), {"q": "[1,1,null,2,1,null,null,null,1]"}, id="99999999999999-0")
+    vendor.send(numbered("AAPL", 4, 3))
+    await daemon.until(lambda status: status["stored"] == 6)
+    assert await numbers(redis, "AAPL") == [1, 2, 3, 1, 4, 5, 6]
+    assert "foreign_entries" in daemon.kinds()
+
+
+async def test_a_quote_dated_next_year_does_not_poison_its_stream(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Its time is stored as received, its id is clamped, and the next quotes are stored behind it."""
+    await redis.sadd(KEYS.symbols, "AAPL")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
+    ahead_ns = BASE_NS + 400 * 86_400 * 10**9 * 100
+    vendor.send([*numbered("AAPL", 1, 1), *numbered("AAPL", 2, 1, ahead_ns), *numbered("AAPL", 3, 1)])
+    await daemon.until(lambda status: status["stored"] == 3)
+    found = await stored(redis, "AAPL")
+    assert [quote.time_ns for quote in found] == [  # type: ignore[union-attr]
+        BASE_NS + 1_000_003,
+        ahead_ns + 2 * 1_000_003,
+        BASE_NS + 3 * 1_000_003,
+    ]
+    assert int((found[1].id or "").split("-")[0]) * 1_000_000 < ahead_ns
+
+
+async def test_a_second_daemon_takes_over_and_the_first_one_ends(
+    shared_server: RedisServer, redis: Redis
+) -> None:
+    """Two daemons on one namespace cannot both write: the older epoch is fenced off and says so."""
+    async with AlpacaSimulator(SimulatorSettings(account=AccountRules(connection_limit=2))) as vendor:
+        await redis.sadd(KEYS.symbols, "AAPL")
+        async with DaemonProcess(shared_server.url, vendor.url("iex")) as first:
+            await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 15)
+            async with DaemonProcess(shared_server.url, vendor.url("iex")) as second:
+                await second.until(lambda status: status["live"] == 1, 15)
+                vendor.send(numbered("AAPL", 1, 5))
+                assert await first.ended() == 1
+                assert "fenced" in first.kinds()
+                await second.until(lambda status: status["stored"] == 5)
+    assert await numbers(redis, "AAPL") == [1, 2, 3, 4, 5]
+
+
+async def test_changes_are_noticed_within_two_seconds_where_tracking_is_not_allowed(
+    shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """On a server that refuses CLIENT TRACKING the periodic look is enough."""
+    await redis.acl_setuser(
+        "plain",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["*"],
+        channels=["*"],
+        commands=["+@all", "-client|tracking"],
+    )
+    url = shared_server.url.replace("redis://", "redis://plain:pw@")
+    async with DaemonProcess(url, vendor.url("iex")) as daemon:
+        await daemon.until_live()
+        await redis.sadd(KEYS.symbols, "AAPL")
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 2.0)
+        assert (await daemon.status())["tracking"] is False
+
+
+async def _count_is(redis: Redis, symbol: str, count: int) -> bool:
+    return len(await numbers(redis, symbol)) == count
+
+
+async def _event_exists(redis: Redis, kind: str, subject: str) -> bool:
+    entries: list[tuple[str, dict[str, str]]] = await redis.xrange(KEYS.events)  # type: ignore[assignment]
+    return any(fields["kind"] == kind and fields.get("subject") == subject for _, fields in entries)
