@@ -59,9 +59,10 @@ def measure_loop(server: RedisServer, kind: str, *, symbols: int, per_frame: int
     """A hand-written loop of `benchmarks.loops` in the daemon's place."""
     client = control(server.url)
     client.flushall()
-    with source(symbols) as feed, program(
-        "-m", "benchmarks.loops", kind, feed.url, server.url, "--symbols", str(symbols)
-    ) as child:
+    with (
+        source(symbols) as feed,
+        program("-m", "benchmarks.loops", kind, feed.url, server.url, "--symbols", str(symbols)) as child,
+    ):
         return _measure(kind, server, client, feed, child, quotes, per_frame)
 
 

@@ -65,7 +65,7 @@ class SourceProcess:
         self._hear()
 
     def go(self, quotes_per_s: float | None = None) -> None:
-        """Send it, as fast as it is taken or at a pace, as soon as the client is ready; `sent` waits for the end."""
+        """Send it, once the client is ready, as fast as it is taken or at a pace; `sent` waits for the end."""
         self._order({"go": quotes_per_s})
 
     def sent(self) -> Sent:
@@ -145,9 +145,11 @@ class Program:
 @contextlib.contextmanager
 def program(*arguments: str, **environment: str) -> Iterator[Program]:
     """A Python program of ours as a child."""
-    with tempfile.TemporaryDirectory(prefix="quotebus-bench-") as folder:
-        with Program(arguments, environment, Path(folder) / "log") as child:
-            yield child
+    with (
+        tempfile.TemporaryDirectory(prefix="quotebus-bench-") as folder,
+        Program(arguments, environment, Path(folder) / "log") as child,
+    ):
+        yield child
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ async def picows(url: str, tally: Tally, symbols: list[str]) -> None:
     for start in range(0, len(symbols), GROUP):
         socket.send(codec.encode(Subscribe(quotes=symbols[start : start + GROUP])))
         await controls.get()
-    await socket.closed
+    await socket.wait_closed()
 
 
 async def websockets_typed(url: str, tally: Tally, symbols: list[str]) -> None:

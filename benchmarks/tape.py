@@ -4,6 +4,7 @@ Decides what counts as equal. Must never know how a tape is replayed or stored. 
 can be read, with the tape's own times.
 """
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,12 +42,12 @@ def replay(path: Path, symbol: str | None = None) -> TapeRun:
     for row in read_tape(path, symbol):
         rows[row.symbol].append(row)
     total = sum(map(len, rows.values()))
-    options = ("--tape", str(path), "--speed", "0", "--port", "0")
+    options = ["--tape", str(path), "--speed", "0", "--rate", "0", "--port", "0"]
     if symbol is not None:
-        options += ("--tape-symbol", symbol)
+        options += ["--tape-symbol", symbol]
     with RedisServer() as server, program("-c", COMMAND, "simulate", *options) as double:
-        until("the simulator", lambda: "ws://" in double.output, double)
-        feed_url = next(word for word in double.output.split() if word.startswith("ws://"))
+        until("the simulator", lambda: _addresses(double.output), double)
+        feed_url = _addresses(double.output)[0]
         client = control(server.url)
         client.sadd(KEYS.symbols, *rows)
         unbounded = {"QUOTEBUS_STREAM_MAXLEN": "0", "QUOTEBUS_STREAM_MAX_AGE_S": "0"}
@@ -69,6 +70,10 @@ def until_stored(client: Any, rows: dict[str, list[SimQuote]], total: int, child
         before, count = count, _stored(client, rows)
         if count != before:
             since_s = time.monotonic()
+
+
+def _addresses(output: str) -> list[str]:
+    return [line.strip() for line in output.splitlines(keepends=True) if re.match(r"wss?://.*\n", line)]
 
 
 def _stored(client: Any, rows: dict[str, list[SimQuote]]) -> int:

@@ -64,7 +64,7 @@ def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_
     demo = Demo(plausible_symbols(symbol_count), rate, began_s, duration_s)
     try:
         with _signals_end_it(), ExitStack() as stack:
-            server = stack.enter_context(RedisServer(redis_port if is_free(redis_port) else None))
+            server = stack.enter_context(RedisServer(redis_port if redis_port and is_free(redis_port) else None))
             demo.run(stack, server.port)
     except _Ended:
         return demo.farewell()

@@ -81,7 +81,9 @@ class DesiredSet:
     def _is_suspicious(self, reading: Reading) -> bool:
         if not self._operators:
             return False
-        return len(self._operators) > 1 or not reading.writer_present
+        # The daemon writes its own key again at once, which makes a loss no operator's wish.
+        is_held = self._vanished_at_s is not None
+        return is_held or len(self._operators) > 1 or not reading.writer_present
 
 
 def _sorted_out(members: Iterable[bytes], leases: Iterable[bytes], held: str | None) -> Desired:

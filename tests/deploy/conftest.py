@@ -108,8 +108,8 @@ async def running_daemon(guarded: Guarded, folder: Path, *symbols: str) -> Async
                 cwd=folder,
                 env=environment(
                     PYTHONPATH=str(ROOT),
-                    APCA_API_KEY_ID=simulator.settings.account.key,
-                    APCA_API_SECRET_KEY=simulator.settings.account.secret,
+                    APCA_API_KEY_ID_FILE=str(_secret(folder, "apca_key_id")),
+                    APCA_API_SECRET_KEY_FILE=str(_secret(folder, "apca_secret_key")),
                     QUOTEBUS_REDIS_URL=guarded.url("daemon"),
                     QUOTEBUS_FEED_URL=simulator.url("iex"),
                     QUOTEBUS_HTTP=f"127.0.0.1:{port}",
@@ -147,3 +147,9 @@ async def eventually(holds: Callable[[], Awaitable[bool]], log: Path) -> None:
 
 async def _count(client: Redis, key: str) -> int:
     return int(await client.hlen(key))
+
+
+def _secret(folder: Path, name: str) -> Path:
+    file = folder / name
+    file.write_text(f"{name}-of-nobody\n")
+    return file

@@ -1,0 +1,262 @@
+"""`quotebus symbols`, `status`, `tail`, `run`, `simulate` and `demo`, each as a process."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+
+from simulator.redis_server import RedisServer
+from wire import Keyspace, encode_gap, encode_latest, encode_quote
+
+KEYS = Keyspace()
+QUOTEBUS = [str(Path(sys.executable).parent / "quotebus")]
+COMMANDS = ["run", "demo", "simulate", "symbols add", "symbols rm", "symbols ls", "status", "tail"]
+ROW = (187.12, 300, "V", 187.13, 200, "N", ["R"], "C", 1_763_000_004_123_825_050, 8052)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """One server for this module."""
+    with RedisServer() as running:
+        yield running
+
+
+@pytest.fixture
+def redis(server: RedisServer) -> Iterator["redis_py.Redis"]:
+    """A client of the emptied server."""
+    with redis_py.Redis.from_url(server.url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+def quotebus(
+    *arguments: str, url: str = "", cwd: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run(
+        [*QUOTEBUS, *arguments],
+        env=environment(url, **more),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=cwd or "/",
+        check=False,
+    )
+
+
+def environment(url: str = "", **more: str) -> dict[str, str]:
+    """An environment without anything of the developer's own."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("QUOTEBUS_", "APCA_", "ALPACA_"))}
+    return {**own, **({"QUOTEBUS_REDIS_URL": url} if url else {}), **more}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    """--help ends with an example that begins with the program's name, and exits 0."""
+    done = quotebus(*command.split(), "--help")
+    assert done.returncode == 0
+    assert re.search(r"Example: .*quotebus " + command, done.stdout)
+
+
+def test_symbols_are_added_listed_and_removed(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """add, ls and rm edit and show the set that redis-cli would."""
+    assert quotebus("symbols", "add", "aapl", "MSFT", url=server.url).stdout == "added 2\n"
+    assert quotebus("symbols", "add", "AAPL", "NVDA", url=server.url).stdout == "added 1, 1 already there\n"
+    redis.hset(KEYS.subscriptions, "AAPL", json.dumps({"state": "live", "reason": None, "since": "x"}))
+    shown = json.loads(quotebus("symbols", "ls", "--json", url=server.url).stdout)
+    assert [(row["symbol"], row["desired"], row["state"]) for row in shown] == [
+        ("AAPL", True, "live"),
+        ("MSFT", True, "unseen"),
+        ("NVDA", True, "unseen"),
+    ]
+    assert "AAPL  live\n" in quotebus("symbols", "ls", url=server.url).stdout
+    assert quotebus("symbols", "rm", "msft", url=server.url).stdout == "removed 1\n"
+    assert redis.smembers(KEYS.symbols) == {"AAPL", "NVDA"}
+
+
+def test_adding_what_cannot_be_a_symbol_adds_nothing_and_says_why(
+    server: RedisServer, redis: "redis_py.Redis"
+) -> None:
+    """One bad name refuses the whole command with exit code 2 and its reason."""
+    done = quotebus("symbols", "add", "AAPL", "B*D", url=server.url)
+    assert done.returncode == 2
+    assert "'B*D'" in done.stderr
+    assert "wildcards" in done.stderr
+    assert redis.exists(KEYS.symbols) == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["symbols", "ls"], ["status"], ["symbols", "add", "AAPL"], ["tail", "AAPL"]]
+)
+def test_a_redis_that_cannot_be_reached_is_one_sentence_and_exit_code_1(command: list[str]) -> None:
+    """No traceback: the address, the reason and the remedy, without the password."""
+    done = quotebus(*command, url="redis://:hunter2@127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert "127.0.0.1:1" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_status_says_whether_a_daemon_is_alive(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """Nothing written and an old heartbeat are exit code 1; a fresh heartbeat is 0; --json is JSON."""
+    assert quotebus("status", url=server.url).returncode == 1
+    redis.hset(KEYS.status, mapping={"state": "live", "heartbeat": "2025-01-01T00:00:00.000Z"})
+    done = quotebus("status", "--json", url=server.url)
+    assert done.returncode == 1
+    assert "old" in json.loads(done.stdout)["problem"]
+    now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    redis.hset(KEYS.status, mapping={"state": "live", "heartbeat": now})
+    done = quotebus("status", url=server.url)
+    assert done.returncode == 0
+    assert re.search(r"alive +yes", done.stdout)
+
+
+def test_tail_prints_quotes_and_gaps_as_lines_or_json(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """From the earliest entry on, each quote and each gap is one line."""
+    redis.xadd(KEYS.stream("AAPL"), {"q": encode_quote(ROW)}, id="1763000004123-825050000")
+    redis.xadd(
+        KEYS.stream("AAPL"),
+        {"gap": encode_gap(1, 2_000_000_001, "feed_disconnected", 7)},
+        id="1763000005000-0",
+    )
+    redis.hset(KEYS.latest, "AAPL", encode_latest("AAPL", "1763000004123-825050000", ROW))
+    lines = quotebus("tail", "AAPL", "--start", "earliest", "-n", "2", url=server.url).stdout.splitlines()
+    assert re.search(r"AAPL +187\.12 +300 V +187\.13 +200 N +R", lines[0])
+    assert "gap of 2.000 s: feed_disconnected" in lines[1]
+    done = quotebus("tail", "AAPL", "--start", "earliest", "-n", "2", "--json", url=server.url)
+    quote, gap = map(json.loads, done.stdout.splitlines())
+    assert (quote["type"], quote["bid_price"], quote["time_ns"]) == ("quote", 187.12, ROW[8])
+    assert (gap["type"], gap["reason"]) == ("gap", "feed_disconnected")
+
+
+def test_a_wrong_start_is_wrong_usage(server: RedisServer) -> None:
+    """Exit code 2 and a sentence that shows how to write it."""
+    done = quotebus("tail", "AAPL", "--start", "yesterday", url=server.url)
+    assert done.returncode == 2
+    assert "'now'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_reports_all_problems_of_its_settings_together(tmp_path: Path) -> None:
+    """Missing keys, a bad port and a misspelt variable are one report, with exit code 2."""
+    done = quotebus(
+        "run", cwd=tmp_path, QUOTEBUS_HTTP="nowhere", QUOTEBUS_STREAM_MAXLENGTH="5", QUOTEBUS_FEED="nyse"
+    )
+    assert done.returncode == 2
+    for part in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY", "QUOTEBUS_HTTP", "QUOTEBUS_FEED"):
+        assert part in done.stderr
+    assert "did you mean QUOTEBUS_STREAM_MAXLEN?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_reads_a_dotenv_file_and_the_environment_goes_before_it(tmp_path: Path) -> None:
+    """What .env sets is used; what the environment sets wins."""
+    (tmp_path / ".env").write_text(
+        "APCA_API_KEY_ID=k\nAPCA_API_SECRET_KEY=s\nQUOTEBUS_HTTP=bad\nQUOTEBUS_FEED=bad\n"
+    )
+    done = quotebus("run", cwd=tmp_path, QUOTEBUS_FEED="iex")
+    assert done.returncode == 2
+    assert "QUOTEBUS_HTTP" in done.stderr
+    assert "QUOTEBUS_FEED" not in done.stderr
+    assert "APCA" not in done.stderr
+
+
+def test_run_says_when_its_http_address_is_taken(server: RedisServer) -> None:
+    """A port in use is one sentence with the remedy, and exit code 1."""
+    done = quotebus(
+        "run",
+        url=server.url,
+        QUOTEBUS_HTTP=f"127.0.0.1:{server.port}",
+        APCA_API_KEY_ID="k",
+        APCA_API_SECRET_KEY="secret",
+    )
+    assert done.returncode == 1
+    assert "QUOTEBUS_HTTP" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_simulate_ends_cleanly_on_sigterm() -> None:
+    """It prints its address, runs, and exits 0 when asked to."""
+    with subprocess.Popen(
+        [*QUOTEBUS, "simulate", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"ws://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_simulate_names_the_tape_it_cannot_read(tmp_path: Path) -> None:
+    """A missing tape is a sentence and exit code 1 or 2, never a traceback."""
+    done = quotebus("simulate", "--port", "0", "--tape", str(tmp_path / "no.csv"))
+    assert done.returncode in (1, 2)
+    assert "no.csv" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_small_commands_load_nothing_heavy() -> None:
+    """`symbols` and `status` answer at once because they import no Redis client, no pydantic, no event loop."""
+    probe = (
+        "import sys; import ingestor.cli, ingestor.commands.symbols, ingestor.commands.status; "
+        "print([m for m in ('redis', 'pydantic', 'structlog', 'aiohttp', 'asyncio', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_demo_runs_for_its_duration_and_ends_with_a_summary() -> None:
+    """In a pipe: plain lines with live quotes, the commands to take part with, a summary, exit code 0."""
+    done = quotebus("demo", "--duration", "6", "--redis-port", "0")
+    assert done.returncode == 0, done.stderr
+    assert "SADD quotes:symbols TSLA" in done.stdout
+    assert re.search(r"live +12/12 live", done.stdout)
+    summary = done.stdout.splitlines()[-1]
+    received, stored = (int(re.search(rf"{name} (\d+)", summary)[1]) for name in ("received", "stored"))  # type: ignore[index]
+    assert received == stored > 0
+    assert "dropped 0" in summary
+
+
+def test_the_demo_on_a_terminal_is_a_table_and_takes_part_requests_until_ctrl_c() -> None:
+    """On a terminal a symbol added by somebody else appears in the table; Ctrl-C ends everything with 0."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [*QUOTEBUS, "demo", "--redis-port", "0"],
+        stdout=follower,
+        stderr=follower,
+        stdin=follower,
+        env={**environment(), "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "50"},
+        start_new_session=True,
+    ) as process:
+        os.close(follower)
+        screen = _read_until(leader, r"quotes/s.*AAPL.*live", 20)
+        port = re.search(r"redis-cli -p (\d+)", screen)
+        assert port is not None
+        assert quotebus("symbols", "add", "ZZZZ", url=f"redis://127.0.0.1:{port[1]}/0").returncode == 0
+        _read_until(leader, r"ZZZZ\S* +\S*live", 10)
+        process.send_signal(signal.SIGINT)
+        rest = _read_until(leader, r"demo ended: \d+ quotes", 15)
+        assert process.wait(15) == 0, rest
+    os.close(leader)
+
+
+def _read_until(terminal: int, pattern: str, timeout_s: float) -> str:
+    deadline_s = time.monotonic() + timeout_s
+    text = ""
+    while not re.search(pattern, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text), re.DOTALL):
+        assert time.monotonic() < deadline_s, text[-2000:]
+        if select.select([terminal], [], [], 0.2)[0]:
+            text += os.read(terminal, 65536).decode("utf-8", "replace")
+    return text

@@ -1,0 +1,285 @@
+"""The Redis users: each role does its work with the real program, and nothing beyond it."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from consumers import connect
+from tests.deploy.conftest import DEPLOY, Guarded, environment, eventually, guarded_server, running_daemon
+
+FILES = ("users.acl", "users-6.2.acl")
+USERS = ("daemon", "operator", "strategy")
+SYSTEM_SERVER = shutil.which("redis-server")
+SERVERS = ("embedded", *(["system"] if SYSTEM_SERVER else []))
+
+DANGEROUS = (
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("CONFIG", "GET", "*"),
+    ("CONFIG", "SET", "maxmemory", "1"),
+    ("KEYS", "*"),
+    ("SCAN", "0"),
+    ("SHUTDOWN", "NOSAVE"),
+    ("DEBUG", "SLEEP", "0"),
+    ("ACL", "LIST"),
+    ("ACL", "SETUSER", "eve", "on", "nopass", "+@all", "~*"),
+    ("REPLICAOF", "127.0.0.1", "1"),
+    ("CLIENT", "LIST"),
+    ("CLIENT", "KILL", "ID", "1"),
+    ("CLIENT", "PAUSE", "1"),
+    ("MONITOR",),
+    ("SAVE",),
+    ("RENAME", "quotes:latest", "quotes:elsewhere"),
+    ("SET", "quotes:latest", "x"),
+    ("UNLINK", "quotes:latest"),
+    ("SCRIPT", "FLUSH"),
+    ("GET", "somebody:else"),
+    ("HSET", "somebody:else", "a", "b"),
+    ("PUBLISH", "__redis__:invalidate", "x"),
+)
+"""What no role may do."""
+NEVER = {
+    "operator": (
+        ("XADD", "quotes:stream:AAPL", "*", "q", "[]"),
+        ("DEL", "quotes:stream:AAPL"),
+        ("XTRIM", "quotes:stream:AAPL", "MAXLEN", "0"),
+        ("HSET", "quotes:latest", "AAPL", "{}"),
+        ("HDEL", "quotes:latest", "AAPL"),
+        ("HSET", "quotes:writer", "epoch", "99"),
+        ("DEL", "quotes:symbols"),
+        ("EVAL", "return redis.call('DEL', KEYS[1])", "1", "quotes:latest"),
+        ("CLIENT", "TRACKING", "ON"),
+    ),
+    "strategy": (
+        ("XADD", "quotes:stream:AAPL", "*", "q", "[]"),
+        ("XDEL", "quotes:stream:AAPL", "1-1"),
+        ("DEL", "quotes:stream:AAPL"),
+        ("SADD", "quotes:symbols", "EVIL"),
+        ("SMEMBERS", "quotes:symbols"),
+        ("HSET", "quotes:latest", "AAPL", "{}"),
+        ("HDEL", "quotes:latest", "AAPL"),
+        ("HSET", "quotes:status", "state", "live"),
+        ("HGETALL", "quotes:writer"),
+        ("EVAL", "return redis.call('DEL', KEYS[1])", "1", "quotes:rest"),
+    ),
+    "daemon": (
+        ("SADD", "quotes:symbols", "EVIL"),
+        ("SREM", "quotes:symbols", "AAPL"),
+        ("ZADD", "quotes:interest", "1", "EVIL@me"),
+        ("HGETALL", "quotes:rest"),
+    ),
+}
+ONLY_SINCE_7 = {
+    "strategy": (
+        ("ZADD", "quotes:stream:NEW", "1", "a"),
+        ("HSET", "quotes:subscriptions", "AAPL", "{}"),
+    ),
+    "daemon": (("DEL", "quotes:symbols"), ("EXPIRE", "quotes:interest", "1")),
+    "operator": (("SADD", "quotes:elsewhere", "x"),),
+}
+"""What takes rights per key and direction, which the syntax of Redis 6.2 has not."""
+ALLOWED = {
+    "operator": (
+        ("SADD", "quotes:symbols", "AAPL"),
+        ("SREM", "quotes:symbols", "AAPL"),
+        ("SMEMBERS", "quotes:symbols"),
+        ("HGETALL", "quotes:status"),
+        ("HGETALL", "quotes:rest"),
+        ("HGETALL", "quotes:writer"),
+        ("ZRANGE", "quotes:interest", "0", "-1", "WITHSCORES"),
+        ("XREVRANGE", "quotes:events", "+", "-", "COUNT", "50"),
+        ("TYPE", "quotes:latest"),
+        ("INFO", "memory"),
+    ),
+    "strategy": (
+        ("ZADD", "quotes:interest", "1", "AAPL@me"),
+        ("ZREM", "quotes:interest", "AAPL@me"),
+        ("HGETALL", "quotes:status"),
+        ("HGET", "quotes:subscriptions", "AAPL"),
+        ("HMGET", "quotes:rest", "AAPL"),
+        ("XREAD", "COUNT", "1", "STREAMS", "quotes:stream:AAPL", "0"),
+        ("XRANGE", "quotes:events", "-", "+"),
+    ),
+}
+
+
+@pytest.fixture(params=SERVERS)
+def any_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kind of server: the embedded one, and the machine's own where there is one."""
+    if request.param == "system" and SYSTEM_SERVER:
+        monkeypatch.setenv("QUOTEBUS_REDIS_SERVER", SYSTEM_SERVER)
+    return str(request.param)
+
+
+@pytest.fixture(params=FILES)
+def guarded(any_server: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
+    """Each server with each file."""
+    with guarded_server(tmp_path, (DEPLOY / "acl" / request.param).read_text()) as server:
+        yield server
+
+
+async def quotebus(*arguments: str) -> tuple[int, str]:
+    """Run the command line; its exit code, and all that it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from ingestor.cli import main; main()"),
+        *arguments,
+        cwd=DEPLOY.parent,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    async with asyncio.timeout(30):
+        output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, tmp_path: Path) -> None:
+    """Daemon, strategy and operator work together, and the server's log of denials stays empty."""
+    async with (
+        running_daemon(guarded, tmp_path, "AAPL", "MSFT") as running,
+        guarded.client("operator") as operator,
+    ):
+        async with connect(guarded.url("strategy")) as bus:
+            newest = await bus.latest("AAPL")
+            assert newest is not None
+            stream = bus.quotes("AAPL", "MSFT", start="snapshot")
+            seen = {item.symbol async for item, _ in _some(stream, 20)}
+            assert seen == {"AAPL", "MSFT"}
+            await stream.aclose()
+            assert [item async for item in bus.history("AAPL", newest.time_ns)]
+
+        url = ("--redis-url", guarded.url("operator"))
+        code, said = await quotebus("symbols", "add", "TSLA", *url)
+        assert (code, said) == (0, "added 1\n")
+        code, said = await quotebus("symbols", "rm", "MSFT", *url)
+        assert (code, said) == (0, "removed 1\n")
+
+        async def unwanted_forgotten() -> bool:
+            # MSFT's stream is expired, deleted and its cache field removed, TSLA is subscribed: every command was used.
+            states = await operator.hkeys("quotes:subscriptions")
+            return "TSLA" in states and not await operator.hexists("quotes:latest", "MSFT")
+
+        await eventually(unwanted_forgotten, running.log)
+        code, said = await quotebus("status", *url)
+        assert code == 0, said
+        code, said = await quotebus("symbols", "ls", *url)
+        assert code == 0, said
+        assert "AAPL" in said
+
+    assert running.process.returncode == 0, running.log.read_text()
+    log = running.log.read_text()
+    assert "NOPERM" not in log, log
+    assert "not_allowed" not in log, log
+    assert "stream_forgotten" in log
+    assert await guarded.denials() == []
+
+
+async def test_the_daemon_hears_of_changes_at_once(guarded: Guarded, tmp_path: Path) -> None:
+    """Tracking of keys is allowed, so the daemon does not fall back to looking now and then."""
+    async with running_daemon(guarded, tmp_path, "AAPL") as running:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())"),
+            f"{running.http}/status",
+            stdout=subprocess.PIPE,
+        )
+        page, _ = await process.communicate()
+    assert b'"tracking":true' in page
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_no_role_has_a_dangerous_command(guarded: Guarded, user: str) -> None:
+    """Emptying, reconfiguring, listing and scripting around is refused to every role."""
+    async with guarded.client(user) as client:
+        for command in (*DANGEROUS, *NEVER[user]):
+            if command[:1] == ("CLIENT",) and command[1] == "TRACKING" and user == "daemon":
+                continue
+            await _assert_refused(client, command)
+
+
+@pytest.mark.parametrize("user", ["operator", "strategy"])
+async def test_a_role_has_what_it_needs(guarded: Guarded, user: str) -> None:
+    """The commands that people and programs of this role type are answered."""
+    async with guarded.client(user) as client:
+        for command in ALLOWED[user]:
+            await _run(client, command)
+
+
+@pytest.mark.usefixtures("any_server")
+async def test_rights_are_per_key_where_the_server_can(tmp_path: Path) -> None:
+    """The file for Redis 7 tells reading from writing, and lets a strategy share what REST brought."""
+    with guarded_server(tmp_path, (DEPLOY / "acl/users.acl").read_text()) as guarded:
+        for user, commands in ONLY_SINCE_7.items():
+            async with guarded.client(user) as client:
+                for command in commands:
+                    await _assert_refused(client, command)
+        async with guarded.client("strategy") as strategy:
+            await _run(strategy, ("HSET", "quotes:rest", "AAPL", "{}"))
+
+
+async def test_nobody_gets_in_without_a_name(guarded: Guarded) -> None:
+    """The default user is off."""
+    async with Redis.from_url(guarded.server.url, protocol=2) as client:
+        with pytest.raises(ResponseError, match=r"NOAUTH|Authentication required"):
+            await _run(client, ("PING",))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_has_exactly_the_roles_with_placeholders(name: str) -> None:
+    """Each user is on, has the placeholder that the instructions replace, and names each command by itself."""
+    lines = [line.split() for line in (DEPLOY / "acl" / name).read_text().splitlines()]
+    assert lines[0] == ["user", "default", "off"]
+    assert [line[1] for line in lines[1:]] == list(USERS)
+    for _, user, state, password, *rules in lines[1:]:
+        assert (state, password) == ("on", f">CHANGE-ME-{user}")
+        assert "resetchannels" in rules
+        assert not [rule for rule in rules if "@" in rule or rule in ("allcommands", "allkeys", "nopass", "~*")]
+
+
+def test_the_file_for_6_2_uses_no_later_syntax() -> None:
+    """No rights per direction, no selectors, no subcommand taken away: those came with Redis 7."""
+    text = (DEPLOY / "acl/users-6.2.acl").read_text()
+    assert not re.search(r"%|\(|&\*|-\w+\|", text)
+    plain = (DEPLOY / "acl/users.acl").read_text().replace("%R~", "~")
+    assert _commands(text, "daemon") == _commands(plain, "daemon")
+    assert _commands(text, "operator") == _commands(plain, "operator")
+    assert _commands(plain, "strategy") - _commands(text, "strategy") == {"+hset", "+hdel"}
+
+
+def _commands(acl: str, user: str) -> set[str]:
+    (line,) = [line for line in acl.splitlines() if line.startswith(f"user {user} ")]
+    return {word for word in line.split() if word.startswith("+")}
+
+
+async def _some(stream: Any, count: int) -> Any:
+    async with asyncio.timeout(20):
+        seen = 0
+        async for item in stream:
+            seen += 1
+            yield item, seen
+            if seen >= count:
+                return
+
+
+async def _run(client: Redis, command: tuple[str, ...]) -> Any:
+    return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+async def _assert_refused(client: Redis, command: tuple[str, ...]) -> None:
+    try:
+        answer = await _run(client, command)
+    except NoPermissionError:
+        return
+    except ResponseError as error:
+        # Wrapped in other words within a script.
+        assert "permission" in str(error).lower(), (command, error)
+        return
+    pytest.fail(f"{' '.join(command)} was answered: {answer!r}")
