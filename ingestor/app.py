@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from ingestor.feed.connection import FeedConnection
 from ingestor.feed.session import Credentials, Oddities
+from ingestor.histogram import Histogram
 from ingestor.journal import Journal
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts, Sweeper
@@ -28,7 +29,6 @@ from ingestor.redis_link import RedisAddress
 from ingestor.settings import Settings, default_instance
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
-from ingestor.histogram import Histogram
 from ingestor.watching.metrics import registry_for, render
 from ingestor.watching.pages import Check, Sources, serve
 from ingestor.watching.reporter import Reporter, iso

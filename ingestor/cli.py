@@ -73,7 +73,9 @@ def demo(
     duration: Annotated[float | None, typer.Option(min=1.0, help="End after so many seconds.")] = None,
     symbols: Annotated[int, typer.Option(min=1, max=10_000, help="How many symbols to begin with.")] = 12,
     rate: Annotated[float, typer.Option(min=1.0, help="Quotes per second over all symbols.")] = 300.0,
-    redis_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the embedded server; 0 takes any free one.")] = 6399,
+    redis_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the embedded server; 0 takes any free one.")
+    ] = 6399,
 ) -> None:
     """Everything on this machine, no account: a Redis server, a double of Alpaca, the daemon, live quotes."""
     from ingestor.commands.demo import run_demo

@@ -36,6 +36,13 @@ _AT_NASDAQ: Final = (
 _AT_ARCA: Final = "SPY IWM DIA XLF XLE XLK XLV GLD SLV USO HYG LQD EEM EFA VTI VOO VEA VWO AGG XBI"
 _HOME_TAPES: Final = dict.fromkeys(_AT_NASDAQ.split(), "C") | dict.fromkeys(_AT_ARCA.split(), "B")
 
+_PRICES: Final = (
+    "AAPL 230 MSFT 420 NVDA 140 AMZN 205 GOOGL 175 META 560 TSLA 340 AVGO 170 BRK.B 470 JPM 245 GOOG 177 LLY 760 "
+    "V 310 UNH 590 XOM 120 MA 520 COST 930 HD 410 PG 170 WMT 88 NFLX 880 JNJ 155 SPY 590 QQQ 500"
+).split()
+_ABOUT_USD: Final = {name: int(price) for name, price in zip(_PRICES[::2], _PRICES[1::2], strict=True)}
+"""Where a walk begins for the names that everybody looks at first; the others begin anywhere."""
+
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MOVES: Final = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, -1, -1, -1)
 _SPREADS: Final = (1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 5)
@@ -67,7 +74,8 @@ class _Book:
         digest = crc32(f"{seed}:{symbol}".encode())
         self.symbol = symbol
         # Spread over two decades, so that cheap and dear stocks both occur.
-        self.bid_cents = int(500 * 120 ** ((digest & 0xFFFF) / 0xFFFF))
+        anywhere = int(500 * 120 ** ((digest & 0xFFFF) / 0xFFFF))
+        self.bid_cents = _ABOUT_USD[symbol] * 100 + digest % 300 if symbol in _ABOUT_USD else anywhere
         self.spread_unit = 1 + self.bid_cents // 20_000
         self.tape = _HOME_TAPES.get(symbol) or _TAPES[digest >> 16 & 3]
 
@@ -108,12 +116,16 @@ class Market:
         self._books: dict[str, _Book] = {}
 
     def activity(self, wanted: Iterable[str] | None) -> Activity:
-        """The weights over those wanted symbols that this market has; None wants all."""
+        """The weights over the wanted symbols; None wants all of the list.
+
+        A symbol that is not on the list is traded too, after those that are: whoever subscribes a name of their
+        own wants to see it move.
+        """
         if wanted is None:
             chosen: Sequence[str] = self.symbols
         else:
-            rank = self._rank
-            chosen = sorted({symbol for symbol in wanted if symbol in rank}, key=rank.__getitem__)
+            rank, last = self._rank, len(self._rank)
+            chosen = sorted(set(wanted), key=lambda symbol: (rank.get(symbol, last), symbol))
         return Activity([self._book(symbol) for symbol in chosen])
 
     def quotes(self, activity: Activity, count: int, from_ns: int, to_ns: int) -> list[SimQuote]:

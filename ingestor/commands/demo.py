@@ -64,7 +64,9 @@ def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_
     demo = Demo(plausible_symbols(symbol_count), rate, began_s, duration_s)
     try:
         with _signals_end_it(), ExitStack() as stack:
-            server = stack.enter_context(RedisServer(redis_port if redis_port and is_free(redis_port) else None))
+            server = stack.enter_context(
+                RedisServer(redis_port if redis_port and is_free(redis_port) else None)
+            )
             demo.run(stack, server.port)
     except _Ended:
         return demo.farewell()
@@ -103,7 +105,7 @@ class Demo:
         self._start(stack, "daemon", [*_QUOTEBUS, "run"], logs, environment)
         redis = stack.enter_context(QuickRedis(url))
         redis.call("SADD", self._keys.symbols, *self._symbols)
-        print(_invitation(redis_port), flush=True)
+        print(_invitation(redis_port, self._newcomer()), flush=True)
         try:
             if sys.stdout.isatty():
                 self._show_table(redis)
@@ -114,6 +116,10 @@ class Demo:
             self._stop("daemon")
             self._look(redis)
             raise
+
+    def _newcomer(self) -> str:
+        """A symbol for the user to add, which must not be there already."""
+        return next((s for s in ("IBM", "KO", "DIS", "PFE", "GE") if s not in self._symbols), "QQQ")
 
     def farewell(self) -> int:
         """The summary; the exit code."""
@@ -263,17 +269,17 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _invitation(port: int) -> str:
-    return (
-        "\nTake part from another terminal:\n"
-        f"  redis-cli -p {port} SADD quotes:symbols TSLA          # subscribe a symbol\n"
-        f"  redis-cli -p {port} XREVRANGE quotes:stream:AAPL + - COUNT 3   # read a stream\n"
-        f"  redis-cli -p {port} HGET quotes:latest AAPL           # read the cache\n"
-        "Without redis-cli, the same with our own command:\n"
-        f"  export QUOTEBUS_REDIS_URL=redis://127.0.0.1:{port}/0\n"
-        "  .venv/bin/quotebus symbols add TSLA; .venv/bin/quotebus tail AAPL; .venv/bin/quotebus status\n"
-        "Ctrl-C ends everything.\n"
-    )
+def _invitation(port: int, symbol: str) -> str:
+    return f"""
+Take part from another terminal:
+  redis-cli -p {port} SADD quotes:symbols {symbol}                  # subscribe a symbol
+  redis-cli -p {port} XREVRANGE quotes:stream:{symbol} + - COUNT 3  # read its stream
+  redis-cli -p {port} HGET quotes:latest {symbol}                   # read the cache
+Without redis-cli, the same with our own command:
+  export QUOTEBUS_REDIS_URL=redis://127.0.0.1:{port}/0
+  .venv/bin/quotebus symbols add {symbol}; .venv/bin/quotebus tail {symbol}; .venv/bin/quotebus status
+Ctrl-C ends everything.
+"""
 
 
 def _brief(quote: Quote) -> str:

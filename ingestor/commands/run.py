@@ -47,7 +47,7 @@ def _run(settings: Settings) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(settings))
     except (Fenced, Undrained, PagesProblem) as problem:
-        log.error(type(problem).__name__.lower(), reason=str(problem))
+        log.error(type(problem).__name__.lower(), reason=str(problem))  # noqa: TRY400 - expected, no traceback
         return 1
     except Exception:
         # A defect. Better a restart by the supervisor than a daemon that lives on without one of its parts.

@@ -18,13 +18,13 @@ from typing import Final
 import hiredis
 
 from ingestor.feed.messages import QuoteMessage
+from ingestor.histogram import Histogram
 from ingestor.journal import Journal
 from ingestor.publisher.intake import Intake, Received
 from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Batch, Stamper
 from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
 from ingestor.resp import bulk
-from ingestor.histogram import Histogram
 from wire import EntryId, Keyspace
 
 MAX_BATCH_QUOTES: Final = 512

@@ -21,10 +21,10 @@ from prometheus_client.registry import Collector
 
 from ingestor.feed.codes import CODES
 from ingestor.feed.connection import FeedConnection
+from ingestor.histogram import Histogram
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts
 from ingestor.subscriptions.reconciler import Reconciler
-from ingestor.histogram import Histogram
 
 REJECT_REASONS = ("bad_time", "bad_price", "not_subscribed", "stream_exhausted", "wrong_type", "exhausted")
 SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")

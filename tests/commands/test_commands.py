@@ -221,7 +221,7 @@ def test_the_demo_runs_for_its_duration_and_ends_with_a_summary() -> None:
     """In a pipe: plain lines with live quotes, the commands to take part with, a summary, exit code 0."""
     done = quotebus("demo", "--duration", "6", "--redis-port", "0")
     assert done.returncode == 0, done.stderr
-    assert "SADD quotes:symbols TSLA" in done.stdout
+    assert "SADD quotes:symbols IBM" in done.stdout
     assert re.search(r"live +12/12 live", done.stdout)
     summary = done.stdout.splitlines()[-1]
     received, stored = (int(re.search(rf"{name} (\d+)", summary)[1]) for name in ("received", "stored"))  # type: ignore[index]

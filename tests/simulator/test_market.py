@@ -72,12 +72,12 @@ def test_same_seed_same_market() -> None:
 
 
 def test_only_the_wanted_are_quoted() -> None:
-    """Activity spreads over the wanted symbols that exist, the first of them busiest."""
+    """Activity spreads over the wanted symbols, busiest the first of the list, and last whoever is not on it."""
     market = Market(plausible_symbols(50), 1)
     activity = market.activity(["NVDA", "AAPL", "MSFT", "UNKNOWN"])
     counts = Counter(quote.symbol for quote in market.quotes(activity, 6_000, 0, 10**9))
-    assert set(counts) == {"AAPL", "MSFT", "NVDA"}
-    assert counts["AAPL"] > counts["MSFT"] > counts["NVDA"]
+    assert set(counts) == {"AAPL", "MSFT", "NVDA", "UNKNOWN"}
+    assert counts["AAPL"] > counts["MSFT"] > counts["NVDA"] > counts["UNKNOWN"]
 
 
 def test_nobody_wanted_nothing_made() -> None:

@@ -475,7 +475,7 @@ async def test_market_at_a_rate() -> None:
         before_ns = time.time_ns()
         quotes = await client.quotes(600)
         took_s = (time.time_ns() - before_ns) / 1e9
-        assert {quote["S"] for quote in quotes} == {"AAPL", "MSFT"}
+        assert {quote["S"] for quote in quotes} == {"AAPL", "MSFT", "UNKNOWN"}
         times = [quote["t"] for quote in quotes]
         assert times == sorted(times)
         assert abs(times[-1] - time.time_ns()) < 2e9
