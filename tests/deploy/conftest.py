@@ -142,7 +142,9 @@ async def eventually(holds: Callable[[], Awaitable[bool]], log: Path) -> None:
             while not await holds():
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        pytest.fail(f"did not come to pass within {STARTED_WITHIN_S:g} s; the daemon said:\n{log.read_text()}")
+        pytest.fail(
+            f"did not come to pass within {STARTED_WITHIN_S:g} s; the daemon said:\n{log.read_text()}"
+        )
 
 
 async def _count(client: Redis, key: str) -> int:

@@ -50,7 +50,7 @@ def test_the_order_follows_from_the_arguments_alone(
 ) -> None:
     """Not from how a set came about."""
     found = plan(desired, set(confirmed), (), limit)
-    assert found == plan(desired, {symbol: None for symbol in reversed(confirmed)}.keys(), (), limit)
+    assert found == plan(desired, dict.fromkeys(reversed(confirmed)).keys(), (), limit)
     assert list(found.subscribe) == sorted(found.subscribe, key=desired.index)
     assert list(found.unsubscribe) == sorted(found.unsubscribe)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -88,7 +89,7 @@ def test_ids_are_those_that_the_contract_places_one_by_one(
             found[symbol] += ids(batch, symbol)
     assert found == expected
     for row in found.values():
-        assert all(a < b for a, b in zip(row, row[1:], strict=False))
+        assert all(a < b for a, b in pairwise(row))
     assert made.counts.stamped == len(quotes)
     assert made.counts.clamped == clamped
     assert made.counts.ties + made.counts.out_of_order == behind
