@@ -37,8 +37,8 @@ class RedisLink(asyncio.Protocol):
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def send(self, command: bytes) -> None:
-        """Hand packed commands to the socket."""
-        if self._transport is not None:
+        """Hand packed commands to the socket; when the connection is ending, nothing happens."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(command)
 
     async def call(self, *parts: str | bytes | int) -> Reply:

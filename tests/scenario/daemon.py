@@ -80,7 +80,10 @@ class DaemonProcess:
     async def page(self, path: str) -> tuple[int, str]:
         """Status code and text of one page."""
         port = await self._http_port()
-        return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{port}{path}")
+        try:
+            return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{port}{path}")
+        except OSError as error:
+            raise AssertionError(f"the daemon does not answer ({error}):\n{self.log[-3000:]}") from None
 
     async def until(
         self, predicate: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0

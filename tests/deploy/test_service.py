@@ -1,0 +1,104 @@
+"""The systemd unit: what it names is understood by the daemon and by systemd."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from ingestor.settings import KNOWN_VARIABLES, Settings
+from tests.deploy.conftest import DEPLOY
+
+UNIT: Final = DEPLOY / "quotebus.service"
+ANALYZE: Final = shutil.which("systemd-analyze")
+
+
+def sections() -> dict[str, list[tuple[str, str]]]:
+    """The unit's settings by section, repeated ones kept."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    name = ""
+    for line in UNIT.read_text().splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            name = line[1:-1]
+            found[name] = []
+        elif line and not line.startswith(("#", ";")):
+            key, equals, value = line.partition("=")
+            assert equals, f"not a setting: {line}"
+            found[name].append((key, value))
+    return found
+
+
+def service(key: str) -> list[str]:
+    """Every value of this setting in [Service]."""
+    return [value for name, value in sections()["Service"] if name == key]
+
+
+def assigned() -> dict[str, str]:
+    """The variables that the unit sets."""
+    words = " ".join(service("Environment")).split()
+    return dict(word.split("=", 1) for word in words)
+
+
+def test_the_daemon_knows_its_variables() -> None:
+    """A misspelt setting would keep the daemon from starting."""
+    assert {name for name in assigned() if name.startswith("QUOTEBUS_")} <= KNOWN_VARIABLES
+
+
+def test_secrets_come_as_credentials() -> None:
+    """Each credential is a file that systemd loads, and each loaded one is used."""
+    loaded = {word.split(":")[0] for word in service("LoadCredential")}
+    used = {value.removeprefix("%d/") for value in assigned().values() if value.startswith("%d/")}
+    assert loaded == used == {"apca_key_id", "apca_secret_key", "quotebus.toml"}
+    assert {"APCA_API_KEY_ID_FILE", "APCA_API_SECRET_KEY_FILE", "QUOTEBUS_CONFIG"} <= assigned().keys()
+
+
+def test_it_is_restarted_when_that_can_help() -> None:
+    """Failures are tried again a bounded number of times; unusable settings are not."""
+    assert service("Restart") == ["on-failure"]
+    assert service("RestartPreventExitStatus") == ["2"]
+    assert float(service("RestartSec")[0]) >= 1
+    limits = dict(sections()["Unit"])
+    # Starts that fail at once must run into the limit, or it would never hold.
+    burst, every_s = int(limits["StartLimitBurst"]), float(limits["StartLimitIntervalSec"])
+    assert burst * (float(service("RestartSec")[0]) + 5) < every_s
+
+
+def test_it_has_the_time_it_may_take() -> None:
+    """Systemd does not kill before the drain and the farewell are over."""
+    assert float(service("TimeoutStopSec")[0]) > Settings.model_fields["drain_s"].default + 5
+
+
+def test_it_may_do_little() -> None:
+    """No user, no privileges, no writing, no other sockets, and a bound on memory."""
+    for key, value in {
+        "Type": "exec",
+        "DynamicUser": "yes",
+        "ProtectSystem": "strict",
+        "NoNewPrivileges": "yes",
+        "PrivateTmp": "yes",
+        "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+        "CapabilityBoundingSet": "",
+    }.items():
+        assert service(key) == [value], key
+    assert service("SystemCallFilter")[0] == "@system-service"
+    assert re.fullmatch(r"\d+[MG]", service("MemoryMax")[0])
+
+
+def test_systemd_understands_it(tmp_path: Path) -> None:
+    """The machine's own systemd has no complaint, and rates the exposure low; where there is none, nothing is asked."""
+    if ANALYZE is None:
+        return
+    # The program stands elsewhere on the machine that tests.
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/quotebus/bin/quotebus", sys.executable))
+    verified = subprocess.run([ANALYZE, "verify", unit], capture_output=True, text=True, check=False)
+    complaints = [line for line in verified.stderr.splitlines() if "quotebus" in line]
+    assert (verified.returncode, complaints) == (0, []), verified.stderr
+    rated = subprocess.run(
+        [ANALYZE, "security", "--offline=true", "--threshold=20", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert rated.returncode == 0, rated.stdout[-400:] + rated.stderr

@@ -1,0 +1,221 @@
+"""What an operator may choose: every mistake is told at once, by its name, and no secret with it."""
+
+from pathlib import Path
+
+import pytest
+
+from ingestor.settings import Feed, SettingsProblem, load_credentials, load_settings
+
+SECRET = "hunter2-do-not-show"
+
+
+def problems(environment: dict[str, str], config: Path | None = None) -> list[str]:
+    """The lines that refuse this configuration."""
+    with pytest.raises(SettingsProblem) as caught:
+        load_settings(config, environment)
+    return str(caught.value).splitlines()
+
+
+def test_nothing_needs_to_be_set() -> None:
+    """The defaults work on one machine, and listen on loopback only."""
+    settings = load_settings(None, {"PATH": "/bin"})
+    assert settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+    assert settings.namespace == "quotes"
+    assert settings.feed is Feed.IEX
+    assert settings.url == "wss://stream.data.alpaca.markets/v2/iex"
+    assert settings.http_host_port == ("127.0.0.1", 9108)
+    assert settings.symbol_limit is None
+
+
+@pytest.mark.parametrize(
+    ("feed", "path"),
+    [("sip", "v2/sip"), ("delayed_sip", "v2/delayed_sip"), ("boats", "v1beta1/boats"), ("test", "v2/test")],
+)
+def test_each_feed_has_its_address(feed: str, path: str) -> None:
+    """Unless a full address overrides it."""
+    assert load_settings(None, {"QUOTEBUS_FEED": feed}).url == f"wss://stream.data.alpaca.markets/{path}"
+    both = {"QUOTEBUS_FEED": feed, "QUOTEBUS_FEED_URL": "ws://127.0.0.1:1/x"}
+    assert load_settings(None, both).url == "ws://127.0.0.1:1/x"
+
+
+def test_all_problems_are_told_together() -> None:
+    """Each by the variable that the operator typed."""
+    wrong = {
+        "QUOTEBUS_REDIS_URL": "http://x",
+        "QUOTEBUS_FEED": "nasdaq",
+        "QUOTEBUS_FEED_URL": "https://x",
+        "QUOTEBUS_NAMESPACE": "a b",
+        "QUOTEBUS_HTTP": "9108",
+        "QUOTEBUS_SYMBOL_LIMIT": "0",
+        "QUOTEBUS_STREAM_MAXLEN": "many",
+        "QUOTEBUS_GRACE_S": "-1",
+        "QUOTEBUS_QUEUE_QUOTES": "1",
+        "QUOTEBUS_LOG_LEVEL": "loud",
+        "QUOTEBUS_LOG_FORMAT": "xml",
+        "QUOTEBUS_REDIS_ULR": "x",
+    }
+    found = problems(wrong)
+    assert len(found) == len(wrong)
+    for name in wrong:
+        assert any(name in line for line in found), name
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("QUOTEBUS_REDIS_ULR", "QUOTEBUS_REDIS_URL"),
+        ("QUOTEBUS_SYMBOLS_LIMIT", "QUOTEBUS_SYMBOL_LIMIT"),
+        ("QUOTEBUS_LOGLEVEL", "QUOTEBUS_LOG_LEVEL"),
+        ("QUOTEBUS_MAXLEN", "QUOTEBUS_STREAM_MAXLEN"),
+    ],
+)
+def test_an_unknown_variable_is_told_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    """A misspelt setting is no setting."""
+    assert problems({name: "1"}) == [f"{name}: no such setting; did you mean {meant}?"]
+
+
+def test_an_unknown_variable_like_no_other_is_told_all_the_same() -> None:
+    """Without a guess; those of other programs are no business of ours."""
+    assert problems({"QUOTEBUS_ZZZZZZ": "1", "REDIS_ULR": "x"}) == ["QUOTEBUS_ZZZZZZ: no such setting"]
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    """What it does not set, the file does."""
+    config = tmp_path / "quotebus.toml"
+    config.write_text('namespace = "from_file"\nfeed = "sip"\nsymbol_limit = 30\ngrace_s = 5\n')
+    settings = load_settings(config, {"QUOTEBUS_NAMESPACE": "from_env"})
+    assert (settings.namespace, settings.feed, settings.symbol_limit) == ("from_env", Feed.SIP, 30)
+    assert settings.grace_s == 5.0
+
+
+def test_only_the_given_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the process's own behind its back."""
+    monkeypatch.setenv("QUOTEBUS_NAMESPACE", "process")
+    assert load_settings(None, {}).namespace == "quotes"
+
+
+def test_a_variable_that_is_set_to_nothing_is_not_set(tmp_path: Path) -> None:
+    """As an environment file leaves it; an empty limit is one to be learnt."""
+    config = tmp_path / "quotebus.toml"
+    config.write_text('namespace = "from_file"\n')
+    settings = load_settings(config, {"QUOTEBUS_SYMBOL_LIMIT": "", "QUOTEBUS_NAMESPACE": ""})
+    assert settings.symbol_limit is None
+    assert settings.namespace == "from_file"
+
+
+def test_a_misspelt_setting_of_the_file_is_told_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    """In the file's own spelling."""
+    config = tmp_path / "quotebus.toml"
+    config.write_text('redis_ulr = "x"\n')
+    (line,) = problems({}, config)
+    assert line.startswith("redis_ulr ")
+    assert line.endswith("no such setting; did you mean redis_url?")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"feed = \n", "not TOML"), (b"\xff", "cannot be read"), (None, "cannot be read")]
+)
+def test_a_bad_file_is_told_beside_the_other_problems(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    """With its path."""
+    config = tmp_path / "quotebus.toml"
+    if content is not None:
+        config.write_bytes(content)
+    found = problems({"QUOTEBUS_ZZZ": "1", "QUOTEBUS_FEED": "x"}, config)
+    assert len(found) == 3
+    assert any(str(config) in line and says in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://user:{SECRET}@host",
+        f"redis://user:{SECRET}@host:port/0",
+        f"redis://:{SECRET}",
+        f"redis://user:{SECRET}@host:99999",
+        SECRET,
+    ],
+)
+def test_no_password_is_part_of_a_refusal(url: str) -> None:
+    """Nor of a repr."""
+    environment = {"QUOTEBUS_REDIS_URL": url, "QUOTEBUS_FEED": "x"}
+    found = problems(environment)
+    assert len(found) == 2
+    assert SECRET not in "\n".join(found)
+    assert any("QUOTEBUS_REDIS_URL" in line for line in found)
+
+
+def test_no_password_is_part_of_a_repr() -> None:
+    """Nor of the text of the settings."""
+    settings = load_settings(None, {"QUOTEBUS_REDIS_URL": f"redis://u:{SECRET}@h:1/2"})
+    assert SECRET not in repr(settings) + str(settings) + str(settings.model_dump())
+    assert settings.redis_url.get_secret_value() == f"redis://u:{SECRET}@h:1/2"
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://u:p@h:1/2", "unix:///tmp/r.sock?db=1", "redis://[::1]:6379"]
+)
+def test_every_kind_of_address_is_taken(url: str) -> None:
+    """With and without a password."""
+    assert load_settings(None, {"QUOTEBUS_REDIS_URL": url}).redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("address", "host_port"),
+    [("0.0.0.0:80", ("0.0.0.0", 80)), ("[::1]:9108", ("::1", 9108)), ("localhost:0", ("localhost", 0))],
+)
+def test_a_listening_address_is_split(address: str, host_port: tuple[str, int]) -> None:
+    """The brackets of IPv6 go."""
+    assert load_settings(None, {"QUOTEBUS_HTTP": address}).http_host_port == host_port
+
+
+@pytest.mark.parametrize("address", ["9108", ":9108", "host:", "host:x", "host:65536", "host:-1"])
+def test_half_a_listening_address_is_refused(address: str) -> None:
+    """With an example of a whole one."""
+    assert "127.0.0.1:9108" in problems({"QUOTEBUS_HTTP": address})[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "secret"),
+    [
+        ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"),
+        ("ALPACA_API_KEY", "ALPACA_SECRET_KEY"),
+        ("APCA_API_KEY_ID", "ALPACA_SECRET_KEY"),
+    ],
+)
+def test_credentials_come_from_either_pair_of_names(key: str, secret: str) -> None:
+    """Without the spaces that a paste brings along."""
+    found = load_credentials({key: " PK1 ", secret: f"{SECRET}\n"})
+    assert (found.key, found.secret) == ("PK1", SECRET)
+    assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize("name", ["APCA_API_SECRET_KEY_FILE", "ALPACA_SECRET_KEY_FILE"])
+def test_a_secret_may_stand_in_a_file(tmp_path: Path, name: str) -> None:
+    """As containers mount it; its last newline is not part of it."""
+    path = tmp_path / "secret"
+    path.write_text(f"{SECRET}\n")
+    assert load_credentials({"APCA_API_KEY_ID": "PK1", name: str(path)}).secret == SECRET
+
+
+def test_missing_credentials_are_told_together() -> None:
+    """By the names to set."""
+    with pytest.raises(SettingsProblem) as caught:
+        load_credentials({"APCA_API_KEY_ID": "", "ALPACA_SECRET_KEY": ""})
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["APCA_API_KEY_ID", "APCA_API_SECRET_KEY"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "cannot be read"), (b"\xff\xfe", "cannot be read"), (b" \n", "is empty")]
+)
+def test_a_secret_file_without_a_secret_is_told(tmp_path: Path, content: bytes | None, says: str) -> None:
+    """With its path, and never with what is in it."""
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsProblem) as caught:
+        load_credentials({"APCA_API_KEY_ID": SECRET, "APCA_API_SECRET_KEY_FILE": str(path)})
+    assert str(caught.value).startswith(f"APCA_API_SECRET_KEY_FILE: {path} {says}")
+    assert SECRET not in str(caught.value)
