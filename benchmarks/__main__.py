@@ -96,7 +96,7 @@ def symbols(report: Report, quick: bool) -> None:
                     median(run.writer_cpu_us for run in runs),
                     median(run.server_cpu_us for run in runs),
                 )
-                for name, runs in result.runs.items()
+                for name, runs in sorted(result.runs.items(), key=lambda item: item[0].startswith("redis"))
             ],
         )
     )

@@ -4,6 +4,7 @@ Decides the contestants, and that each is measured in every round, one after the
 the same frames. Must never know how a contestant works. A run counts only if every quote is found in its stream.
 """
 
+import contextlib
 import dataclasses
 from statistics import median
 from typing import Any, Final
@@ -147,12 +148,20 @@ def compare(*, rounds: int, quotes: int) -> Comparison:
     return result
 
 
+def _as_run(ceiling: Ceiling, symbols: int, entries: int) -> Run:
+    nan = float("nan")
+    elapsed_s = entries / ceiling.entries_per_s
+    return Run(f"redis-benchmark, {symbols} streams", entries, elapsed_s, nan, ceiling.server_cpu_us, nan)
+
+
 def compare_symbol_counts(*, rounds: int, quotes: int, counts: tuple[int, ...]) -> Comparison:
     """The daemon with few and many symbols, equally active, and many ranked as in a market."""
     result = Comparison()
     with RedisServer() as server:
         for _ in range(rounds):
             for count in counts:
+                with contextlib.suppress(FileNotFoundError):
+                    result.add(_as_run(measure_ceiling(server, symbols=count, entries=quotes), count, quotes))
                 result.add(
                     measure_daemon(
                         server, symbols=count, per_frame=10, quotes=quotes, contestant=f"{count} symbols"

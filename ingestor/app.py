@@ -37,6 +37,8 @@ from wire import CONTRACT_VERSION, Keyspace
 CONTROL_TIMEOUT_S: Final = 2.0
 FAREWELL_S: Final = 1.0
 LOOP_LAG_EVERY_S: Final = 0.5
+SILENT_AFTER_S: Final = 3.0
+"""Without a beat for so long, a daemon is taken for dead; it beats every second."""
 
 
 class Undrained(Exception):
@@ -100,6 +102,9 @@ class Daemon:
         self.registry = registry_for(self)
         self.loop_lag_s = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
         self.is_stopping = False
+        self.standing_by_for: str | None = None
+        self._counted: Counter[str] = Counter()
+        self._counted_version = -1
         self.http_port: int | None = None
 
     @property
@@ -115,13 +120,21 @@ class Daemon:
     @property
     def symbol_states(self) -> Mapping[str, int]:
         """How many symbols are in each state."""
-        return Counter(status.state.value for status in self.reconciler.book.statuses(time_s()).values())
+        version = self.reconciler.version
+        if version != self._counted_version:
+            # Counting ten thousand symbols for every scrape would hold up the quotes.
+            statuses = self.reconciler.book.statuses(time_s())
+            self._counted = Counter(status.state.value for status in statuses.values())
+            self._counted_version = version
+        return self._counted
 
     @property
     def state(self) -> str:
         """The daemon in one word."""
         if self.is_stopping:
             return "stopping"
+        if self.standing_by_for is not None:
+            return "standby"
         if not self.publisher.was_connected:
             return "starting"
         if self.publisher.away_reason is not None:
@@ -132,13 +145,17 @@ class Daemon:
         """The conditions of readiness."""
         desired = self.reconciler.book.desired
         return [
-            Check("running", "stopping" if self.is_stopping else None),
+            Check("running", "stopping" if self.is_stopping else self._standby),
             Check("redis", self.publisher.away_reason),
             Check("feed", None if self.feed.is_ready else f"not connected, attempt {self.feed.attempt}"),
             Check(
                 "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
             ),
         ]
+
+    @property
+    def _standby(self) -> str | None:
+        return f"standing by for {self.standing_by_for}" if self.standing_by_for else None
 
     def status_fields(self) -> dict[Any, Any]:
         """The fields of `quotes:status`."""
@@ -226,7 +243,35 @@ async def run(settings: Settings, credentials: Callable[[], Credentials], stop: 
             redis=repr(daemon.address),
             http=daemon.http_port,
         )
-        await _live(daemon, stop)
+        if await _have_the_turn(daemon, stop):
+            await _live(daemon, stop)
+
+
+async def _have_the_turn(daemon: Daemon, stop: asyncio.Event) -> bool:
+    """Wait while another daemon's heartbeat goes on; False when told to stop meanwhile.
+
+    Two that start regardless would fight over the vendor's one connection and fence each other off in turn. A
+    heartbeat is believed for changing, not for its time, so the clocks of two hosts need not agree.
+    """
+    seen: bytes | None = None
+    unchanged_since_s = time.monotonic()
+    while not stop.is_set():
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            beat: list[Any] = await daemon.control.hmget(daemon.keys.status, "heartbeat", "state", "instance")
+            heartbeat, state, instance = beat
+            if heartbeat is None or state == b"stopped":
+                break
+            if heartbeat != seen:
+                if seen is not None and daemon.standing_by_for is None:
+                    daemon.standing_by_for = (instance or b"another daemon").decode("utf-8", "replace")
+                    daemon.journal.note("standing_by", "warning", instance=daemon.standing_by_for)
+                seen, unchanged_since_s = heartbeat, time.monotonic()
+        if time.monotonic() - unchanged_since_s > SILENT_AFTER_S:
+            break
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.25)
+    daemon.standing_by_for = None
+    return not stop.is_set()
 
 
 async def _live(daemon: Daemon, stop: asyncio.Event) -> None:

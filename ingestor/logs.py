@@ -4,6 +4,7 @@ Decides the format, and that no line holds a secret. Must never know what is log
 go the same way as ours.
 """
 
+import json
 import logging
 import re
 import sys
@@ -91,7 +92,11 @@ def configure_logs(level: str, fmt: str) -> None:
 
 
 def _to_json(event: Any, **_: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:
+        # Integers beyond 64 bits, keys that are no text, surrogates: slower, and never a lost line.
+        return json.dumps({str(name): value for name, value in event.items()}, default=str, skipkeys=True)
 
 
 def _unchanged(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     queue_quotes: Annotated[
         int,
         Field(ge=1000, description="quotes held in memory while Redis does not answer; then the oldest go"),
-    ] = 500_000
+    ] = 250_000
     drain_s: Annotated[
         float, Field(ge=0, description="time for storing what is queued when the daemon is asked to stop")
     ] = 8.0

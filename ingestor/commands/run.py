@@ -16,7 +16,7 @@ import uvloop
 
 from ingestor.app import Undrained
 from ingestor.app import run as run_app
-from ingestor.feed.session import Credentials
+from ingestor.feed.session import Credentials, CredentialsUnavailable
 from ingestor.logs import configure_logs, redactor
 from ingestor.publisher.publisher import Fenced
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
@@ -61,11 +61,32 @@ async def _until_signalled(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_then_insist(stop))
+    defects: list[Exception] = []
+    loop.set_exception_handler(lambda loop, context: _on_defect(loop, context, defects, stop))
     await run_app(settings, _protected_credentials, stop)
+    if defects:
+        raise defects[0]
+
+
+def _on_defect(
+    loop: asyncio.AbstractEventLoop, context: dict[str, Any], defects: list[Exception], stop: asyncio.Event
+) -> None:
+    """An exception within a callback is a defect: store what can be stored, and end with exit code 1.
+
+    The loop would only log it, and the daemon would live on without what the callback was doing.
+    """
+    loop.default_exception_handler(context)
+    error = context.get("exception")
+    if isinstance(error, Exception) and not isinstance(error, OSError):
+        defects.append(error)
+        stop.set()
 
 
 def _protected_credentials() -> Credentials:
-    credentials = load_credentials(os.environ)
+    try:
+        credentials = load_credentials(os.environ)
+    except SettingsProblem as problem:
+        raise CredentialsUnavailable(str(problem)) from None
     redactor.protect(credentials.secret)
     redactor.protect(credentials.key)
     return credentials

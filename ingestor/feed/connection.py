@@ -15,13 +15,14 @@ from typing import Final, Protocol
 
 from ingestor.feed.backoff import Backoff
 from ingestor.feed.codec import FrameCodec
-from ingestor.feed.codes import Remedy
+from ingestor.feed.codes import CODES, Code, Remedy
 from ingestor.feed.messages import QuoteMessage
 from ingestor.feed.session import (
     Change,
     ChangeExpired,
     ChangeRefused,
     Credentials,
+    CredentialsUnavailable,
     ErrorReported,
     FeedEvent,
     FeedSession,
@@ -73,7 +74,7 @@ class FeedCounts:
     connects: int = 0
     connect_failures: Counter[str] = field(default_factory=Counter)
     disconnects: Counter[str] = field(default_factory=Counter)
-    errors: Counter[int] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
     largest_frame_quotes: int = 0
@@ -146,6 +147,8 @@ class FeedConnection:
             # Read anew each time, so that a rotated key needs no restart.
             self._session = FeedSession(self._credentials(), self._codec, now_s)
             self._socket = await open_socket(self._url, headers, self._on_message)
+        except CredentialsUnavailable as failure:
+            return SessionEnded(Remedy.REJECTED, str(failure)), 0.0
         except CannotOpen as failure:
             self._session = None
             self.counts.connect_failures[str(failure.status or "unreachable")] += 1
@@ -205,22 +208,26 @@ class FeedConnection:
             case SetConfirmed():
                 self._desk.on_confirmed(event)
             case ChangeRefused():
-                self.counts.errors[event.code.number] += 1
+                self._count(event.code)
                 self._desk.on_refused(event)
             case ChangeExpired():
                 self._desk.on_expired(event)
             case ErrorReported():
-                self.counts.errors[event.code.number] += 1
+                self._count(event.code)
             case Oddities():
                 self.counts.unknown.update(event.unknown)
                 self.counts.unreadable += len(event.unreadable)
                 self.on_oddity(event)
             case SessionEnded():
                 if event.code is not None:
-                    self.counts.errors[event.code.number] += 1
+                    self._count(event.code)
                 self._end(event)
             case QuotesReceived():
                 self._take(event.quotes)
+
+    def _count(self, code: Code) -> None:
+        # Only known numbers become labels: a peer that makes them up must not grow the metrics.
+        self.counts.errors[str(code.number) if code.number in CODES else "unknown"] += 1
 
     def _end(self, ended: SessionEnded) -> None:
         """Say goodbye; `run` goes on when the socket is closed."""

@@ -74,6 +74,10 @@ class Credentials:
     secret: str = field(repr=False)
 
 
+class CredentialsUnavailable(Exception):
+    """The credentials cannot be read just now; the message says why, and never what they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One request: symbols to add or symbols to take away, at most `MAX_CHANGE_SYMBOLS`."""

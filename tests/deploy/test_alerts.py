@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest_asyncio
 import yaml
 
+from ingestor.settings import Settings
 from tests.deploy.conftest import DEPLOY, guarded_server, running_daemon
 
 RULES: Final[list[dict[str, Any]]] = [
@@ -114,6 +115,13 @@ async def test_the_runbook_speaks_of_metrics_that_exist(exposition: str) -> None
     page = (DEPLOY / "RUNBOOK.md").read_text()
     for name in set(re.findall(r"\b((?:quotebus|process)_\w+)", page)):
         assert f"\n{name}" in exposition, name
+
+
+def test_the_queue_s_alert_knows_the_default_bound() -> None:
+    """It speaks up at half of what the daemon holds by default."""
+    (rule,) = [rule for rule in RULES if rule["alert"] == "QuotebusQueueFilling"]
+    bound = Settings.model_fields["queue_quotes"].default
+    assert rule["expr"] == f"quotebus_queue_quotes > {bound // 2}"
 
 
 def test_the_scrape_finds_the_daemon() -> None:

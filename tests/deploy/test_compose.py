@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
 
 from ingestor.settings import KNOWN_VARIABLES, Settings, load_settings
@@ -38,12 +37,9 @@ def test_every_variable_is_one_that_the_daemon_knows() -> None:
     assert DAEMON["environment"].keys() - ours == CREDENTIALS
 
 
-def test_the_settings_load(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_load() -> None:
     """The daemon takes the values as they stand."""
-    for name, value in DAEMON["environment"].items():
-        if name.startswith("QUOTEBUS_") and name != "QUOTEBUS_CONFIG":
-            monkeypatch.setenv(name, value)
-    settings = load_settings(None, {})
+    settings = load_settings(None, DAEMON["environment"])
     assert settings.http_host_port == ("0.0.0.0", 9108)
 
 

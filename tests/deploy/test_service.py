@@ -86,7 +86,7 @@ def test_it_may_do_little() -> None:
 
 
 def test_systemd_understands_it(tmp_path: Path) -> None:
-    """The machine's own systemd has no complaint, and rates the exposure low; where there is none, nothing is asked."""
+    """The machine's own systemd, where there is one, has no complaint and rates the exposure low."""
     if ANALYZE is None:
         return
     # The program stands elsewhere on the machine that tests.

@@ -1,6 +1,5 @@
 """The script that finds or fetches a program: with a package made here, and an apt-get that only copies it."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -9,7 +8,10 @@ import pytest
 from tests.deploy.conftest import ROOT
 
 SCRIPT = ROOT / "scripts/debian_tool.sh"
-PLAIN_TOOLS = "sh cat sed tr head tail find sort grep mktemp mkdir mv rm dirname basename printenv chmod ls pwd cp env ldd dpkg-deb tar"
+PLAIN_TOOLS = (
+    "sh cat sed tr head tail find sort grep mktemp mkdir mv rm dirname basename printenv chmod ls pwd cp env ldd "
+    "dpkg-deb tar"
+)
 
 
 @pytest.fixture
@@ -47,13 +49,20 @@ def find(machine: Path, *names: str, **variables: str) -> subprocess.CompletedPr
     )
 
 
+def fetched(machine: Path) -> list[str]:
+    """What stands in the tools folder, hidden files too."""
+    folder = machine / "tools"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
 def package(machine: Path) -> Path:
     """A Debian package with one program in it."""
     tree = machine / "tree"
     program(tree / "usr/bin/say-hello", 'echo "hello $*"')
     (tree / "DEBIAN").mkdir(exist_ok=True)
     (tree / "DEBIAN/control").write_text(
-        "Package: greeter-tools\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@localhost>\nDescription: x\n"
+        "Package: greeter-tools\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: Nobody <nobody@localhost>\nDescription: greets\n"
     )
     deb = machine / "greeter-tools_1_all.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "-b", tree, deb], check=True, capture_output=True)
@@ -85,7 +94,7 @@ def test_a_package_is_unpacked_without_being_installed(machine: Path) -> None:
     path = found.stdout.strip()
     assert path == str(machine / "tools/say-hello")
     assert subprocess.run([path, "you"], capture_output=True, text=True, check=True).stdout == "hello you\n"
-    assert sorted(os.listdir(machine / "tools")) == ["greeter-tools.d", "say-hello"]
+    assert fetched(machine) == ["greeter-tools.d", "say-hello"]
 
     program(machine / "bin/apt-get", "exit 1")
     assert find(machine).stdout.strip() == path
@@ -111,7 +120,7 @@ def test_missing_package_lists_are_made_in_private(machine: Path) -> None:
         "update",
         "greeter-tools",
     ]
-    assert sorted(os.listdir(machine / "tools")) == ["greeter-tools.d", "say-hello"]
+    assert fetched(machine) == ["greeter-tools.d", "say-hello"]
 
 
 @pytest.mark.parametrize("apt", ["echo 'E: no such host' >&2; exit 100", None])
@@ -123,7 +132,7 @@ def test_failing_names_the_remedy(machine: Path, apt: str | None) -> None:
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.count("\n") == 1
     assert "install the package greeter-tools, or set SAY_HELLO" in found.stderr
-    assert not (machine / "tools").exists() or os.listdir(machine / "tools") == []
+    assert fetched(machine) == []
 
 
 def test_a_program_that_does_not_start_is_not_kept(machine: Path) -> None:

@@ -140,7 +140,8 @@ def test_text_that_is_not_utf8_spoils_no_json_frame_loudly() -> None:
 @pytest.mark.parametrize("size", [0.0, 300.0, -1.0])
 def test_a_whole_size_may_be_written_as_a_float(size: float) -> None:
     """300.0 shares are 300 shares, on both sides."""
-    (found,) = CODEC.decode(packed(quote(bs=size, **{"as": size}))).quotes
+    sizes: dict[str, Any] = {"bs": size, "as": size}
+    (found,) = CODEC.decode(packed(quote(**sizes))).quotes
     assert (found.bs, found.as_) == (int(size), int(size))
     assert type(found.bs) is int
 

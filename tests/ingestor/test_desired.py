@@ -20,9 +20,14 @@ def look(*members: str | bytes, leases: tuple[str, ...] = ()) -> Desired:
     return DesiredSet(GRACE_S).observe(reading(*members, leases=leases), 0.0)
 
 
+def due_s(wanted: DesiredSet) -> float | None:
+    """When to look again, asked anew."""
+    return wanted.look_again_at_s
+
+
 WRONG_TYPE = Reading(None, (), True)
 
-JUNK = [
+JUNK: list[str | bytes] = [
     "AAPL ",
     "aapl",
     "",
@@ -112,15 +117,15 @@ def test_a_set_that_vanishes_is_held_for_the_grace_period() -> None:
     """And it is told when to look again; then it is believed."""
     wanted = DesiredSet(GRACE_S)
     wanted.observe(reading("A", "B"), 0.0)
-    assert wanted.look_again_at_s is None
+    assert due_s(wanted) is None
     held = wanted.observe(reading(), 100.0)
     assert held.symbols == ("A", "B")
     assert held.held is not None
     assert "2 symbols" in held.held
-    assert wanted.look_again_at_s == 160.0
+    assert due_s(wanted) == 160.0
     assert wanted.observe(reading(), 159.9).symbols == ("A", "B")
     assert wanted.observe(reading(), 160.0) == Desired()
-    assert wanted.look_again_at_s is None
+    assert due_s(wanted) is None
     assert wanted.observe(reading(), 170.0) == Desired()
 
 
@@ -167,9 +172,9 @@ def test_a_set_filled_again_within_the_grace_period_is_believed() -> None:
     wanted.observe(reading(), 10.0)
     back = wanted.observe(reading("B", "C"), 20.0)
     assert (back.symbols, back.held) == (("B", "C"), None)
-    assert wanted.look_again_at_s is None
+    assert due_s(wanted) is None
     wanted.observe(reading(), 1000.0)
-    assert wanted.look_again_at_s == 1060.0
+    assert due_s(wanted) == 1060.0
 
 
 def test_leases_go_on_while_the_operators_set_is_held() -> None:

@@ -17,6 +17,11 @@ def numbers(frames: list[Received]) -> list[int | None]:
     return [quote.bs for frame in frames for quote in frame.quotes]
 
 
+def waiting_since(intake: Intake) -> int | None:
+    """When the front was received, asked anew."""
+    return intake.oldest_received_ns
+
+
 STEPS = st.lists(
     st.tuples(st.just("put"), st.integers(0, 30)) | st.tuples(st.just("take"), st.integers(0, 30)),
     max_size=60,
@@ -47,7 +52,7 @@ def test_every_quote_is_taken_or_shed_exactly_once_and_in_order(
         assert intake.depth <= capacity
     # Both ways out are at the front, so one list has them all in order.
     assert gone == list(range(put))
-    assert intake.oldest_received_ns is None
+    assert waiting_since(intake) is None
 
 
 def test_a_large_frame_is_divided_and_keeps_its_time() -> None:
@@ -70,11 +75,11 @@ def test_it_knows_since_when_the_front_waits() -> None:
     """And that nothing waits; a frame without quotes is nothing."""
     intake = Intake(10)
     assert intake.put(1, []) == []
-    assert intake.oldest_received_ns is None
+    assert waiting_since(intake) is None
     intake.put(*numbered(5, 2))
     intake.put(*numbered(9, 1))
-    assert intake.oldest_received_ns == 5
+    assert waiting_since(intake) == 5
     intake.take(1)
-    assert intake.oldest_received_ns == 5
+    assert waiting_since(intake) == 5
     intake.take(1)
-    assert intake.oldest_received_ns == 9
+    assert waiting_since(intake) == 9

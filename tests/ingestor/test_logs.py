@@ -96,7 +96,7 @@ def test_no_secret_stands_in_a_traceback(
     """Ours or a library's."""
     log = logs(fmt)
     try:
-        raise ValueError(f"{SECRET} at {URL}")
+        int(f"{SECRET} at {URL}")
     except ValueError:
         log.exception("failed")
         logging.getLogger("library").exception("failed, too")

@@ -15,6 +15,11 @@ def batch(number: int) -> Batch:
     return Batch(number, ["A"], [], 1, 0, 10 * number)
 
 
+def room(outbox: Outbox) -> bool:
+    """Whether a new batch would go at once, asked anew."""
+    return outbox.has_room
+
+
 class Server(RuleBasedStateMachine):
     """An outbox against a model of the server: it applies a batch only after the one before.
 
@@ -145,7 +150,7 @@ def test_nothing_is_sent_before_the_first_claim() -> None:
     outbox = Outbox(WINDOW)
     outbox.add(batch(1))
     assert outbox.next() is None
-    assert not outbox.has_room
+    assert not room(outbox)
     assert outbox.resume(0) == []
     assert outbox.next() is not None
 
@@ -154,18 +159,18 @@ def test_there_is_room_only_when_a_new_batch_would_go_at_once() -> None:
     """Otherwise quotes had better gather."""
     outbox = Outbox(2)
     outbox.resume(0)
-    assert outbox.has_room
+    assert room(outbox)
     outbox.add(batch(1))
-    assert not outbox.has_room
+    assert not room(outbox)
     outbox.next()
-    assert outbox.has_room
+    assert room(outbox)
     outbox.add(batch(2))
     outbox.next()
-    assert not outbox.has_room
+    assert not room(outbox)
     outbox.stored()
-    assert outbox.has_room
+    assert room(outbox)
     outbox.refused()
-    assert not outbox.has_room
+    assert not room(outbox)
 
 
 def test_a_batch_that_was_never_sent_is_not_settled_by_a_number() -> None:

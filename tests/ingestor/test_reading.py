@@ -133,12 +133,13 @@ async def test_a_read_that_fails_changes_nothing(
     """It is an error, and never an empty set."""
     redis.sadd(KEYS.symbols, "A", "B")
     await reconciler.look()
-    redis.acl_setuser("default", keys=[KEYS.writer], reset_keys=True)
+    writer = Writer(redis, claim=False)
+    writer.raw("ACL", "SETUSER", "default", "resetkeys", f"~{KEYS.writer}")
     try:
         with pytest.raises(RedisError):
             await reconciler.look()
     finally:
-        redis.acl_setuser("default", keys=["*"], reset_keys=True)
+        writer.raw("ACL", "SETUSER", "default", "allkeys")
     assert reconciler.book.desired.symbols == ("A", "B")
 
 

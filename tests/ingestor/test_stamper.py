@@ -209,7 +209,9 @@ def test_times_in_every_form_are_stored() -> None:
 def test_a_price_that_is_no_number_is_rejected(side: str, price: float) -> None:
     """No `nan` ever stands in Redis."""
     made = stamper()
-    batch = stamp(made, message(bs=1), message(**{side: price}), message(bs=2))
+    fields: dict[str, Any] = {side: price}
+    odd = message("AAPL", **fields)
+    batch = stamp(made, message(bs=1), odd, message(bs=2))
     assert batch.quotes == 2
     assert made.counts.rejected == {"bad_price": 1}
 

@@ -122,7 +122,8 @@ def _vendors(element: Any) -> str:
         case {"T": "error", "code": code}:
             return f"error {code}"
         case {"T": "subscription", **rest}:
-            return "ack " + " ".join(rest.get("quotes") or ["-"])
+            symbols: Any = rest.get("quotes") or ["-"]
+            return "ack " + " ".join(symbols)
         case {"T": "q", "S": symbol}:
             return f"quote {symbol}"
     return str(element)

@@ -42,6 +42,10 @@ class DaemonProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End it, whatever it is doing."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -1,6 +1,7 @@
 """Bad days of Redis: restarts, freezes, foreign writers, keys of the wrong type, a set that vanishes."""
 
 import asyncio
+import contextlib
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from itertools import pairwise
 import pytest
 from redis.asyncio import Redis
 
-from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
+from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
@@ -243,21 +244,38 @@ async def test_a_quote_dated_next_year_does_not_poison_its_stream(
     assert int((found[1].id or "").split("-")[0]) * 1_000_000 < ahead_ns
 
 
-async def test_a_second_daemon_takes_over_and_the_first_one_ends(
-    shared_server: RedisServer, redis: Redis
+async def test_a_second_daemon_stands_by_and_takes_over_when_the_first_one_stops(
+    shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
-    """Two daemons on one namespace cannot both write: the older epoch is fenced off and says so."""
-    async with AlpacaSimulator(SimulatorSettings(account=AccountRules(connection_limit=2))) as vendor:
-        await redis.sadd(KEYS.symbols, "AAPL")
-        async with DaemonProcess(shared_server.url, vendor.url("iex")) as first:
-            await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 15)
-            async with DaemonProcess(shared_server.url, vendor.url("iex")) as second:
-                await second.until(lambda status: status["live"] == 1, 15)
-                vendor.send(numbered("AAPL", 1, 5))
-                assert await first.ended() == 1
-                assert "fenced" in first.kinds()
-                await second.until(lambda status: status["stored"] == 5)
+    """Started by mistake, the second neither writes nor connects; stopped, the first makes room at once."""
+    await redis.sadd(KEYS.symbols, "AAPL")
+    second = DaemonProcess(shared_server.url, vendor.url("iex"))
+    async with DaemonProcess(shared_server.url, vendor.url("iex")) as first, contextlib.aclosing(second):
+        await first.until(lambda status: status["live"] == 1, 15)
+        second.start()
+        await second.until(lambda status: status["state"] == "standby", 10)
+        assert (await second.page("/readyz"))[0] == 503
+        assert sum(action.kind == "connect" for action in vendor.actions) == 1
+        first.signal(signal.SIGTERM)
+        assert await first.ended() == 0
+        await second.until(lambda status: status["live"] == 1, 5)
+        vendor.send(numbered("AAPL", 1, 5))
+        await second.until(lambda status: status["stored"] == 5)
     assert await numbers(redis, "AAPL") == [1, 2, 3, 4, 5]
+
+
+async def test_a_newer_epoch_fences_a_daemon_off_and_it_ends(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Two cannot both write: whoever holds an older epoch stops, says so, and stores nothing more."""
+    await redis.sadd(KEYS.symbols, "AAPL")
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
+    await redis.hincrby(KEYS.writer, "epoch", 1)
+    vendor.send(numbered("AAPL", 1, 5))
+    assert await daemon.ended() == 1
+    assert "fenced" in daemon.kinds()
+    assert await redis.exists(KEYS.stream("AAPL")) == 0
+    await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.closed[0].clean)
 
 
 async def test_changes_are_noticed_within_two_seconds_where_tracking_is_not_allowed(
