@@ -31,12 +31,17 @@ layers: setup
 	@$(BIN)/lint-imports --no-cache
 
 bench: setup  ## figures side by side in one run; BENCH="--quick", BENCH="--tape FILE"
-	@$(BIN)/python -m benchmarks $(BENCH)
+	@REDIS_BENCHMARK="$$(scripts/debian_tool.sh redis-tools redis-benchmark)" \
+		$(BIN)/python -m benchmarks $(BENCH)
+
+LOCKED := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 lock: setup  ## pin the newest versions with hashes, and without naming a registry
 	@$(BIN)/python -m pip install -q uv
-	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-header -o requirements.lock
+	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev $(LOCKED) -o requirements.lock
+	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra ingestor $(LOCKED) -c requirements.lock \
+		-o deploy/requirements.lock
+	@echo hatchling | $(BIN)/uv pip compile -q --upgrade - $(LOCKED) -c requirements.lock -o deploy/build.lock
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

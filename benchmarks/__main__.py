@@ -114,7 +114,7 @@ def symbols(report: Report, quick: bool) -> None:
 
 def receive(report: Report, quick: bool) -> None:
     """Transports and decoders."""
-    readings = measure_readers(rounds=1 if quick else 3, quotes=60_000 if quick else 120_000)
+    readings = measure_readers(rounds=1 if quick else 2, quotes=60_000 if quick else 120_000)
     readers = list(dict.fromkeys(reading.reader for reading in readings))
     sizes = sorted({reading.per_frame for reading in readings})
     report.add(

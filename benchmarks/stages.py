@@ -18,9 +18,10 @@ from benchmarks.recording import encode_frames, first_ns_of, make_quotes, symbol
 from ingestor.feed.codec import FrameCodec
 from ingestor.feed.messages import Success
 from ingestor.feed.session import Credentials, FeedSession
-from ingestor.publisher.intake import Intake, Received
+from ingestor.publisher.intake import Intake
 from ingestor.publisher.publisher import MAX_BATCH_QUOTES
 from ingestor.publisher.stamper import Batch, Stamper
+from simulator.frames import SimQuote
 from simulator.redis_server import RedisServer
 from wire import ZERO_ID, Keyspace
 
@@ -48,10 +49,10 @@ def measure_stages(*, rounds: int, quotes: int, frame_sizes: Sequence[int] = (1,
     batches: list[Batch] = []
     for per_frame in frame_sizes:
         frames = list(encode_frames(recording, per_frame))
-        received = [Received(now_ns, codec.decode(frame).quotes) for frame in frames]
+        decoded = [codec.decode(frame).quotes for frame in frames]
         best = _Best(per_frame, quotes)
         for _ in range(rounds):
-            session, stamper, intake = _ready_session(codec), _stamper_of(received), Intake(2 * quotes)
+            session, stamper, intake = _ready_session(codec), _stamper_of(recording), Intake(2 * quotes)
             with best.timing("decode"):
                 for frame in frames:
                     codec.decode(frame)
@@ -59,8 +60,8 @@ def measure_stages(*, rounds: int, quotes: int, frame_sizes: Sequence[int] = (1,
                 for frame in frames:
                     session.receive(frame, 0.0)
             with best.timing("queue"):
-                for at_ns, some in received:
-                    intake.put(at_ns, some)
+                for some in decoded:
+                    intake.put(now_ns, some)
                 takings = []
                 while intake.depth:
                     takings.append(intake.take(MAX_BATCH_QUOTES))
@@ -106,9 +107,9 @@ def _ready_session(codec: FrameCodec) -> FeedSession:
     return session
 
 
-def _stamper_of(received: Sequence[Received]) -> Stamper:
+def _stamper_of(recording: Sequence[SimQuote]) -> Stamper:
     stamper = Stamper()
-    for symbol in {quote.S for _, quotes in received for quote in quotes}:
+    for symbol in {quote.symbol for quote in recording}:
         stamper.load(symbol, ZERO_ID, None)
     return stamper
 

@@ -340,6 +340,17 @@ def test_two_requests_without_an_answer_cost_the_session() -> None:
     assert made.live() == ["A"]
 
 
+def test_only_requests_in_a_row_without_an_answer_count() -> None:
+    """Any answer in between proves that the session lives."""
+    made = desk()
+    for number in range(1, 6):
+        made.want(*names(number))
+        made.vendor.loses = 1
+        made.settle()
+    assert made.reconnects == 0
+    assert made.live() == names(5)
+
+
 def test_the_reason_for_a_reconnection_is_told_and_then_forgotten() -> None:
     """While it stands, nothing is asked."""
     made = desk("A")
