@@ -246,7 +246,8 @@ class QuoteStream:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
 
     def _skipped(self, error: BadEntry) -> None:
         self._unreadable += 1

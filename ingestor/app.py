@@ -66,6 +66,8 @@ class Daemon:
             # redis-py would retry writes silently; here every retry is somebody's decision.
             retry=Retry(NoBackoff(), 0),
             client_name="quotebus-control",
+            # Library name and version are for eyes only, and a right that a daemon's user need not have.
+            driver_info=None,
         )
         self.publisher = Publisher(
             self.address,
@@ -269,7 +271,8 @@ async def _have_the_turn(daemon: Daemon, stop: asyncio.Event) -> bool:
         if time.monotonic() - unchanged_since_s > SILENT_AFTER_S:
             break
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 0.25)
+            async with asyncio.timeout(0.25):
+                await stop.wait()
     daemon.standing_by_for = None
     return not stop.is_set()
 
@@ -327,8 +330,16 @@ async def _background(parts: Mapping[str, Any]) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part, name=name) for name, part in parts.items()]
             yield
-            for task in tasks:
-                task.cancel()
+            await _end(tasks)
     except BaseExceptionGroup as failures:
         # One part's failure is the reason; that others failed on the way out is its consequence.
         raise failures.exceptions[0] from failures
+
+
+async def _end(tasks: list["asyncio.Task[None]"]) -> None:
+    """Cancel them until they have ended: a library that swallows a cancellation must not keep the daemon alive."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1.0)

@@ -154,7 +154,7 @@ class Settings(BaseSettings):
 
 KNOWN_VARIABLES: Final = frozenset(
     {f"QUOTEBUS_{name.upper()}" for name in Settings.model_fields}
-    | {"QUOTEBUS_REDIS_SERVER", "QUOTEBUS_CONFIG"}
+    | {"QUOTEBUS_REDIS_URL_FILE", "QUOTEBUS_REDIS_SERVER", "QUOTEBUS_CONFIG"}
 )
 
 
@@ -209,6 +209,15 @@ def _secret(environment: Mapping[str, str], names: tuple[str, ...], problems: li
             return secret
     problems.append(f"{names[0]}: not set; set it, or {names[0]}_FILE to a file that holds it")
     return ""
+
+
+def _read_secret(variable: str, environment: Mapping[str, str], problems: list[str]) -> str:
+    path = environment[variable]
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{variable}: {path} cannot be read ({type(error).__name__})")
+        return ""
 
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:

@@ -48,7 +48,9 @@ CODES: Final[dict[int, Code]] = {
         Code(407, "slow client", Remedy.RECONNECT, "the vendor found us too slow"),
         Code(408, "v2 not enabled", Remedy.REJECTED, "the account may not use this API version"),
         Code(409, "insufficient subscription", Remedy.REJECTED, "the plan does not include this feed"),
-        Code(410, "invalid subscribe action for this feed", Remedy.DIVIDE, "this feed has no quotes channel"),
+        Code(
+            410, "invalid subscribe action for this feed", Remedy.REJECTED, "this feed has no quotes channel"
+        ),
         Code(411, "insufficient scope", Remedy.REJECTED, "the token lacks the market-data scope"),
         Code(412, "only msgpack is supported", Remedy.REJECTED, "this feed speaks msgpack only"),
         Code(413, "star subscription not allowed", Remedy.DIVIDE, "the wildcard is not allowed here"),

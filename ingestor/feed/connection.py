@@ -31,6 +31,7 @@ from ingestor.feed.session import (
     Ready,
     SessionEnded,
     SetConfirmed,
+    State,
 )
 from ingestor.feed.transport import CannotOpen, Closed, Socket, open_socket
 
@@ -121,7 +122,7 @@ class FeedConnection:
     def poke(self) -> None:
         """Look whether there is something to ask for; call it when what is desired has changed."""
         session = self._session
-        if session is None or self._socket is None:
+        if session is None or self._socket is None or session.state is State.ENDED:
             return
         now_s = asyncio.get_running_loop().time()
         if self._desk.must_reconnect is not None:

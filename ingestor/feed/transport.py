@@ -76,7 +76,8 @@ class Socket(picows.WSListener):
         if self._transport is not None and not self._closed.done():
             self._transport.send_close(picows.WSCloseCode.OK)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wait_closed(), CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self.wait_closed()
             self._transport.disconnect(False)
         return await self.wait_closed()
 

@@ -1,6 +1,6 @@
 -- Takes or confirms the writer's position, once per connection, before any batch is sent on it.
 --
--- KEYS[1]  {namespace}:writer   hash: epoch, batch, instance
+-- KEYS[1]  {namespace}:writer   hash: epoch, batch, instance, began = a mark that only a new epoch leaves
 -- ARGV[1]  epoch      0 to begin a new epoch, otherwise the epoch that this writer holds
 -- ARGV[2]  batch      the last batch that was answered as applied
 -- ARGV[3]  instance   who we are, for eyes
@@ -15,7 +15,7 @@ local epoch, answered = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 if epoch == 0 then
   epoch = held_epoch + 1
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'batch', 0, 'instance', ARGV[3])
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'batch', 0, 'instance', ARGV[3], 'began', 1)
   return {'held', epoch, 0}
 end
 if held_epoch > epoch then

@@ -25,7 +25,7 @@ from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Batch, Stamper
 from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
 from ingestor.resp import bulk
-from wire import EntryId, Keyspace
+from wire import ZERO_ID, EntryId, Keyspace
 
 MAX_BATCH_QUOTES: Final = 512
 """A call of this size keeps the server busy for 1 to 2 ms; larger ones gain nothing and delay everybody else."""
@@ -79,6 +79,7 @@ class Publisher:
         self._maxlen = stream_maxlen
         self._instance = ""
         self._intake = Intake(queue_quotes)
+        self.queue_limit = queue_quotes
         self._outbox = Outbox(WINDOW)
         self._link: RedisLink | None = None
         self._script_known = False
@@ -319,7 +320,8 @@ class Publisher:
             if why == "too_small" and batch.sent_before:
                 self.counts.already_stored += is_quote
             elif why == "too_small":
-                again.setdefault(symbol, ([], EntryId.parse(last_id)))[0].append(payload)
+                last = EntryId.parse(last_id) if last_id else ZERO_ID
+                again.setdefault(symbol, ([], last))[0].append(payload)
             else:
                 self._reject(symbol, why, is_quote)
         for symbol, (payloads, last) in again.items():
@@ -332,7 +334,8 @@ class Publisher:
         return True
 
     def _reject(self, symbol: str, why: str, is_quote: bool) -> None:
-        reason = why if why in ("wrong_type", "exhausted") else "refused_by_redis"
+        known = {"wrong_type": "wrong_type", "exhausted": "stream_exhausted"}
+        reason = known.get(why, "refused_by_redis")
         if is_quote:
             self.counts.rejected[reason] = self.counts.rejected.get(reason, 0) + 1
         self._journal.note_rarely(

@@ -18,8 +18,9 @@ from ingestor.subscriptions.plan import Plan, plan
 
 RETRY_REFUSED_AFTER_S: Final = 3600.0
 """A malformed symbol stays malformed; once an hour is for the day on which a listing begins."""
-RETRY_LIMIT_AFTER_S: Final = 900.0
-"""A larger plan, or a slot that another program gave back, is noticed within a quarter of an hour."""
+RETRY_LIMIT_AFTER_S: Final = (60.0, 900.0)
+"""The first look whether the limit still holds, doubling up to the last: one mistaken refusal costs a minute, and a
+larger plan is noticed within a quarter of an hour."""
 UNCONFIRMED_BEFORE_REFUSAL: Final = 3
 EXPIRIES_BEFORE_RECONNECT: Final = 2
 IGNORED_REMOVALS_BEFORE_RECONNECT: Final = 3
@@ -69,6 +70,7 @@ class SubscriptionBook:
         self._unconfirmed: dict[str, int] = {}
         self._ceiling: int | None = None
         self._ceiling_until_s = 0.0
+        self._ceilings_lapsed = 0
         self._connected = False
         self._expiries = 0
         self._ignored_removals = 0
@@ -160,8 +162,9 @@ class SubscriptionBook:
             return
         group = change.subscribe
         if code.remedy is Remedy.LIMIT:
+            first_s, last_s = RETRY_LIMIT_AFTER_S
             self._ceiling = len(self._confirmed) + len(group) - 1
-            self._ceiling_until_s = now_s + RETRY_LIMIT_AFTER_S
+            self._ceiling_until_s = now_s + min(last_s, first_s * 2.0**self._ceilings_lapsed)
         elif len(group) == 1:
             self._refuse(group[0], f"the vendor refused it: {code.number} {code.meaning}", now_s)
         else:
@@ -261,3 +264,4 @@ class SubscriptionBook:
             del self._refused[symbol]
         if self._ceiling is not None and self._ceiling_until_s <= now_s:
             self._ceiling = None
+            self._ceilings_lapsed = min(self._ceilings_lapsed + 1, 10)

@@ -19,7 +19,8 @@ MAX_JUNK_SHOWN: Final = 100
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One look at Redis. `members` is None where the set's key holds another type; `writer_present` tells
-    whether the daemon's own position key was there, as it is unless the database was emptied."""
+    whether the mark that a daemon's start leaves beside its position was there, as it is unless the database was
+    emptied since."""
 
     members: frozenset[bytes] | None
     leases: tuple[bytes, ...]

@@ -74,7 +74,8 @@ class Reconciler:
                 self._journal.note_rarely("symbols_not_read", "redis", reason=f"{error}"[:200])
                 pause_s = RETRY_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._watch.changed.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._watch.changed.wait()
                 await asyncio.sleep(SETTLE_S)
             self._watch.changed.clear()
 
@@ -144,10 +145,10 @@ class Reconciler:
         for symbol in self.book.confirmed:
             self._stamper.open_gap(symbol, now_ns, "feed_disconnected")
         level = "error" if ended.remedy in (Remedy.REJECTED, Remedy.SLOT_TAKEN) else "warning"
-        self._journal.note_rarely(
+        self._journal.note(
             "disconnected",
-            ended.reason,
             level,
+            reason=ended.reason,
             code=ended.code.number if ended.code else None,
             remedy=ended.remedy.value,
             symbols=len(self.book.confirmed),
@@ -167,12 +168,12 @@ class Reconciler:
         pipe = self._client.pipeline(transaction=False)
         pipe.smembers(self._keys.symbols)
         pipe.zrangebyscore(self._keys.interest, time.time_ns() // 1_000_000, "+inf")
-        pipe.exists(self._keys.writer)
+        pipe.hmget(self._keys.writer, "began")
         members, leases, writer = await pipe.execute(raise_on_error=False)
         return Reading(
             None if _is_wrong_type(members) else frozenset(_good(members)),
             () if _is_wrong_type(leases) else tuple(_good(leases)),
-            bool(_good(writer)),
+            _good(writer) != [None],
         )
 
     async def _make_ready(self, desired: Desired) -> None:
@@ -180,10 +181,11 @@ class Reconciler:
         if not new:
             return
         now_ns = time.time_ns()
+        reason = "not_subscribed" if self.first_look.is_set() else "daemon_stopped"
         for symbol, tail in (await read_tails(self._client, self._keys, new)).items():
             self._stamper.load(symbol, tail.last, tail.time_ns)
             if tail.time_ns is not None:
-                self._stamper.open_gap(symbol, now_ns, "not_subscribed")
+                self._stamper.open_gap(symbol, now_ns, reason)
 
     def _tell(self, before: Desired, after: Desired) -> None:
         added = set(after.symbols) - set(before.symbols)

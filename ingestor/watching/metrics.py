@@ -26,7 +26,14 @@ from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts
 from ingestor.subscriptions.reconciler import Reconciler
 
-REJECT_REASONS = ("bad_time", "bad_price", "not_subscribed", "stream_exhausted", "wrong_type", "exhausted")
+REJECT_REASONS = (
+    "bad_time",
+    "bad_price",
+    "not_subscribed",
+    "stream_exhausted",
+    "wrong_type",
+    "refused_by_redis",
+)
 SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")
 
 
@@ -162,6 +169,11 @@ class DaemonCollector(Collector):
             (),
         )
         yield _gauge("quotebus_queue_quotes", "Quotes received that are in no batch yet.", publisher.queued)
+        yield _gauge(
+            "quotebus_queue_limit_quotes",
+            "How many quotes the queue holds before the oldest go.",
+            publisher.queue_limit,
+        )
         yield _gauge(
             "quotebus_unanswered_quotes",
             "Quotes in batches that Redis has not acknowledged.",

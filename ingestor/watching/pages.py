@@ -8,10 +8,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
+
+CLEANUP_S: Final = 2.0
 
 
 class PagesProblem(Exception):
@@ -61,7 +63,8 @@ async def serve(host: str, port: int, sources: Sources) -> AsyncIterator[int]:
         yield int(runner.addresses[0][1])
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(runner.cleanup(), 2.0)
+            async with asyncio.timeout(CLEANUP_S):
+                await runner.cleanup()
 
 
 async def _metrics(sources: Sources) -> web.Response:

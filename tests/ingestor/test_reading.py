@@ -1,5 +1,6 @@
 """What the daemon reads from Redis: the desired set with its leases, and where each stream ends."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -155,3 +156,15 @@ async def test_the_tails_of_new_symbols_are_known_before_they_are_asked_for(
     assert stamper.symbols == {"A", "B"}
     assert stamper._lanes["A"].gap_from_ns == T0_NS
     assert stamper._lanes["B"].gap_from_ns is None
+
+
+async def test_a_stop_at_the_very_moment_of_a_change_is_still_a_stop(reconciler: Reconciler) -> None:
+    """The wait for a change must not swallow a cancellation that arrives together with it."""
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for _ in range(50):
+            task = group.create_task(reconciler.run())
+            await reconciler.first_look.wait()
+            await asyncio.sleep(0)
+            reconciler._watch.changed.set()
+            await asyncio.sleep(0)
+            task.cancel()

@@ -13,7 +13,7 @@ import consumers
 from ingestor.app import Daemon
 from ingestor.cli import app
 from ingestor.feed.session import Credentials
-from ingestor.settings import Settings
+from ingestor.settings import KNOWN_VARIABLES, Settings
 from ingestor.watching.metrics import render
 from tests.repo.tree import README, rows
 from wire import Keyspace
@@ -48,6 +48,11 @@ def test_every_setting_is_documented() -> None:
         for name, field in Settings.model_fields.items()
     }
     assert said == expected
+
+
+def test_variables_in_running_text_exist() -> None:
+    """Every variable that the README mentions is one that the daemon knows."""
+    assert set(re.findall(r"QUOTEBUS_[A-Z_]+[A-Z]", README)) <= KNOWN_VARIABLES
 
 
 async def test_every_metric_is_documented() -> None:

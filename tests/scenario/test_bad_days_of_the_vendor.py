@@ -96,7 +96,7 @@ async def test_wrong_keys_make_the_daemon_unready_and_patient(
         assert (code, "feed: not connected" in text) == (503, True)
         assert (await daemon.page("/livez"))[0] == 200
         (told,) = [event for event in daemon.events if event["event"] == "disconnected"]
-        assert (told["code"], told["subject"]) == (402, "the API key or its secret is wrong")
+        assert (told["code"], told["reason"]) == (402, "the API key or its secret is wrong")
         assert sum(action.kind == "auth" for action in vendor.actions) == 1
         assert "very-secret-value-5678" not in daemon.log
 

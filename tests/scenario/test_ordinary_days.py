@@ -12,7 +12,7 @@ from simulator import AlpacaSimulator, SimQuote, SimulatorSettings, write_tape
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import BASE_NS, KEYS, numbered, numbers, same, state_is, stored
+from tests.scenario.streams import BASE_NS, KEYS, gaps, numbered, numbers, same, state_is, stored
 from wire import EntryId, decode_latest
 
 
@@ -123,6 +123,7 @@ async def test_a_second_daemon_run_goes_on_where_the_first_ended_and_marks_the_h
             assert await daemon.ended() == 0
     found = await stored(redis, "AAPL")
     assert [type(item).__name__ for item in found] == ["Quote"] * 10 + ["Gap"] + ["Quote"] * 10
+    assert [gap.reason for gap in await gaps(redis, "AAPL")] == ["daemon_stopped"]
     assert await numbers(redis, "AAPL") == list(range(1, 21))
 
 
