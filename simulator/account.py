@@ -6,11 +6,9 @@ monotonic seconds are arguments, messages are results.
 """
 
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
-
-import msgspec
 
 from ingestor.feed.codes import code_of
 from ingestor.feed.messages import (
@@ -19,11 +17,10 @@ from ingestor.feed.messages import (
     Authenticate,
     Encoding,
     Error,
-    Subscribe,
     Subscription,
     Success,
-    Unsubscribe,
 )
+from simulator.channels import CHANNELS, TEST_CHANNELS, StockSubscribe, StockSubscription, parse_request
 from simulator.faults import Mischief, NoAuthAnswer, Quirk, RequestKind
 from simulator.market import TEST_SYMBOL
 from wire import BadSymbol, parse_symbol
@@ -41,54 +38,8 @@ FEEDS: Final[dict[str, str]] = {
 PATHS: Final[dict[str, str]] = {feed: path for path, feed in FEEDS.items()}
 TEST_FEED: Final = "test"
 
-_OTHER_CHANNELS: Final = {
-    "updated_bars": "updatedBars",
-    "daily_bars": "dailyBars",
-    "statuses": "statuses",
-    "lulds": "lulds",
-    "imbalances": "imbalances",
-}
-_FOLLOW_TRADES: Final = {"corrections": "corrections", "cancel_errors": "cancelErrors"}
-_TEST_CHANNELS: Final = ("trades", "quotes", "bars")
-_CHANNELS: Final = (*_TEST_CHANNELS, *_OTHER_CHANNELS)
 _POLICY_VIOLATION: Final = 1008
 
-
-class StockSubscription(Subscription, tag="subscription", rename=_OTHER_CHANNELS | _FOLLOW_TRADES):
-    """The acknowledgement as the stock feeds send it: every channel is listed, empty or not."""
-
-    updated_bars: list[str] = msgspec.field(default_factory=list)
-    daily_bars: list[str] = msgspec.field(default_factory=list)
-    statuses: list[str] = msgspec.field(default_factory=list)
-    lulds: list[str] = msgspec.field(default_factory=list)
-    imbalances: list[str] = msgspec.field(default_factory=list)
-    corrections: list[str] = msgspec.field(default_factory=list)
-    cancel_errors: list[str] = msgspec.field(default_factory=list)
-
-
-class StockSubscribe(Subscribe, tag="subscribe", rename=_OTHER_CHANNELS):
-    """A subscribe request with the stock feeds' further channels."""
-
-    updated_bars: list[str] = msgspec.field(default_factory=list)
-    daily_bars: list[str] = msgspec.field(default_factory=list)
-    statuses: list[str] = msgspec.field(default_factory=list)
-    lulds: list[str] = msgspec.field(default_factory=list)
-    imbalances: list[str] = msgspec.field(default_factory=list)
-
-
-class StockUnsubscribe(Unsubscribe, tag="unsubscribe", rename=_OTHER_CHANNELS):
-    """An unsubscribe request with the stock feeds' further channels."""
-
-    updated_bars: list[str] = msgspec.field(default_factory=list)
-    daily_bars: list[str] = msgspec.field(default_factory=list)
-    statuses: list[str] = msgspec.field(default_factory=list)
-    lulds: list[str] = msgspec.field(default_factory=list)
-    imbalances: list[str] = msgspec.field(default_factory=list)
-
-
-_Request: TypeAlias = Authenticate | StockSubscribe | StockUnsubscribe
-_from_msgpack: Final[Callable[[bytes], _Request]] = msgspec.msgpack.Decoder(_Request).decode
-_from_json: Final[Callable[[str | bytes], _Request]] = msgspec.json.Decoder(_Request).decode
 
 ActionKind: TypeAlias = Literal["connect", "auth", "subscribe", "unsubscribe", "malformed", "timeout"]
 
@@ -179,7 +130,7 @@ class Session:
         self.authenticated = False
         self._account = account
         self._deadline_s: float | None = now_s + account.rules.auth_timeout_s
-        names = _TEST_CHANNELS if feed == TEST_FEED else _CHANNELS
+        names = TEST_CHANNELS if feed == TEST_FEED else CHANNELS
         self._sets: dict[str, dict[str, None]] = {name: {} for name in names}
         self._live: frozenset[str] | None = frozenset()
 
@@ -219,13 +170,8 @@ class Session:
 
     def receive(self, raw: bytes | str, now_s: float) -> Answer:
         """The answer to one client message."""
-        try:
-            # Text in a msgpack session, and bytes in a JSON session, are malformed like any other noise.
-            if self.encoding == "msgpack":
-                request = _from_msgpack(raw if isinstance(raw, bytes) else b"")
-            else:
-                request = _from_json(raw if isinstance(raw, str) else b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        request = parse_request(raw, self.encoding)
+        if request is None:
             return _refusal("malformed", 400)
         if isinstance(request, Authenticate):
             if self.authenticated:
@@ -237,7 +183,7 @@ class Session:
             return _refusal(kind, 401, *named)
         quirk = self._account.mischief.request(kind, now_s)
         asked: dict[str, list[str]] = {
-            name: symbols for name in _CHANNELS if (symbols := getattr(request, name))
+            name: symbols for name in CHANNELS if (symbols := getattr(request, name))
         }
         code = quirk.error or self._why_not(kind, asked)
         if code is not None:

@@ -16,6 +16,7 @@ from ingestor.feed.messages import Encoding
 from simulator.account import Session
 from simulator.frames import Batch, join_items
 from simulator.settings import SimulatorSettings
+from simulator.timers import Timers
 
 
 class _Chunk:
@@ -49,7 +50,7 @@ class Connection:
         self.severed = False
         self.dying = False
         self.keeps_ghost = True
-        self.timers: set[asyncio.TimerHandle] = set()
+        self.timers: Final = Timers()
         self._settings = settings
         self._drained = drained
         self._chunks: deque[_Chunk] = deque()
@@ -121,6 +122,14 @@ class Connection:
         self._chunks.clear()
         self._backlog = 0
         self._drained()
+
+    def sever(self) -> None:
+        """Neither read nor write any more, and close nothing; the backlog is lost."""
+        self.severed = True
+        self.ws.transport.pause_reading()
+        if self.ws.keepalive_task is not None:
+            self.ws.keepalive_task.cancel()
+        self.discard()
 
     def abort(self) -> None:
         """End the TCP connection, without a word."""

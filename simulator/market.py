@@ -39,8 +39,8 @@ _HOME_TAPES: Final = dict.fromkeys(_AT_NASDAQ.split(), "C") | dict.fromkeys(_AT_
 _PRICES: Final = (
     "AAPL 230 MSFT 420 NVDA 140 AMZN 205 GOOGL 175 META 560 TSLA 340 AVGO 170 BRK.B 470 JPM 245 GOOG 177 LLY 760 "
     "V 310 UNH 590 XOM 120 MA 520 COST 930 HD 410 PG 170 WMT 88 NFLX 880 JNJ 155 SPY 590 QQQ 500"
-).split()
-_ABOUT_USD: Final = {name: int(price) for name, price in zip(_PRICES[::2], _PRICES[1::2], strict=True)}
+)
+_ABOUT_USD: Final = {name: int(price) for name, price in zip(*[iter(_PRICES.split())] * 2, strict=True)}
 """Where a walk begins for the names that everybody looks at first; the others begin anywhere."""
 
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -57,15 +57,7 @@ def read_tape(path: Path, symbol: str | None = None) -> Iterator[SimQuote]:
     try:
         with _opened(path) as file:
             rows = csv.reader(_bounded(file, path))
-            header = next(rows, None)
-            if header is None:
-                raise BadTape(path, 1, "the file is empty", f"begin with the line {','.join(COLUMNS)}")
-            header = [name.strip() for name in header]
-            missing = [name for name in COLUMNS if name not in header]
-            if missing:
-                raise BadTape(
-                    path, 1, f"no column {', '.join(missing)}", f"the first line must be {','.join(COLUMNS)}"
-                )
+            header = _header(next(rows, None), path)
             at_t, at_bp, at_bs, at_ap, at_as = (header.index(name) for name in COLUMNS)
             at_symbol = header.index("symbol") if "symbol" in header else None
             if at_symbol is None and symbol is None:
@@ -108,6 +100,12 @@ def read_tape(path: Path, symbol: str | None = None) -> Iterator[SimQuote]:
         raise BadTape(path, line + 1 if line else None, reason, "check the path and the file") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadTape(path, line + 1, f"not a CSV text: {error}", "save it as UTF-8 CSV") from None
+
+
+def check_tape(path: Path, symbol: str | None = None) -> None:
+    """Raises `BadTape` when this tape cannot even begin."""
+    if next(read_tape(path, symbol), None) is None:
+        raise BadTape(path, None, "it has a header and no row", "give another tape")
 
 
 def write_tape(path: Path, quotes: Iterable[SimQuote], *, with_symbols: bool = False) -> int:
@@ -172,6 +170,18 @@ class Pace:
 def _opened(path: Path, mode: Literal["rt", "wt"] = "rt") -> TextIO:
     opener = gzip.open if path.suffix == ".gz" else open
     return opener(path, mode, encoding="utf-8", newline="")
+
+
+def _header(cells: list[str] | None, path: Path) -> list[str]:
+    if cells is None:
+        raise BadTape(path, 1, "the file is empty", f"begin with the line {','.join(COLUMNS)}")
+    header = [name.strip() for name in cells]
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise BadTape(
+            path, 1, f"no column {', '.join(missing)}", f"the first line must be {','.join(COLUMNS)}"
+        )
+    return header
 
 
 def _bounded(file: TextIO, path: Path) -> Iterator[str]:

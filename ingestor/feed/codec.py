@@ -52,7 +52,7 @@ class FrameCodec:
     def __init__(self, encoding: Encoding = "msgpack") -> None:
         wire = msgspec.msgpack if encoding == "msgpack" else msgspec.json
         self.encoding: Final = encoding
-        self._quotes = wire.Decoder(list[QuoteMessage]).decode
+        self._quotes: Callable[[bytes], list[QuoteMessage]] = wire.Decoder(list[QuoteMessage]).decode
         self._elements = wire.Decoder(list[msgspec.Raw]).decode
         self._kind = wire.Decoder(_Kind).decode
         # Lax, because 300.0 shares are still 300 shares; the fast gear leaves such elements to this one. Lax would
@@ -70,6 +70,13 @@ class FrameCodec:
     def encode(self, action: Action) -> bytes:
         """One client message, ready to send."""
         return self._encode(action)
+
+    def quotes_in(self, payload: bytes) -> list[QuoteMessage] | None:
+        """The quotes of a frame that holds nothing else, all well formed; None for any other frame."""
+        try:
+            return self._quotes(payload)
+        except _UNREADABLE:
+            return None
 
     def decode(self, payload: bytes) -> Frame:
         """All that the frame holds; never raises, whatever the bytes."""

@@ -182,8 +182,11 @@ class FeedConnection:
         counts = self.counts
         counts.frames += 1
         counts.bytes += len(payload)
-        now_s = asyncio.get_running_loop().time()
-        events = session.receive(payload, now_s)
+        quotes = session.quotes_in(payload)
+        if quotes:
+            self._take(quotes)
+            return
+        events = session.receive(payload, asyncio.get_running_loop().time())
         for event in events:
             if type(event) is QuotesReceived:
                 self._take(event.quotes)

@@ -192,6 +192,11 @@ class FeedSession:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
+    def quotes_in(self, payload: bytes) -> list[QuoteMessage] | None:
+        """The short way for nearly every frame there is: nothing but quotes, in a session that is ready. For any
+        other frame None, and `receive` must get it."""
+        return self._codec.quotes_in(payload) if self.state is State.READY else None
+
     def receive(self, payload: bytes, now_s: float) -> list[FeedEvent]:
         """What this frame means."""
         if self.state is State.ENDED:

@@ -59,7 +59,7 @@ end
 
 local pcall, byte = redis.pcall, string.byte
 local rows, maxlen, bounded = cmsgpack.unpack(ARGV[4]), ARGV[3], ARGV[3] ~= '0'
-local accepted, cache_errors, refused = 0, 0, {}
+local accepted, cache_errors, refused, cached = 0, 0, {}, {}
 
 for r = 1, #rows do
   local row, stream = rows[r], KEYS[r + 2]
@@ -86,10 +86,16 @@ for r = 1, #rows do
     end
   end
   if newest_accepted and row[2] then
-    local answer = pcall('HSET', KEYS[2], row[1], row[2])
-    if type(answer) == 'table' then
-      cache_errors = cache_errors + 1
-    end
+    cached[#cached + 1] = row[1]
+    cached[#cached + 1] = row[2]
+  end
+end
+
+-- In pieces: Lua passes only some thousand arguments, and nothing may fail once entries are in.
+for first = 1, #cached, 1000 do
+  local last = math.min(first + 999, #cached)
+  if type(pcall('HSET', KEYS[2], unpack(cached, first, last))) == 'table' then
+    cache_errors = cache_errors + (last - first + 1) / 2
   end
 end
 

@@ -27,7 +27,7 @@ from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
 from ingestor.resp import bulk
 from wire import ZERO_ID, EntryId, Keyspace
 
-MAX_BATCH_QUOTES: Final = 512
+MAX_BATCH_QUOTES: Final = 1024
 """A call of this size keeps the server busy for 1 to 2 ms; larger ones gain nothing and delay everybody else."""
 WINDOW: Final = 3
 REPLY_TIMEOUT_S: Final = 2.0

@@ -15,7 +15,7 @@ REMEDIES = {
     407: Remedy.RECONNECT,
     408: Remedy.REJECTED,
     409: Remedy.REJECTED,
-    410: Remedy.DIVIDE,
+    410: Remedy.REJECTED,
     411: Remedy.REJECTED,
     412: Remedy.REJECTED,
     413: Remedy.DIVIDE,

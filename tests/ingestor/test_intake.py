@@ -9,12 +9,12 @@ from tests.ingestor.vendor import message
 
 def numbered(first: int, count: int) -> Received:
     """A frame whose quotes bear their numbers as bid size."""
-    return Received(first, [message(bs=first + i) for i in range(count)])
+    return (first, [message(bs=first + i) for i in range(count)])
 
 
 def numbers(frames: list[Received]) -> list[int | None]:
     """The numbers of these frames' quotes, in order."""
-    return [quote.bs for frame in frames for quote in frame.quotes]
+    return [quote.bs for frame in frames for quote in frame[1]]
 
 
 def waiting_since(intake: Intake) -> int | None:
@@ -40,13 +40,13 @@ def test_every_quote_is_taken_or_shed_exactly_once_and_in_order(
         if step == "put":
             excess = max(0, intake.depth + size - capacity)
             shed = intake.put(*numbered(put, size))
-            assert sum(len(frame.quotes) for frame in shed) == excess
+            assert sum(len(frame[1]) for frame in shed) == excess
             put += size
             gone += numbers(shed)
         else:
             depth = intake.depth
             taken = intake.take(size)
-            assert sum(len(frame.quotes) for frame in taken) == min(size, depth)
+            assert sum(len(frame[1]) for frame in taken) == min(size, depth)
             gone += numbers(taken)
         assert intake.depth == put - len(gone)
         assert intake.depth <= capacity
@@ -60,8 +60,8 @@ def test_a_large_frame_is_divided_and_keeps_its_time() -> None:
     intake = Intake(10_000)
     intake.put(*numbered(7, 1000))
     parts = [intake.take(400) for _ in range(3)]
-    assert [len(frames[0].quotes) for frames in parts] == [400, 400, 200]
-    assert all(frame.received_ns == 7 for frames in parts for frame in frames)
+    assert [len(frames[0][1]) for frames in parts] == [400, 400, 200]
+    assert all(frame[0] == 7 for frames in parts for frame in frames)
 
 
 def test_a_frame_larger_than_the_bound_keeps_its_newest() -> None:

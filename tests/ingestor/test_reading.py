@@ -162,6 +162,7 @@ async def test_a_stop_at_the_very_moment_of_a_change_is_still_a_stop(reconciler:
     """The wait for a change must not swallow a cancellation that arrives together with it."""
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         for _ in range(50):
+            reconciler.first_look.clear()
             task = group.create_task(reconciler.run())
             await reconciler.first_look.wait()
             await asyncio.sleep(0)

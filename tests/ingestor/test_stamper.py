@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.feed.messages import QuoteMessage, time_as_json
-from ingestor.publisher.intake import Received
 from ingestor.publisher.stamper import Batch, Stamper
 from tests.ingestor.vendor import message
 from wire import ZERO_ID, EntryId, Placement, decode_gap, decode_latest, decode_quote, place
@@ -35,7 +34,7 @@ def stamper(*symbols: str, last: EntryId = ZERO_ID, last_time_ns: int | None = N
 
 def stamp(made: Stamper, *quotes: QuoteMessage, now_ns: int = NOW_NS) -> Batch:
     """A batch of these quotes, received as one frame."""
-    batch = made.stamp([Received(RECEIVED_NS, list(quotes))], now_ns)
+    batch = made.stamp([(RECEIVED_NS, list(quotes))], now_ns)
     assert batch is not None
     return batch
 
@@ -98,7 +97,7 @@ def test_ids_are_those_that_the_contract_places_one_by_one(
 def test_a_batch_says_what_it_holds() -> None:
     """Rows, their packed form, symbols, counts, the oldest receipt, and a number that follows the last."""
     made = stamper("A", "B")
-    frames = [Received(5, [message("A"), message("B")]), Received(9, [message("A", NOW_NS + 7)])]
+    frames = [(5, [message("A"), message("B")]), (9, [message("A", NOW_NS + 7)])]
     batch = made.stamp(frames, NOW_NS)
     assert batch is not None
     assert msgpack.unpackb(batch.blob) == batch.rows
@@ -185,7 +184,7 @@ def test_a_time_that_cannot_be_read_or_held_is_rejected(raw: bytes) -> None:
     """Beyond 64 bits of nanoseconds there is none, in whatever form it came; neighbours are stored."""
     made = stamper()
     made.open_gap("AAPL", NOW_NS - 5, "feed_disconnected")
-    assert made.stamp([Received(RECEIVED_NS, [timed(raw)])], NOW_NS) is None
+    assert made.stamp([(RECEIVED_NS, [timed(raw)])], NOW_NS) is None
     assert made.counts.rejected == {"bad_time": 1}
     batch = stamp(made, message(bs=1), timed(raw), message(bs=2))
     assert (batch.quotes, batch.markers) == (2, 1)
@@ -250,7 +249,7 @@ def test_a_symbol_that_is_not_subscribed_is_rejected_and_makes_no_stream() -> No
     assert made.symbols == {"AAPL"}
     made.forget("AAPL")
     assert not made.knows("AAPL")
-    assert made.stamp([Received(1, [message()])], NOW_NS) is None
+    assert made.stamp([(1, [message()])], NOW_NS) is None
 
 
 def test_a_gap_marker_stands_before_the_first_quote_after_the_hole() -> None:
@@ -316,7 +315,7 @@ def test_no_marker_takes_the_last_id_that_a_stream_has() -> None:
     """One without a quote behind it would never be sent, and yet be counted."""
     made = stamper(last=EntryId(2**64 - 1, 2**64 - 2))
     made.open_gap("AAPL", NOW_NS, "x")
-    assert made.stamp([Received(1, [message()])], NOW_NS) is None
+    assert made.stamp([(1, [message()])], NOW_NS) is None
     assert made.counts.rejected == {"stream_exhausted": 1}
     assert made.counts.markers == 0
 
@@ -325,7 +324,7 @@ def test_nothing_to_store_makes_no_batch_and_takes_no_number() -> None:
     """A number that is never sent would be waited for."""
     made = stamper()
     assert made.stamp([], NOW_NS) is None
-    assert made.stamp([Received(1, [message("NOPE")])], NOW_NS) is None
+    assert made.stamp([(1, [message("NOPE")])], NOW_NS) is None
     assert stamp(made, message()).number == 1
 
 
@@ -336,7 +335,7 @@ def test_what_is_received_is_stamped_or_rejected(symbols: list[str], data: st.Da
     made = stamper("A")
     oddities = st.sampled_from([message("A"), message("B"), message("A", bp=math.nan)])
     quotes = [data.draw(oddities) for _ in symbols]
-    made.stamp([Received(1, quotes)], NOW_NS)
+    made.stamp([(1, quotes)], NOW_NS)
     assert made.counts.stamped + sum(made.counts.rejected.values()) == len(quotes)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from redis import Redis
 
 from ingestor.feed.messages import QuoteMessage
-from ingestor.publisher.intake import Received
 from ingestor.publisher.stamper import Batch, Stamper
 from tests.ingestor.vendor import T0_NS, message
 from wire import ZERO_ID, EntryId, Keyspace
@@ -44,7 +43,7 @@ class Writer:
         for symbol in symbols:
             quotes.append(message(symbol, T0_NS + self.count * step_ns, bs=self.count))
             self.count += 1
-        batch = self.stamper.stamp([Received(T0_NS, quotes)], T0_NS + 10**15)
+        batch = self.stamper.stamp([(T0_NS, quotes)], T0_NS + 10**15)
         assert batch is not None
         return batch
 

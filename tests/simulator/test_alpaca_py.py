@@ -21,7 +21,8 @@ async def streaming(sim: AlpacaSimulator, handler: Any, *, raw_data: bool) -> As
     thread = threading.Thread(target=stream.run, daemon=True)
     thread.start()
     try:
-        await sim.wait_for(lambda: sim.symbols == {"AAPL"}, timeout_s=15)
+        # Until it takes itself for running, it keeps a further subscription to itself.
+        await sim.wait_for(lambda: sim.symbols == {"AAPL"} and stream._running, timeout_s=15)
         yield stream
     finally:
         await asyncio.to_thread(stream.stop)
