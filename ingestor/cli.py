@@ -92,7 +92,7 @@ def simulate(
         float, typer.Option(min=0.0, help="Quotes per second over the subscribed symbols.")
     ] = 300.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same market.")] = 0,
-    tape: Annotated[Path | None, typer.Option(help="Replay this CSV or CSV.gz instead.")] = None,
+    tape: Annotated[Path | None, typer.Option(help="Replay this CSV or CSV.gz.")] = None,
     tape_symbol: Annotated[
         str | None, typer.Option(help="Its symbol; default: the file name up to '-'.")
     ] = None,
@@ -118,7 +118,7 @@ def simulate(
             host=host,
             port=port,
             symbol_count=symbols,
-            rate=rate,
+            rate=rate if rate is not None else 0.0 if tape is not None else 300.0,
             seed=seed,
             tape=tape,
             tape_symbol=tape_symbol,
