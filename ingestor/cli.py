@@ -118,7 +118,7 @@ def simulate(
             host=host,
             port=port,
             symbol_count=symbols,
-            rate=rate if rate is not None else 0.0 if tape is not None else 300.0,
+            rate=rate,
             seed=seed,
             tape=tape,
             tape_symbol=tape_symbol,

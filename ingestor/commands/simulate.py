@@ -6,11 +6,28 @@ Decides how options become the simulator's settings, and the exit code. Must nev
 import asyncio
 import signal
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 
-def run_simulator(*, symbol_limit: int | None, connection_limit: int, ghost_s: float, **options: Any) -> int:
-    """Run until a signal; 0 then, 1 when it cannot run, 2 for options that contradict each other."""
+DEFAULT_RATE: Final = 300.0
+
+
+def run_simulator(
+    *,
+    rate: float | None,
+    tape: Path | None,
+    symbol_limit: int | None,
+    connection_limit: int,
+    ghost_s: float,
+    **options: Any,
+) -> int:
+    """Run until a signal; 0 then, 1 when it cannot run, 2 for options that contradict each other.
+
+    A tape is replayed by itself unless a rate of synthetic quotes beside it is asked for.
+    """
+    if rate is None:
+        rate = 0.0 if tape is not None else DEFAULT_RATE
     try:
         from simulator import AccountRules, BadScript, BadSettings, BadTape, SimulatorSettings
     except ImportError as error:
@@ -25,7 +42,7 @@ def run_simulator(*, symbol_limit: int | None, connection_limit: int, ghost_s: f
     configure_logs("info", "auto")
     try:
         rules = AccountRules(symbol_limit=symbol_limit, connection_limit=connection_limit, ghost_s=ghost_s)
-        settings = SimulatorSettings(account=rules, **options)
+        settings = SimulatorSettings(account=rules, rate=rate, tape=tape, **options)
     except BadSettings as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2

@@ -14,11 +14,8 @@ SHELL_LINES: Final = 400
 FUNCTION_LINES: Final = 60
 
 TOO_LARGE: Final[dict[str, int]] = {
+    # The hot path: a call within it costs as much as a tenth of the whole.
     "ingestor/publisher/stamper.py:stamp": 67,
-    "simulator/account.py": 351,
-    "simulator/script.py": 307,
-    "simulator/server.py": 704,
-    "simulator/tape.py:read_tape": 61,
 }
 """What is over its budget today, with its size: it may shrink and not grow."""
 
