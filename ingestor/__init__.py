@@ -7,7 +7,7 @@
                                                                   ▼
                                        publisher: intake ─► stamper ─► outbox ──append.lua──► Redis
 
- app wires the parts and ends them in order · settings is what an operator may choose
+ app wires the parts and ends them in order · turn keeps a second daemon waiting · settings is what one may choose
  watching tells: metrics, health, status, events · commands is the command line around it all
 ```
 

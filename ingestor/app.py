@@ -29,6 +29,7 @@ from ingestor.redis_link import RedisAddress
 from ingestor.settings import Settings, default_instance
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
+from ingestor.turn import Turn
 from ingestor.watching.metrics import registry_for, render
 from ingestor.watching.pages import Check, Sources, serve
 from ingestor.watching.reporter import Reporter, iso
@@ -37,8 +38,6 @@ from wire import CONTRACT_VERSION, Keyspace
 CONTROL_TIMEOUT_S: Final = 2.0
 FAREWELL_S: Final = 1.0
 LOOP_LAG_EVERY_S: Final = 0.5
-SILENT_AFTER_S: Final = 3.0
-"""Without a beat for so long, a daemon is taken for dead; it beats every second."""
 
 
 class Undrained(Exception):
@@ -104,7 +103,7 @@ class Daemon:
         self.registry = registry_for(self)
         self.loop_lag_s = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
         self.is_stopping = False
-        self.standing_by_for: str | None = None
+        self.turn = Turn(self.control, self.keys, self.journal)
         self._counted: Counter[str] = Counter()
         self._counted_version = -1
         self.http_port: int | None = None
@@ -135,7 +134,7 @@ class Daemon:
         """The daemon in one word."""
         if self.is_stopping:
             return "stopping"
-        if self.standing_by_for is not None:
+        if self.turn.standing_by_for is not None:
             return "standby"
         if not self.publisher.was_connected:
             return "starting"
@@ -157,7 +156,8 @@ class Daemon:
 
     @property
     def _standby(self) -> str | None:
-        return f"standing by for {self.standing_by_for}" if self.standing_by_for else None
+        other = self.turn.standing_by_for
+        return f"standing by for {other}" if other else None
 
     def status_fields(self) -> dict[Any, Any]:
         """The fields of `quotes:status`."""
@@ -245,36 +245,8 @@ async def run(settings: Settings, credentials: Callable[[], Credentials], stop: 
             redis=repr(daemon.address),
             http=daemon.http_port,
         )
-        if await _have_the_turn(daemon, stop):
+        if await daemon.turn.wait(stop):
             await _live(daemon, stop)
-
-
-async def _have_the_turn(daemon: Daemon, stop: asyncio.Event) -> bool:
-    """Wait while another daemon's heartbeat goes on; False when told to stop meanwhile.
-
-    Two that start regardless would fight over the vendor's one connection and fence each other off in turn. A
-    heartbeat is believed for changing, not for its time, so the clocks of two hosts need not agree.
-    """
-    seen: bytes | None = None
-    unchanged_since_s = time.monotonic()
-    while not stop.is_set():
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            beat: list[Any] = await daemon.control.hmget(daemon.keys.status, "heartbeat", "state", "instance")
-            heartbeat, state, instance = beat
-            if heartbeat is None or state == b"stopped":
-                break
-            if heartbeat != seen:
-                if seen is not None and daemon.standing_by_for is None:
-                    daemon.standing_by_for = (instance or b"another daemon").decode("utf-8", "replace")
-                    daemon.journal.note("standing_by", "warning", instance=daemon.standing_by_for)
-                seen, unchanged_since_s = heartbeat, time.monotonic()
-        if time.monotonic() - unchanged_since_s > SILENT_AFTER_S:
-            break
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.25):
-                await stop.wait()
-    daemon.standing_by_for = None
-    return not stop.is_set()
 
 
 async def _live(daemon: Daemon, stop: asyncio.Event) -> None:

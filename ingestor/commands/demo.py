@@ -13,13 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from ingestor.commands.demo_view import View, line
 from ingestor.commands.quick_redis import QuickRedis, RedisProblem
-from wire import Keyspace, Quote, decode_latest
+from wire import Keyspace, decode_latest
 
 REFRESH_S: Final = 0.5
 PLAIN_EVERY_S: Final = 1.0
@@ -35,18 +35,6 @@ class _Ended(Exception):
 
 class _Failed(Exception):
     """A part did not start, or died; the message tells which and shows its last lines."""
-
-
-@dataclass(slots=True)
-class View:
-    """What one refresh read from Redis."""
-
-    at_s: float
-    status: dict[str, str]
-    states: dict[str, str]
-    quotes: dict[str, Quote]
-    totals: dict[str, int]
-    rates: dict[str, float] = field(default_factory=dict)
 
 
 def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_port: int) -> int:
@@ -141,13 +129,7 @@ class Demo:
             if not view.quotes:
                 self._pause(PLAIN_EVERY_S)
                 continue
-            shown = "  ".join(_brief(view.quotes[s]) for s in sorted(view.quotes)[:3])
-            print(
-                f"{time.strftime('%H:%M:%S')} {view.status.get('state', 'starting'):<10} "
-                f"{_count(view.states, 'live')}/{len(view.states)} live  "
-                f"{sum(view.rates.values()):6.0f} quotes/s  stored {view.status.get('stored', '0')}  {shown}",
-                flush=True,
-            )
+            print(line(view), flush=True)
             self._pause(PLAIN_EVERY_S)
 
     def _show_table(self, redis: QuickRedis) -> None:
@@ -241,9 +223,9 @@ class Demo:
         process, log = self._parts["simulator"]
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
-            for line in log.read_text().splitlines():
-                if line.startswith("ws://"):
-                    return line.strip()
+            for printed in log.read_text().splitlines():
+                if printed.startswith("ws://"):
+                    return printed.strip()
             if process.poll() is not None:
                 break
             time.sleep(0.02)
@@ -282,14 +264,6 @@ Ctrl-C ends everything.
 """
 
 
-def _brief(quote: Quote) -> str:
-    return f"{quote.symbol} {_price(quote.bid_price)}/{_price(quote.ask_price)}"
-
-
-def _price(price: float | None) -> str:
-    return "-" if price is None else f"{price:.2f}"
-
-
 def _state(raw: bytes | None) -> str:
     import json
 
@@ -298,10 +272,6 @@ def _state(raw: bytes | None) -> str:
 
 def _pairs(flat: list[Any]) -> Iterator[tuple[bytes, bytes]]:
     return zip(flat[::2], flat[1::2], strict=True)
-
-
-def _count(states: dict[str, str], state: str) -> int:
-    return sum(1 for value in states.values() if value == state)
 
 
 def _last_lines(log: Path) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ingestor.commands.demo import View
+from ingestor.commands.demo_view import View
 
 _COLOURS = {"live": "green", "requested": "yellow", "waiting": "yellow", "refused": "red", "leaving": "dim"}
 
@@ -20,7 +20,7 @@ def table(view: View, first_quote_s: float | None) -> RenderableType:
     head = Text.assemble(
         ("quotebus demo", "bold"),
         f"  {status.get('state', 'starting')}  ",
-        f"{sum(state == 'live' for state in view.states.values())}/{len(view.states)} live  ",
+        f"{view.live}/{len(view.states)} live  ",
         (f"{sum(view.rates.values()):.0f} quotes/s  ", "bold"),
         f"stored {status.get('stored', '0')}  dropped {status.get('dropped', '0')}  ",
         f"first quote after {first_quote_s:.1f} s" if first_quote_s is not None else "waiting for quotes",
@@ -51,5 +51,5 @@ def _row(view: View, symbol: str, now_ns: int) -> list[RenderableType]:
         str(quote.ask_size if quote.ask_price is not None else "-"),
         f"{view.rates.get(symbol, 0.0):.1f}",
         str(view.totals.get(symbol, 0)),
-        f"{(now_ns - quote.time_ns) / 1e6:.0f}",
+        f"{view.age_ms(symbol, now_ns):.0f}",
     ]

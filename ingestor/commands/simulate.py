@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-
 DEFAULT_RATE: Final = 300.0
 
 

@@ -1,0 +1,48 @@
+"""What one look of the demo found, and how it reads as a line.
+
+Decides the plain form for pipes; the table for terminals is `demo_table`. Must never read anything itself.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from wire import Quote
+
+
+@dataclass(slots=True)
+class View:
+    """What one refresh read from Redis; `at_s` is monotonic, `rates` are quotes per second by symbol."""
+
+    at_s: float
+    status: dict[str, str]
+    states: dict[str, str]
+    quotes: dict[str, Quote]
+    totals: dict[str, int]
+    rates: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def live(self) -> int:
+        """How many symbols are live."""
+        return sum(state == "live" for state in self.states.values())
+
+    def age_ms(self, symbol: str, now_ns: int) -> float:
+        """How old a symbol's newest quote is, by the venue's time."""
+        return (now_ns - self.quotes[symbol].time_ns) / 1e6
+
+
+def line(view: View) -> str:
+    """One line of the plain form."""
+    now_ns = time.time_ns()
+    shown = "  ".join(
+        f"{symbol} {_price(quote.bid_price)}/{_price(quote.ask_price)} {view.age_ms(symbol, now_ns):.0f} ms old"
+        for symbol, quote in sorted(view.quotes.items())[:3]
+    )
+    return (
+        f"{time.strftime('%H:%M:%S')} {view.status.get('state', 'starting'):<10} "
+        f"{view.live}/{len(view.states)} live  {sum(view.rates.values()):6.0f} quotes/s  "
+        f"stored {view.status.get('stored', '0')}  {shown}"
+    )
+
+
+def _price(price: float | None) -> str:
+    return "-" if price is None else f"{price:.2f}"

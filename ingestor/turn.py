@@ -1,0 +1,61 @@
+"""Whose turn it is: a daemon that starts while another one lives stands by.
+
+Decides from heartbeats on Redis alone, and only at the start; what keeps two writers apart in earnest is the epoch
+in `append.lua`. Must never know what a daemon does when it has the turn. Two that started regardless would fight
+over the vendor's one connection and fence each other off in turn.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ingestor.journal import Journal
+from wire import Keyspace
+
+LOOK_EVERY_S: Final = 0.25
+SILENT_AFTER_S: Final = 3.0
+"""Without a beat for so long, a daemon is taken for dead; it beats every second."""
+
+
+class Turn:
+    """Waits for it. `standing_by_for` names the daemon that has it, while there is one."""
+
+    def __init__(self, client: "Redis", keys: Keyspace, journal: Journal) -> None:
+        self._client = client
+        self._keys = keys
+        self._journal = journal
+        self._beat: bytes | None = None
+        self._unchanged_since_s = 0.0
+        self.standing_by_for: str | None = None
+
+    async def wait(self, stop: asyncio.Event) -> bool:
+        """Wait while another daemon's heartbeat goes on; False when told to stop meanwhile."""
+        self._unchanged_since_s = time.monotonic()
+        while not stop.is_set():
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                if not await self._is_another_alive():
+                    break
+            if time.monotonic() - self._unchanged_since_s > SILENT_AFTER_S:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await stop.wait()
+        self.standing_by_for = None
+        return not stop.is_set()
+
+    async def _is_another_alive(self) -> bool:
+        """A heartbeat is believed for changing, not for its time: the clocks of two hosts need not agree."""
+        found: list[Any] = await self._client.hmget(self._keys.status, "heartbeat", "state", "instance")
+        beat, state, instance = found
+        if beat is None or state == b"stopped":
+            return False
+        if beat != self._beat:
+            if self._beat is not None and self.standing_by_for is None:
+                self.standing_by_for = (instance or b"another daemon").decode("utf-8", "replace")
+                self._journal.note("standing_by", "warning", instance=self.standing_by_for)
+            self._beat, self._unchanged_since_s = beat, time.monotonic()
+        return True
