@@ -27,6 +27,7 @@ from consumers.errors import (
     BusClosed,
     BusError,
     BusUnavailable,
+    ContractTooNew,
 )
 from consumers.reader import QuoteStream
 from consumers.reconnect import Reconnect
@@ -42,6 +43,7 @@ __all__ = [
     "BusClosed",
     "BusError",
     "BusUnavailable",
+    "ContractTooNew",
     "EntryId",
     "Gap",
     "Quote",

@@ -14,12 +14,12 @@ from typing import Final, Self
 
 from redis.exceptions import RedisError
 
-from consumers.errors import BadStart, BusClosed, BusUnavailable
+from consumers.errors import BadStart, BusClosed, BusUnavailable, ContractTooNew
 from consumers.link import Command, Link, Reply, Target
 from consumers.reader import QuoteStream, decode_entry
 from consumers.reconnect import Reconnect, is_passing, reason
 from consumers.start import Start, before, parse_symbols, parse_time_ns
-from wire import BadEntry, Gap, Keyspace, Quote, Symbol, decode_latest, entry_id_at
+from wire import CONTRACT_VERSION, BadEntry, Gap, Keyspace, Quote, Symbol, decode_latest, entry_id_at
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ def connect(
     """The bus on this Redis, to be opened with `async with`.
 
     `timeout_s` bounds each connection attempt and each reply; `reconnect` says how iterations come back after
-    a lost connection. Raises `BadUrl` and `BadNamespace` here, and `BusUnavailable` on entering.
+    a lost connection. Raises `BadUrl` and `BadNamespace` here; `BusUnavailable`, and
+    `ContractTooNew` when the daemon is of a later kind than this library, on entering.
     """
     if not timeout_s > 0:
         raise ValueError(f"timeout_s={timeout_s}: take a positive number of seconds")
@@ -63,7 +64,9 @@ class Bus:
     async def __aenter__(self) -> Self:
         self._is_open = True
         try:
-            await self._ask(("PING",))
+            ((contract,),) = await self._ask(("HMGET", self._keys.status, "contract"))
+            if contract is not None and contract.isdigit() and int(contract) > CONTRACT_VERSION:
+                raise ContractTooNew(int(contract))
         except BaseException:
             await self.aclose()
             raise

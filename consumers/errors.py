@@ -4,9 +4,18 @@ Decides the sentences: each names the thing, the reason and the remedy. Must nev
 only ever receives an address that `link.Target` has already stripped.
 """
 
-from wire import BadNamespace, BadSymbol
+from wire import CONTRACT_VERSION, BadNamespace, BadSymbol
 
-__all__ = ["BadNamespace", "BadStart", "BadSymbol", "BadUrl", "BusClosed", "BusError", "BusUnavailable"]
+__all__ = [
+    "BadNamespace",
+    "BadStart",
+    "BadSymbol",
+    "BadUrl",
+    "BusClosed",
+    "BusError",
+    "BusUnavailable",
+    "ContractTooNew",
+]
 
 
 class BusError(Exception):
@@ -36,3 +45,14 @@ class BusUnavailable(BusError):
         super().__init__(f"Redis at {address} is not usable{tried}: {why}")
         self.address = address
         self.attempts = attempts
+
+
+class ContractTooNew(BusError):
+    """The daemon writes a later version of the contract, whose entries this library might misread."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"the daemon writes contract version {version}, this library reads up to {CONTRACT_VERSION}: "
+            "install a newer quotebus here"
+        )
+        self.version = version

@@ -13,6 +13,7 @@ from consumers import (
     Bus,
     BusClosed,
     BusUnavailable,
+    ContractTooNew,
     Gap,
     Quote,
     connect,
@@ -45,6 +46,24 @@ async def test_the_newer_of_stream_and_rest_is_the_latest(bus: Bus, writer: Writ
         "ONLY": True,
     }
     assert quotes["NEW"].ask_price is None
+
+
+@pytest.mark.parametrize("written", ["1", "0", "soon", ""])
+async def test_a_contract_that_this_library_knows_is_no_hindrance(
+    server: RedisServer, redis: Redis, written: str
+) -> None:
+    """Nor is a field that holds no version at all."""
+    await redis.hset(KEYS.status, "contract", written)
+    async with connect(server.url) as bus:
+        assert await bus.latest("AAPL") is None
+
+
+async def test_a_later_contract_is_refused_with_the_remedy(server: RedisServer, redis: Redis) -> None:
+    """Entries of a later kind might be misread, so nothing is read."""
+    await redis.hset(KEYS.status, "contract", "2")
+    with pytest.raises(ContractTooNew, match="install a newer quotebus"):
+        async with connect(server.url):
+            pass
 
 
 async def test_an_unreadable_cache_value_is_ignored(
