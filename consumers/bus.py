@@ -64,13 +64,16 @@ class Bus:
     async def __aenter__(self) -> Self:
         self._is_open = True
         try:
-            ((contract,),) = await self._ask(("HMGET", self._keys.status, "contract"))
-            if contract is not None and contract.isdigit() and int(contract) > CONTRACT_VERSION:
-                raise ContractTooNew(int(contract))
+            await self._check_contract()
         except BaseException:
             await self.aclose()
             raise
         return self
+
+    async def _check_contract(self) -> None:
+        ((contract,),) = await self._ask(("HMGET", self._keys.status, "contract"))
+        if contract is not None and contract.isdigit() and int(contract) > CONTRACT_VERSION:
+            raise ContractTooNew(int(contract))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
