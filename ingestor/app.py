@@ -23,7 +23,7 @@ from ingestor.feed.connection import FeedConnection
 from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
-from ingestor.publisher.publisher import Publisher
+from ingestor.publisher.publisher import Fenced, Publisher
 from ingestor.publisher.retention import SweepCounts, Sweeper
 from ingestor.redis_link import RedisAddress
 from ingestor.settings import Settings, default_instance
@@ -81,6 +81,7 @@ class Daemon:
             self.keys,
             self.watch,
             self.publisher.stamper,
+            self.publisher.note_hole,
             self.journal,
             limit=settings.symbol_limit,
             grace_s=settings.grace_s,
@@ -103,7 +104,7 @@ class Daemon:
         self.registry = registry_for(self)
         self.loop_lag_s = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
         self.is_stopping = False
-        self.turn = Turn(self.control, self.keys, self.journal)
+        self.turn = Turn(self.control, self.keys, self.journal, self.instance)
         self._counted: Counter[str] = Counter()
         self._counted_version = -1
         self.http_port: int | None = None
@@ -250,23 +251,38 @@ async def run(settings: Settings, credentials: Callable[[], Credentials], stop: 
 
 
 async def _live(daemon: Daemon, stop: asyncio.Event) -> None:
-    async with _background({"publisher": daemon.publisher.run(daemon.instance)}):
-        async with _background(_working(daemon)):
-            await stop.wait()
-            daemon.is_stopping = True
-            daemon.journal.note("stopping", queued=daemon.publisher.queued)
-        # The feed is closed now, and with it the source of new quotes.
-        drained = await daemon.publisher.drain(daemon.settings.drain_s)
+    drained = False
+    try:
+        async with _background({"publisher": daemon.publisher.run(daemon.instance)}):
+            try:
+                async with _background(_working(daemon)):
+                    await stop.wait()
+                    daemon.is_stopping = True
+                    daemon.journal.note("stopping", queued=daemon.publisher.queued)
+            finally:
+                # The feed is closed now, and with it the source of new quotes; also when a part has failed.
+                drained = await daemon.publisher.drain(daemon.settings.drain_s)
+    except Fenced:
+        # Whoever took over reports from now on.
+        raise
+    except BaseException:
+        await _say_farewell(daemon)
+        raise
     left = daemon.publisher.queued + daemon.publisher.unanswered
     daemon.journal.note("stopped", "info" if drained else "error", left=left)
+    await _say_farewell(daemon)
+    if not drained:
+        raise Undrained(f"{left} quotes were not stored within {daemon.settings.drain_s:g} s")
+
+
+async def _say_farewell(daemon: Daemon) -> None:
     with contextlib.suppress(RedisError, OSError, TimeoutError):
         async with asyncio.timeout(FAREWELL_S):
-            await daemon.reporter.flush()
             await daemon.control.hset(
                 daemon.keys.status, mapping={**daemon.status_fields(), "state": "stopped"}
             )
-    if not drained:
-        raise Undrained(f"{left} quotes were not stored within {daemon.settings.drain_s:g} s")
+            await daemon.reporter.write_subscriptions()
+            await daemon.reporter.write_events()
 
 
 def _working(daemon: Daemon) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class RedisLink(asyncio.Protocol):
         """Called by asyncio."""
         self._reader.feed(data)
         try:
-            while (reply := self._reader.gets()) is not False:
+            while not self.closed.done() and (reply := self._reader.gets()) is not False:
                 self.on_reply(reply)
         except hiredis.ProtocolError as error:
             self.abort(f"not the Redis protocol: {error}")
@@ -78,6 +78,10 @@ class RedisLink(asyncio.Protocol):
             self.closed.set_result(f"{type(exc).__name__}: {exc}" if exc else "closed by the server")
 
     def _on_handshake_reply(self, reply: Reply) -> None:
+        if not self._handshake:
+            # Redis speaks unasked when it will not have us: too many clients, or protected mode.
+            self.abort(f"unasked: {reply}")
+            return
         future = self._handshake.pop(0)
         if not future.done():
             future.set_result(reply)

@@ -166,6 +166,9 @@ def load_settings(config: Path | None, environment: Mapping[str, str]) -> Settin
         if name.startswith("QUOTEBUS_") and name not in KNOWN_VARIABLES
     ]
     values = _read_toml(config, problems) if config is not None else {}
+    if environment.get("QUOTEBUS_REDIS_URL_FILE"):
+        # The URL may hold a password, which a file keeps out of the environment and of /proc.
+        values["redis_url"] = _read_secret("QUOTEBUS_REDIS_URL_FILE", environment, problems)
     for field in Settings.model_fields:
         # Set but empty, as `NAME=` in an environment file leaves it, is not set.
         if environment.get(f"QUOTEBUS_{field.upper()}"):
@@ -197,16 +200,8 @@ def _secret(environment: Mapping[str, str], names: tuple[str, ...], problems: li
     for name in names:
         if environment.get(name):
             return environment[name].strip()
-        path = environment.get(f"{name}_FILE")
-        if path:
-            try:
-                secret = Path(path).read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{name}_FILE: {path} cannot be read ({type(error).__name__})")
-                return ""
-            if not secret:
-                problems.append(f"{name}_FILE: {path} is empty")
-            return secret
+        if environment.get(f"{name}_FILE"):
+            return _read_secret(f"{name}_FILE", environment, problems)
     problems.append(f"{names[0]}: not set; set it, or {names[0]}_FILE to a file that holds it")
     return ""
 
@@ -214,10 +209,13 @@ def _secret(environment: Mapping[str, str], names: tuple[str, ...], problems: li
 def _read_secret(variable: str, environment: Mapping[str, str], problems: list[str]) -> str:
     path = environment[variable]
     try:
-        return Path(path).read_text().strip()
+        secret = Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{variable}: {path} cannot be read ({type(error).__name__})")
         return ""
+    if not secret:
+        problems.append(f"{variable}: {path} is empty")
+    return secret
 
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:

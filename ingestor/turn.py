@@ -24,10 +24,11 @@ SILENT_AFTER_S: Final = 3.0
 class Turn:
     """Waits for it. `standing_by_for` names the daemon that has it, while there is one."""
 
-    def __init__(self, client: "Redis", keys: Keyspace, journal: Journal) -> None:
+    def __init__(self, client: "Redis", keys: Keyspace, journal: Journal, instance: str) -> None:
         self._client = client
         self._keys = keys
         self._journal = journal
+        self._instance = instance
         self._beat: bytes | None = None
         self._unchanged_since_s = 0.0
         self.standing_by_for: str | None = None
@@ -36,22 +37,32 @@ class Turn:
         """Wait while another daemon's heartbeat goes on; False when told to stop meanwhile."""
         self._unchanged_since_s = time.monotonic()
         while not stop.is_set():
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            try:
                 if not await self._is_another_alive():
                     break
+            except (RedisError, OSError, TimeoutError) as error:
+                # Silence proves nothing while a heartbeat could be neither written nor read.
+                self._unchanged_since_s = time.monotonic()
+                self._journal.note_rarely("redis_away", "turn", "error", reason=str(error)[:200])
             if time.monotonic() - self._unchanged_since_s > SILENT_AFTER_S:
                 break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await stop.wait()
         self.standing_by_for = None
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._client.hdel(self._keys.status, "standby")
         return not stop.is_set()
 
     async def _is_another_alive(self) -> bool:
         """A heartbeat is believed for changing, not for its time: the clocks of two hosts need not agree."""
-        found: list[Any] = await self._client.hmget(self._keys.status, "heartbeat", "state", "instance")
-        beat, state, instance = found
-        if beat is None or state == b"stopped":
+        pipe = self._client.pipeline(transaction=False)
+        # What we could not write, the other could not either: memory full, disk full, a replica.
+        pipe.hset(self._keys.status, "standby", self._instance)
+        pipe.hmget(self._keys.status, "heartbeat", "state", "instance")
+        replies: list[Any] = await pipe.execute()
+        beat, state, instance = replies[1]
+        if state == b"stopped" or (beat is None and self._beat is None):
             return False
         if beat != self._beat:
             if self._beat is not None and self.standing_by_for is None:

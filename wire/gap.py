@@ -6,7 +6,7 @@ Decides its spelling only. Whether there is a gap is for the daemon (missed at t
 
 import msgspec
 
-from wire.quote import BadEntry
+from wire.quote import UNREADABLE, BadEntry
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ def decode_gap(symbol: str, entry_id: str, value: bytes | str) -> Gap:
     """Read a marker; `BadEntry` if it is none."""
     try:
         body = _decode(value)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise BadEntry(symbol, entry_id, str(error)) from None
     return Gap(
         symbol=symbol,

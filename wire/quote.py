@@ -132,6 +132,9 @@ _encode = msgspec.json.Encoder().encode
 _decode_row = msgspec.json.Decoder(_Row).decode
 _decode_latest = msgspec.json.Decoder(_LatestRead).decode
 
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was expected; invalid UTF-8 is none of its own errors."""
+
 
 def encode_quote(row: QuoteRow) -> bytes:
     """The value of an entry's `q` field."""
@@ -142,7 +145,7 @@ def decode_quote(symbol: str, entry_id: str, value: bytes | str) -> Quote:
     """Read an entry's `q` field; `BadEntry` if it is no quote."""
     try:
         row = _decode_row(value)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise BadEntry(symbol, entry_id, str(error)) from None
     return Quote(
         symbol,
@@ -169,7 +172,7 @@ def decode_latest(symbol: str, value: bytes | str) -> Quote:
     """Read a cache value; `BadEntry` if it is none."""
     try:
         row = _decode_latest(value)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise BadEntry(symbol, "of the cache", str(error)) from None
     return Quote(
         symbol,

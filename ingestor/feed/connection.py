@@ -158,14 +158,19 @@ class FeedConnection:
             )
         self.counts.connects += 1
         try:
-            self._arm(self._session)
+            self._catch_up(self._session)
             closed = await self._socket.wait_closed()
         finally:
             await self._leave()
         ended = self._verdict_on(closed)
-        label = str(ended.code.number if ended.code else closed.code or "lost")
-        self.counts.disconnects[label] += 1
+        self.counts.disconnects[_label(ended, closed)] += 1
         return ended, 0.0
+
+    def _catch_up(self, session: FeedSession) -> None:
+        """The vendor may have spoken in the very segment that opened the websocket, before there was one here."""
+        if self._ended is not None and self._socket is not None:
+            self._socket.begin_close()
+        self._flush(session)
 
     async def _leave(self) -> None:
         socket, self._socket, self._session = self._socket, None, None
@@ -192,7 +197,7 @@ class FeedConnection:
                 self._take(event.quotes)
             else:
                 self._handle(event)
-        if len(events) != 1 or type(events[0]) is not QuotesReceived:
+        if any(type(event) is not Oddities for event in events):
             self.poke()
 
     def _take(self, quotes: list[QuoteMessage]) -> None:
@@ -263,6 +268,15 @@ class FeedConnection:
         for event in session.woken(asyncio.get_running_loop().time()):
             self._handle(event)
         self.poke()
+
+
+def _label(ended: SessionEnded, closed: Closed) -> str:
+    """What a metric may call this end: numbers that a peer made up must not become labels."""
+    if ended.code is not None:
+        return str(ended.code.number) if ended.code.number in CODES else "unknown"
+    if closed.code is None:
+        return "lost"
+    return str(closed.code) if 1000 <= closed.code <= 1015 else "unknown"
 
 
 def _verdict(failure: CannotOpen) -> SessionEnded:

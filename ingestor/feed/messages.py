@@ -10,12 +10,22 @@ fractional digits.
 import re
 import struct
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
 GREETING: Final = "connected"
 AUTHENTICATED: Final = "authenticated"
+
+
+MAX_NAME_LENGTH: Final = 64
+MAX_CODE_LENGTH: Final = 16
+MAX_CONDITIONS: Final = 16
+"""Far beyond what the vendor sends. A bound on quotes is a bound on memory only where a quote has one itself."""
+
+Conditions: TypeAlias = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)]], msgspec.Meta(max_length=MAX_CONDITIONS)
+]
 
 
 class Success(msgspec.Struct, tag_field="T", tag="success"):
@@ -47,16 +57,16 @@ class QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False, rename={"as
     Sizes are shares (round lots before 2025-11-03).
     """
 
-    S: str
+    S: Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
     t: msgspec.Raw
     bp: float | None = None
     bs: int | None = None
-    bx: str | None = None
+    bx: Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)] | None = None
     ap: float | None = None
     as_: int | None = None
-    ax: str | None = None
-    c: list[str] | None = None
-    z: str | None = None
+    ax: Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)] | None = None
+    c: Conditions | None = None
+    z: Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)] | None = None
 
 
 class Authenticate(msgspec.Struct, tag_field="action", tag="auth"):

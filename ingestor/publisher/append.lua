@@ -1,12 +1,13 @@
 -- Appends one batch: every entry to its stream, the newest accepted one of each symbol to the cache.
 --
--- KEYS[1]  {namespace}:writer   hash: epoch, batch = the last batch applied
+-- KEYS[1]  {namespace}:writer   hash: epoch, token = who holds it, batch = the last batch applied
 -- KEYS[2]  {namespace}:latest   hash: symbol -> newest quote
 -- KEYS[3…] the streams, in the order of the rows
 -- ARGV[1]  epoch      the writer's epoch
 -- ARGV[2]  batch      this batch's number; it applies only after batch - 1
 -- ARGV[3]  maxlen     approximate bound of each stream, 0 for none
--- ARGV[4]  rows       msgpack: per stream {symbol, cache value or false, id, payload, id, payload, …}
+-- ARGV[4]  token      the writer's own, so that two who claimed the same epoch are told apart
+-- ARGV[5]  rows       msgpack: per stream {symbol, cache value or false, id, payload, id, payload, …}
 --
 -- Replies {status, …}:
 --   {'applied', accepted, cache_errors, row, entry, why, last_id, …}  one quadruple per refused entry, from 1
@@ -16,10 +17,10 @@
 -- An error reply means that nothing was done: memory, disk, permission and replica checks all come before the
 -- first write of a script.
 
-local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch')
+local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch', 'token')
 local epoch, batch = tonumber(ARGV[1]), tonumber(ARGV[2])
 local held_epoch, applied = tonumber(position[1] or 0), tonumber(position[2] or 0)
-if held_epoch > epoch then
+if held_epoch > epoch or (held_epoch == epoch and position[3] ~= ARGV[4]) then
   return {'fenced', held_epoch}
 end
 if held_epoch < epoch then
@@ -58,7 +59,7 @@ local function reason(message)
 end
 
 local pcall, byte = redis.pcall, string.byte
-local rows, maxlen, bounded = cmsgpack.unpack(ARGV[4]), ARGV[3], ARGV[3] ~= '0'
+local rows, maxlen, bounded = cmsgpack.unpack(ARGV[5]), ARGV[3], ARGV[3] ~= '0'
 local accepted, cache_errors, refused, cached = 0, 0, {}, {}
 
 for r = 1, #rows do

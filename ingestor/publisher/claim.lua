@@ -1,31 +1,33 @@
 -- Takes or confirms the writer's position, once per connection, before any batch is sent on it.
 --
--- KEYS[1]  {namespace}:writer   hash: epoch, batch, instance, began = a mark that only a new epoch leaves
+-- KEYS[1]  {namespace}:writer   hash: epoch, token, batch, instance, began = a mark that only a new epoch leaves
 -- ARGV[1]  epoch      0 to begin a new epoch, otherwise the epoch that this writer holds
 -- ARGV[2]  batch      the last batch that was answered as applied
 -- ARGV[3]  instance   who we are, for eyes
+-- ARGV[4]  token      who we are, for certain: drawn anew by every process
 --
 -- Replies {status, epoch, batch}:
 --   {'held', epoch, batch}     ours; batch = what the server says was applied last before this claim
---   {'fenced', epoch, batch}   a newer writer has taken over; nothing was done
+--   {'fenced', epoch, batch}   another writer has taken over; nothing was done
+-- It always writes, so that a server which refuses writes (a replica, one out of memory) refuses the claim.
 
-local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch')
+local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch', 'token')
 local held_epoch, applied = tonumber(position[1] or 0), tonumber(position[2] or 0)
 local epoch, answered = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 if epoch == 0 then
   epoch = held_epoch + 1
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'batch', 0, 'instance', ARGV[3], 'began', 1)
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'batch', 0, 'instance', ARGV[3], 'token', ARGV[4], 'began', 1)
   return {'held', epoch, 0}
 end
-if held_epoch > epoch then
+if held_epoch > epoch or (held_epoch == epoch and position[3] ~= ARGV[4]) then
   return {'fenced', held_epoch, applied}
 end
 if held_epoch < epoch then
   -- The server lost our claim (emptied, or restored from before it): what it applied last is unknown.
   applied = 0
 end
-if held_epoch < epoch or applied < answered then
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'batch', answered, 'instance', ARGV[3])
-end
+redis.call(
+  'HSET', KEYS[1], 'epoch', epoch, 'batch', math.max(applied, answered), 'instance', ARGV[3], 'token', ARGV[4]
+)
 return {'held', epoch, applied}

@@ -2,17 +2,28 @@
 
 Decides who goes when it is full: the oldest, because a market's newest prices are worth more. Must never know
 Redis, the feed or the clock. Frames are kept as they came, so that receiving costs one append per frame; every
-quote that goes is handed back to be counted and marked.
+quote that goes is handed back to be counted and marked. A hole in the feed stands in the queue where it happened:
+what was received before it is stored before its marker.
 """
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from ingestor.feed.messages import QuoteMessage
 
-Received: TypeAlias = tuple[int, list[QuoteMessage]]
-"""When one frame was read, in nanoseconds since the epoch, and its quotes. A plain tuple, because there is one per
-frame and a named one costs eight times as much to make."""
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """From here on, quotes of these symbols may be missing."""
+
+    symbols: frozenset[str]
+    reason: str
+
+
+Received: TypeAlias = tuple[int, list[QuoteMessage] | Hole]
+"""When one frame was read, in nanoseconds since the epoch, and its quotes; or when a hole began. A plain tuple,
+because there is one per frame and a named one costs eight times as much to make."""
 
 
 class Intake:
@@ -35,12 +46,19 @@ class Intake:
             return []
         return self._shed()
 
+    def put_hole(self, at_ns: int, hole: Hole) -> None:
+        """Remember that quotes are missing after those that are queued now."""
+        if self._frames and isinstance(last := self._frames[-1][1], Hole) and last.reason == hole.reason:
+            self._frames[-1] = (self._frames[-1][0], Hole(last.symbols | hole.symbols, hole.reason))
+        else:
+            self._frames.append((at_ns, hole))
+
     def take(self, most: int) -> list[Received]:
-        """Up to `most` quotes from the front, in order; a larger frame is divided."""
+        """Up to `most` quotes from the front, in order, and the holes among them; a larger frame is divided."""
         taken: list[Received] = []
         frames = self._frames
         while frames and most > 0:
-            size = len(frames[0][1])
+            size = _size(frames[0])
             if size > most:
                 taken.append(self._divide(most))
                 self.depth -= most
@@ -52,22 +70,28 @@ class Intake:
 
     @property
     def oldest_received_ns(self) -> int | None:
-        """When the front quote was read, or None when the queue is empty."""
-        return self._frames[0][0] if self._frames else None
+        """When the front quote was read, or None when the queue holds none."""
+        return self._frames[0][0] if self.depth else None
 
     def _shed(self) -> list[Received]:
         gone = []
         while self.depth > self._capacity:
             excess = self.depth - self._capacity
-            if len(self._frames[0][1]) > excess:
+            size = _size(self._frames[0])
+            if size > excess:
                 gone.append(self._divide(excess))
                 self.depth -= excess
             else:
                 gone.append(self._frames.popleft())
-                self.depth -= len(gone[-1][1])
+                self.depth -= size
         return gone
 
     def _divide(self, count: int) -> Received:
         received_ns, quotes = self._frames[0]
+        assert isinstance(quotes, list)
         self._frames[0] = (received_ns, quotes[count:])
         return received_ns, quotes[:count]
+
+
+def _size(element: Received) -> int:
+    return len(element[1]) if isinstance(element[1], list) else 0

@@ -74,10 +74,14 @@ class Outbox:
     def refused(self) -> Batch:
         """The oldest batch in flight was refused whole, and so will be those behind it."""
         batch = self._in_flight.popleft()
-        batch.sent_before = True
         self._refused.append(batch)
         self._stopped = True
         return batch
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a refusal or a lost connection has stopped sending."""
+        return self._stopped
 
     @property
     def is_refused_whole(self) -> bool:

@@ -9,18 +9,22 @@ the event loop; the only task here keeps a connection open.
 import asyncio
 import hashlib
 import random
+import re
+import secrets
 import time
 from collections import deque
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Final
 
 import hiredis
+import msgspec
 
 from ingestor.feed.messages import QuoteMessage
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
-from ingestor.publisher.intake import Intake, Received
+from ingestor.publisher.intake import Hole, Intake, Received
 from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Batch, Stamper
 from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
@@ -78,6 +82,8 @@ class Publisher:
         self._journal = journal
         self._maxlen = stream_maxlen
         self._instance = ""
+        self._token = secrets.token_hex(8)
+        self._attempt = 0
         self._intake = Intake(queue_quotes)
         self.queue_limit = queue_quotes
         self._outbox = Outbox(WINDOW)
@@ -140,13 +146,17 @@ class Publisher:
             # Not at once: the frames that this loop iteration still reads belong into the same call.
             asyncio.get_running_loop().call_soon(self._pump)
 
+    def note_hole(self, symbols: AbstractSet[str], reason: str) -> None:
+        """From now on quotes of these symbols may be missing: each stream gets a marker before its next quote."""
+        if symbols:
+            self._intake.put_hole(time.time_ns(), Hole(frozenset(symbols), reason))
+
     async def run(self, instance: str) -> None:
         """Keep a connection, and send again what was not answered.
 
         Raises `Fenced` when another daemon has taken over.
         """
         self._instance = instance
-        attempt = 0
         while True:
             try:
                 link = await self._address.open("quotebus-publisher")
@@ -158,10 +168,8 @@ class Publisher:
                     raise
             except (LinkFailure, TimeoutError) as failure:
                 self._note_away(str(failure) or f"{self._address!r} does not answer")
-                attempt += 1
-                await asyncio.sleep(_pause_s(CONNECT_PAUSE_S, attempt))
+                await self._pause()
                 continue
-            attempt = 0
             self._adopt(link)
             try:
                 reason = await self._watch(link)
@@ -172,6 +180,7 @@ class Publisher:
                 self._outbox.lost()
             self.counts.reconnects += 1
             self._note_away(reason)
+            await self._pause()
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything received is stored; False if that took too long."""
@@ -181,6 +190,12 @@ class Publisher:
                 return False
             await asyncio.sleep(0.005)
         return True
+
+    async def _pause(self) -> None:
+        """Longer each time, until a batch is applied: a server that lets us in and refuses every batch is not
+        worth more haste than one that is gone."""
+        self._attempt += 1
+        await asyncio.sleep(_pause_s(CONNECT_PAUSE_S, self._attempt))
 
     async def _claim(self, link: RedisLink) -> None:
         asked = self.stamper.epoch or 0
@@ -192,6 +207,7 @@ class Publisher:
             asked,
             self._outbox.answered,
             self._instance,
+            self._token,
         )
         if isinstance(reply, hiredis.ReplyError):
             raise LinkFailure(str(reply))
@@ -250,7 +266,7 @@ class Publisher:
         how, script = (b"EVALSHA", _SHA_BULK) if self._script_known else (b"EVAL", _SCRIPT_BULK)
         self._script_known = True
         symbols = batch.symbols
-        head = b"*%d\r\n$%d\r\n%b\r\n%b" % (len(symbols) + 9, len(how), how, script)
+        head = b"*%d\r\n$%d\r\n%b\r\n%b" % (len(symbols) + 10, len(how), how, script)
         keys = self._stream_keys
         parts = [head, bulk(len(symbols) + 2), bulk(self._keys.writer), bulk(self._keys.latest)]
         for symbol in symbols:
@@ -258,7 +274,8 @@ class Publisher:
             if key is None:
                 keys[symbol] = key = bulk(self._keys.stream(symbol))
             parts.append(key)
-        parts += [bulk(self.stamper.epoch or 0), bulk(batch.number), bulk(self._maxlen), bulk(batch.blob)]
+        parts += [bulk(self.stamper.epoch or 0), bulk(batch.number), bulk(self._maxlen)]
+        parts += [bulk(self._token), bulk(batch.blob)]
         self._sent_at_s.append(time.monotonic())
         self.counts.batches += 1
         if batch.sent_before:
@@ -266,6 +283,10 @@ class Publisher:
         link.send(b"".join(parts))
 
     def _on_reply(self, reply: Reply) -> None:
+        if not self._sent_at_s:
+            assert self._link is not None
+            self._link.abort(f"unasked: {reply}")
+            return
         sent_at_s = self._sent_at_s.popleft()
         if isinstance(reply, hiredis.ReplyError):
             self._on_refusal(str(reply))
@@ -284,7 +305,7 @@ class Publisher:
 
     def _on_applied(self, reply: Reply) -> None:
         batch = self._outbox.stored()
-        self._pause_attempt = 0
+        self._pause_attempt = self._attempt = 0
         self._away_reason = None
         refused = len(reply) > 3 and self._on_refused_entries(batch, reply[3:])
         if not refused:
@@ -323,7 +344,7 @@ class Publisher:
                 last = EntryId.parse(last_id) if last_id else ZERO_ID
                 again.setdefault(symbol, ([], last))[0].append(payload)
             else:
-                self._reject(symbol, why, is_quote)
+                self._reject(symbol, why, payload)
         for symbol, (payloads, last) in again.items():
             # A first attempt cannot be too small unless somebody else wrote this stream.
             self._journal.note_rarely(
@@ -333,11 +354,15 @@ class Publisher:
         self._account_stored(quotes_left, markers_left)
         return True
 
-    def _reject(self, symbol: str, why: str, is_quote: bool) -> None:
+    def _reject(self, symbol: str, why: str, payload: str) -> None:
         known = {"wrong_type": "wrong_type", "exhausted": "stream_exhausted"}
         reason = known.get(why, "refused_by_redis")
-        if is_quote:
+        body = msgspec.json.decode(payload)
+        if isinstance(body, list):
             self.counts.rejected[reason] = self.counts.rejected.get(reason, 0) + 1
+            self.stamper.open_gap_behind(symbol, body[8], "refused_by_redis")
+        else:
+            self.stamper.open_gap_behind(symbol, body["from"], body["reason"])
         self._journal.note_rarely(
             "stream_refuses", symbol, "error", reason=why[:200], stream=self._keys.stream(symbol)
         )
@@ -345,12 +370,13 @@ class Publisher:
     def _on_refusal(self, message: str) -> None:
         """A whole batch was refused, with nothing done."""
         assert self._link is not None
+        is_consequence = self._outbox.is_stopped
         self._outbox.refused()
-        kind = message.split(" ", 1)[0][:32]
+        kind = _kind(message)
         self.counts.refusals[kind] = self.counts.refusals.get(kind, 0) + 1
         if kind == "NOSCRIPT":
             self._script_known = False
-        elif kind == "READONLY" or (kind == "BEHIND" and self._pause_attempt == 0):
+        elif kind == "READONLY" or (kind == "BEHIND" and not is_consequence):
             # A replica, or a server that lost our position: only a new connection and claim can tell.
             self._link.abort(message[:200])
             return
@@ -371,9 +397,13 @@ class Publisher:
     def _mark_dropped(self, gone: list[Received]) -> None:
         dropped = 0
         for received_ns, quotes in gone:
-            dropped += len(quotes)
-            for symbol in {quote.S for quote in quotes}:
-                self.stamper.open_gap(symbol, received_ns, "queue_full")
+            if isinstance(quotes, Hole):
+                symbols, reason = quotes.symbols, quotes.reason
+            else:
+                symbols, reason = frozenset(quote.S for quote in quotes), "queue_full"
+                dropped += len(quotes)
+            for symbol in symbols:
+                self.stamper.open_gap(symbol, received_ns, reason)
         self.counts.dropped += dropped
         self._journal.note_rarely("quotes_dropped", "queue_full", "error", quotes=dropped)
 
@@ -390,6 +420,12 @@ _SHA_BULK: Final = bulk(_APPEND_SHA)
 _SCRIPT_BULK: Final = bulk(_APPEND)
 LATENCY_BOUNDS_S: Final = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 512)
+
+
+def _kind(message: str) -> str:
+    """The kind of an error reply; Redis 6.2 wraps what happened within a script in a sentence of its own."""
+    wrapped = re.search(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM|WRONGTYPE)\b", message)
+    return wrapped[1] if wrapped else message.split(" ", 1)[0][:32]
 
 
 def _pause_s(bounds: tuple[float, float], attempt: int) -> float:

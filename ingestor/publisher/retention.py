@@ -126,6 +126,9 @@ class Sweeper:
         if len(pipe):
             replies = await pipe.execute(raise_on_error=False)
             self.counts.trimmed += sum(replies[i] for i in trims if isinstance(replies[i], int))
+        # Wanted again while we were at it: the expiry just set must not outlive the wish.
+        for symbol in (self._wanted() - wanted) & frozenset(symbols):
+            await self._client.persist(self._keys.stream(symbol))
 
     def _queue(self, pipe: Any, symbol: str, needs: Upkeep, trims: list[int]) -> None:
         stream = self._keys.stream(symbol)

@@ -9,12 +9,12 @@ import struct
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import msgspec
 
 from ingestor.feed.messages import QuoteMessage, time_ns_of
-from ingestor.publisher.intake import Received
+from ingestor.publisher.intake import Hole, Received
 from wire import EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
 from wire.ids import MAX_AHEAD_NS
 
@@ -83,6 +83,11 @@ class Stamper:
         """Whether the tail of this symbol's stream was loaded."""
         return symbol in self._lanes
 
+    def with_quotes(self, symbols: Iterable[str]) -> frozenset[str]:
+        """Those of these symbols whose stream has had a quote: only what began can have a hole."""
+        lanes = self._lanes
+        return frozenset(s for s in symbols if s in lanes and lanes[s].last_time_ns is not None)
+
     @property
     def symbols(self) -> frozenset[str]:
         """All symbols whose tail is known."""
@@ -97,7 +102,8 @@ class Stamper:
         self._lanes.pop(symbol, None)
 
     def open_gap(self, symbol: str, from_ns: int, reason: str) -> None:
-        """Quotes are missing from here on; the marker goes in before the next quote of this symbol.
+        """Quotes are missing after the last one stamped, or from `from_ns` if there is none; the marker goes in
+        before the next quote of this symbol.
 
         A hole that is open already keeps its beginning and its reason.
         """
@@ -105,6 +111,14 @@ class Stamper:
         if lane is not None and lane.gap_from_ns is None:
             lane.gap_from_ns = from_ns if lane.last_time_ns is None else lane.last_time_ns
             lane.gap_reason = reason
+
+    def open_gap_behind(self, symbol: str, from_ns: int, reason: str) -> None:
+        """Quotes that were stamped are missing after all, from `from_ns` on; a hole that is open grows to it."""
+        lane = self._lanes.get(symbol)
+        if lane is not None:
+            if lane.gap_from_ns is None:
+                lane.gap_reason = reason
+            lane.gap_from_ns = from_ns if lane.gap_from_ns is None else min(from_ns, lane.gap_from_ns)
 
     def stamp(self, frames: Iterable[Received], now_ns: int) -> Batch | None:
         """One batch of all these quotes, or None when none of them can be stored."""
@@ -116,8 +130,12 @@ class Stamper:
         markers_before = counts.markers
         first_received_ns = 0
         for received_ns, messages in frames:
+            if type(messages) is Hole:
+                for symbol in messages.symbols:
+                    self.open_gap(symbol, received_ns, messages.reason)
+                continue
             first_received_ns = first_received_ns or received_ns
-            for q in messages:
+            for q in cast("list[QuoteMessage]", messages):
                 symbol = q.S
                 lane = lanes.get(symbol)
                 if lane is None:
@@ -183,6 +201,7 @@ class Stamper:
         lane = self._lanes.get(symbol)
         tail = last if lane is None else max(last, EntryId(lane.last_ms, lane.last_n))
         row: Row = [symbol, False]
+        newest: tuple[str, str] | None = None
         quotes = markers = 0
         for payload in payloads:
             is_quote = payload.startswith("[")
@@ -192,10 +211,13 @@ class Stamper:
                 self.counts.rejected["stream_exhausted"] += is_quote
                 continue
             row += [str(tail), payload]
+            newest = (str(tail), payload) if is_quote else None
             quotes += is_quote
             markers += not is_quote
         if lane is not None:
             lane.last_ms, lane.last_n = tail
+        if newest is not None:
+            row[1] = encode_latest(symbol, newest[0], tuple(msgspec.json.decode(newest[1]))).decode()
         return self._number([symbol], [row], quotes, markers, received_ns)
 
     def _seal(self, newest: dict[str, QuoteRow], quotes: int, markers: int, first_received_ns: int) -> Batch:

@@ -19,7 +19,7 @@ from ingestor.journal import Journal
 from ingestor.publisher.stamper import Stamper
 from ingestor.subscriptions.book import SubscriptionBook
 from ingestor.subscriptions.desired import Desired, DesiredSet, Reading
-from ingestor.subscriptions.tails import read_tails
+from ingestor.subscriptions.tails import keep, read_tails
 from ingestor.subscriptions.watch import ChangeWatch
 from wire import Keyspace
 
@@ -39,6 +39,7 @@ class Reconciler:
         keys: Keyspace,
         watch: ChangeWatch,
         stamper: Stamper,
+        note_hole: Callable[[frozenset[str], str], None],
         journal: Journal,
         *,
         limit: int | None,
@@ -48,10 +49,11 @@ class Reconciler:
         self._keys = keys
         self._watch = watch
         self._stamper = stamper
+        self._note_hole = note_hole
+        self._asked: frozenset[str] = frozenset()
         self._journal = journal
         self._desired_set = DesiredSet(grace_s)
         self._last: tuple[Reading, Desired] | None = None
-        self._lost_at_ns: int | None = None
         self.book = SubscriptionBook(limit)
         self.poke_feed: Callable[[], None] = lambda: None
         self.first_look = asyncio.Event()
@@ -99,6 +101,10 @@ class Reconciler:
         change = self.book.next_change(now_s)
         if change is not None:
             self.version += 1
+            new = frozenset(change.subscribe) - self._asked
+            # Whatever came of it before, in this session it was not subscribed until now.
+            self._note_hole(self._stamper.with_quotes(new), "not_subscribed")
+            self._asked = (self._asked | new) - frozenset(change.unsubscribe)
         return change
 
     def on_ready(self) -> None:
@@ -115,8 +121,6 @@ class Reconciler:
         self.version += 1
         if added:
             self._journal.note("subscribed", count=len(added), symbols=_some(added))
-        for symbol in removed:
-            self._stamper.open_gap(symbol, time.time_ns(), "not_subscribed")
         if removed:
             self._journal.note("unsubscribed", count=len(removed), symbols=_some(removed))
 
@@ -141,9 +145,9 @@ class Reconciler:
 
     def on_ended(self, ended: SessionEnded) -> None:
         """The session is over: from now on every confirmed symbol has a hole."""
-        now_ns = time.time_ns()
-        for symbol in self.book.confirmed:
-            self._stamper.open_gap(symbol, now_ns, "feed_disconnected")
+        # Quotes may flow before the acknowledgement does, so what was only asked for has a hole as well.
+        self._note_hole(self.book.confirmed | self._asked, "feed_disconnected")
+        self._asked = frozenset()
         level = "error" if ended.remedy in (Remedy.REJECTED, Remedy.SLOT_TAKEN) else "warning"
         self._journal.note(
             "disconnected",
@@ -177,6 +181,10 @@ class Reconciler:
         )
 
     async def _make_ready(self, desired: Desired) -> None:
+        before = frozenset(self._desired.symbols)
+        back = [s for s in desired.symbols if s not in before and self._stamper.knows(s)]
+        # A stream that nobody wanted may have an expiry, which must go before the symbol is live again.
+        await keep(self._client, self._keys, back)
         new = [symbol for symbol in desired.symbols if not self._stamper.knows(symbol)]
         if not new:
             return

@@ -4,6 +4,7 @@ Decides what an existing stream says about its last quote. Must never write. A s
 written by an earlier run, so whatever came in between is missing.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,9 +44,18 @@ async def read_tails(client: "Redis", keys: Keyspace, symbols: Sequence[str]) ->
     return tails
 
 
+async def keep(client: "Redis", keys: Keyspace, symbols: Sequence[str]) -> None:
+    """Take away the expiry of these symbols' streams."""
+    for start in range(0, len(symbols), CHUNK):
+        pipe = client.pipeline(transaction=False)
+        for symbol in symbols[start : start + CHUNK]:
+            pipe.persist(keys.stream(symbol))
+        await pipe.execute()
+
+
 def _tail(symbol: str, info: Any) -> Tail:
-    if isinstance(info, ResponseError):
-        # No such key, or a key of another type: the append call will say which, symbol by symbol.
+    if isinstance(info, ResponseError) and re.search("no such key|WRONGTYPE", str(info)):
+        # A key of another type is reported by the append call, when there is something to append.
         return Tail(ZERO_ID, None)
     if isinstance(info, Exception):
         raise info

@@ -43,7 +43,7 @@ class ChangeWatch:
                 await self._track()
                 attempt = 0
                 pause_s = RETRY_S[0]
-            except LinkFailure:
+            except (LinkFailure, TimeoutError):
                 attempt += 1
                 pause_s = min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10))
             except _NotAllowed as refusal:
@@ -58,7 +58,8 @@ class ChangeWatch:
         try:
             tracker = await self._address.open("quotebus-watch")
             try:
-                await self._redirect(tracker, listener)
+                async with asyncio.timeout(PING_EVERY_S):
+                    await self._redirect(tracker, listener)
                 self.is_tracking = True
                 self.changed.set()
                 await self._until_lost(tracker, listener)
@@ -96,5 +97,7 @@ class ChangeWatch:
 
 def _answer(reply: Reply) -> Reply:
     if isinstance(reply, hiredis.ReplyError):
-        raise _NotAllowed(str(reply))
+        refusal = str(reply)
+        lasting = refusal.startswith("NOPERM") or "unknown" in refusal.lower()
+        raise _NotAllowed(refusal) if lasting else LinkFailure(refusal)
     return reply

@@ -5,8 +5,7 @@ and when Redis is away it tries again with the newest state.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ingestor.journal import Journal, Note
+from ingestor.subscriptions.book import SymbolStatus
 from ingestor.subscriptions.reconciler import Reconciler
 from wire import Keyspace
 
@@ -22,6 +22,9 @@ HEARTBEAT_EVERY_S: Final = 1.0
 LOOK_EVERY_S: Final = 0.1
 MAX_EVENTS_KEPT: Final = 10_000
 CHUNK: Final = 1000
+EVENTS_AT_ONCE: Final = 200
+MANY_SYMBOLS: Final = 1000
+MANY_LOOK_EVERY_S: Final = 1.0
 
 
 class Reporter:
@@ -42,64 +45,81 @@ class Reporter:
         self._reconciler = reconciler
         self._status = status
         self._now_s = now_s
-        self._written: dict[str, str] | None = None
+        self._written: dict[str, SymbolStatus] | None = None
         self._written_version = -1
 
     async def run(self) -> None:
-        """Report until cancelled."""
-        next_heartbeat_s = 0.0
+        """Report until cancelled. Each of the three keys fails for itself, and is tried again a second later."""
+        next_beat_s = next_look_s = 0.0
         while True:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                if self._now_s() >= next_heartbeat_s:
-                    await self.beat()
-                    next_heartbeat_s = self._now_s() + HEARTBEAT_EVERY_S
-                await self.flush()
-            await asyncio.sleep(LOOK_EVERY_S)
+            now_s = self._now_s()
+            is_well = True
+            if now_s >= next_beat_s:
+                next_beat_s = now_s + HEARTBEAT_EVERY_S
+                is_well &= await self._try(self.beat, self._keys.status)
+                is_well &= await self._try(self.check, self._keys.subscriptions)
+            if now_s >= next_look_s:
+                # Rewriting the states of many symbols takes time that the quotes need more.
+                many = len(self._reconciler.book.desired.symbols) > MANY_SYMBOLS
+                next_look_s = now_s + (MANY_LOOK_EVERY_S if many else 0.0)
+                is_well &= await self._try(self.write_subscriptions, self._keys.subscriptions)
+            is_well &= await self._try(self.write_events, self._keys.events)
+            await asyncio.sleep(LOOK_EVERY_S if is_well else HEARTBEAT_EVERY_S)
 
-    async def flush(self) -> None:
-        """Write the subscriptions that changed and the notes that queued up."""
-        await self._write_subscriptions()
-        await self._write_events()
+    async def _try(self, write: Callable[[], Awaitable[None]], key: str) -> bool:
+        try:
+            await write()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._journal.note_rarely("not_reported", key, reason=str(error)[:200])
+            return False
+        return True
 
     async def beat(self) -> None:
         """Write the status, heartbeat included."""
         await self._client.hset(self._keys.status, mapping=self._status())
 
-    async def _write_subscriptions(self) -> None:
+    async def check(self) -> None:
+        """Whether the states that were written are still there; a database that was emptied gets them anew."""
+        if self._written and await self._client.hlen(self._keys.subscriptions) != len(self._written):
+            self._written, self._written_version = None, -1
+
+    async def write_subscriptions(self) -> None:
+        """Write the states that changed, and take away those of symbols that are gone."""
         version = self._reconciler.version
         if version == self._written_version or not self._reconciler.first_look.is_set():
             return
-        statuses = self._reconciler.book.statuses(self._now_s())
-        wanted = {symbol: status.as_json(iso) for symbol, status in statuses.items()}
-        if self._written is None:
-            # What an earlier run left is replaced whole.
-            self._written = {}
-            await self._client.delete(self._keys.subscriptions)
-        before = self._written
-        changed = [item for item in wanted.items() if before.get(item[0]) != item[1]]
-        gone = [symbol for symbol in before if symbol not in wanted]
-        try:
-            for start in range(0, len(changed), CHUNK):
-                await self._client.hset(
-                    self._keys.subscriptions, mapping=dict(changed[start : start + CHUNK])
-                )
-            for start in range(0, len(gone), CHUNK):
-                await self._client.hdel(self._keys.subscriptions, *gone[start : start + CHUNK])
-        except BaseException:
-            self._written = None
-            raise
-        self._written, self._written_version = wanted, version
+        statuses = dict(self._reconciler.book.statuses(self._now_s()))
+        before = self._written or {}
+        # The book keeps the same object for as long as nothing about a symbol changes.
+        changed = [symbol for symbol, status in statuses.items() if before.get(symbol) is not status]
+        for start in range(0, len(changed), CHUNK):
+            fields: dict[Any, Any] = {s: statuses[s].as_json(iso) for s in changed[start : start + CHUNK]}
+            await self._client.hset(self._keys.subscriptions, mapping=fields)
+        gone = [symbol for symbol in await self._present(before) if symbol not in statuses]
+        for start in range(0, len(gone), CHUNK):
+            await self._client.hdel(self._keys.subscriptions, *gone[start : start + CHUNK])
+        self._written, self._written_version = statuses, version
 
-    async def _write_events(self) -> None:
+    async def _present(self, before: Mapping[str, object]) -> Iterable[str]:
+        """The fields that may stand there: on the first writing also what an earlier run left."""
+        if self._written is not None:
+            return before
+        fields = await self._client.hkeys(self._keys.subscriptions)
+        return [f.decode("utf-8", "replace") if isinstance(f, bytes) else f for f in fields]
+
+    async def write_events(self) -> None:
+        """Append the notes that queued up; what cannot be written now stays, in order."""
         queue = self._journal.queue
         while queue:
-            notes = [queue[i] for i in range(min(len(queue), 200))]
+            notes = [queue.popleft() for _ in range(min(len(queue), EVENTS_AT_ONCE))]
             pipe = self._client.pipeline(transaction=False)
             for note in notes:
                 pipe.xadd(self._keys.events, _event_fields(note), maxlen=MAX_EVENTS_KEPT, approximate=True)
-            await pipe.execute()
-            for _ in notes:
-                queue.popleft()
+            try:
+                await pipe.execute()
+            except BaseException:
+                queue.extendleft(reversed(notes))
+                raise
 
 
 def iso(unix_s: float) -> str:

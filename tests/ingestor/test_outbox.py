@@ -37,7 +37,8 @@ class Server(RuleBasedStateMachine):
         self.on_the_wire: list[Batch] = []
         self.answers: list[str] = []
         self.settled: list[int] = []
-        self.ever_sent: set[int] = set()
+        self.unheard: list[int] = []
+        self.ever_lost: set[int] = set()
         self.is_connected = True
 
     @rule()
@@ -54,11 +55,11 @@ class Server(RuleBasedStateMachine):
             sent = self.outbox.next()
             if sent is None:
                 return
-            # A batch that goes out a second time says so: it may be stored already.
-            assert sent.sent_before == (sent.number in self.ever_sent)
+            # A batch whose answer was never heard says so: it may be stored already. A refused one is not.
+            assert sent.sent_before == (sent.number in self.ever_lost)
             if self.on_the_wire:
                 assert sent.number == self.on_the_wire[-1].number + 1
-            self.ever_sent.add(sent.number)
+            self.unheard.append(sent.number)
             self.on_the_wire.append(sent)
 
     @precondition(lambda self: self.on_the_wire)
@@ -80,6 +81,7 @@ class Server(RuleBasedStateMachine):
     @rule()
     def hear(self) -> None:
         """The next answer is heard."""
+        self.unheard.pop(0)
         if self.answers.pop(0) == "stored":
             self.settled.append(self.outbox.stored().number)
         else:
@@ -102,6 +104,8 @@ class Server(RuleBasedStateMachine):
     def lose(self) -> None:
         """The connection is gone, with the answers on it; what was sent may still arrive."""
         self.outbox.lost()
+        self.ever_lost |= set(self.unheard)
+        self.unheard.clear()
         self.answers.clear()
         self.is_connected = False
 

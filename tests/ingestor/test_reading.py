@@ -33,7 +33,7 @@ async def reconciler(server: RedisServer, client: AsyncRedis) -> Reconciler:
     """One that looks when told to."""
     journal = Journal()
     watch = ChangeWatch(RedisAddress(server.url), KEYS, journal)
-    return Reconciler(client, KEYS, watch, Stamper(), journal, limit=None, grace_s=60.0)
+    return Reconciler(client, KEYS, watch, Stamper(), lambda *_: None, journal, limit=None, grace_s=60.0)
 
 
 async def test_the_tail_of_a_stream_is_its_last_id_and_quote(redis: Redis, client: AsyncRedis) -> None:

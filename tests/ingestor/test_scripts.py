@@ -101,6 +101,19 @@ def test_an_older_epoch_is_fenced_off(redis: Redis) -> None:
     assert new.everything() == before
 
 
+def test_two_writers_of_the_same_epoch_are_told_apart(redis: Redis) -> None:
+    """In an emptied database a new writer begins at the epoch that an older one still holds: only one may write."""
+    old = Writer(redis, "A")
+    old.append(old.batch("A"))
+    redis.flushall()
+    new = Writer(redis, "A")
+    assert new.epoch == old.epoch
+    before = new.everything()
+    assert old.append(old.batch("A")) == [b"fenced", 1]
+    assert old.claim(1, 1) == [b"fenced", 1, 0]
+    assert new.everything() == before
+
+
 def test_a_server_that_lost_the_claim_wants_a_new_one(redis: Redis) -> None:
     """An epoch that it does not know writes nothing, not even a batch number that would fit."""
     writer = Writer(redis, "A")

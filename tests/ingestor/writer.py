@@ -1,5 +1,6 @@
 """A writer made of the real scripts, a real server and the real stamper, without the task that drives them."""
 
+import secrets
 from importlib import resources
 from typing import Any
 
@@ -20,6 +21,7 @@ class Writer:
 
     def __init__(self, redis: Redis, *symbols: str, claim: bool = True) -> None:
         self.redis = redis
+        self.token = secrets.token_hex(4)
         self.stamper = Stamper()
         for symbol in symbols:
             self.stamper.load(symbol, ZERO_ID, None)
@@ -35,7 +37,7 @@ class Writer:
 
     def claim(self, epoch: int, answered: int, instance: str = "me") -> Any:
         """Take or confirm the position."""
-        return self.raw("EVAL", CLAIM, 1, KEYS.writer, epoch, answered, instance)
+        return self.raw("EVAL", CLAIM, 1, KEYS.writer, epoch, answered, instance, self.token)
 
     def batch(self, *symbols: str, step_ns: int = 1_000_003) -> Batch:
         """A batch of one quote per name, numbered on as bid sizes."""
@@ -51,7 +53,7 @@ class Writer:
         """Send it."""
         keys = [KEYS.writer, KEYS.latest, *map(KEYS.stream, batch.symbols)]
         epoch = self.epoch if epoch is None else epoch
-        return self.raw("EVAL", APPEND, len(keys), *keys, epoch, batch.number, maxlen, batch.blob)
+        return self.raw("EVAL", APPEND, len(keys), *keys, epoch, batch.number, maxlen, self.token, batch.blob)
 
     def ids(self, symbol: str) -> list[EntryId]:
         """All ids of a stream."""
