@@ -51,6 +51,8 @@ class Track:
     dropped: bool = False
     seen_at: float = 0.0
     rewound_since: float | None = None
+    first: EntryId | None = None
+    """The first entry of the stream when it was last looked at and found whole."""
 
 
 class Read(NamedTuple):
@@ -193,6 +195,12 @@ class Pursuit:
             position = EntryId.parse(track.after)
             found = read_facts(answer)
             verdict = judge(position, track.anchor, found)
+            if verdict is Verdict.REWOUND and found is not None and found.first == track.first is not None:
+                # The same stream without its last entries, as a server leaves it that restarts from a truncated
+                # file: this reader has had them, and what comes next has larger ids.
+                verdict = Verdict.INTACT
+            if verdict is Verdict.INTACT and found is not None:
+                track.first = found.first
             if verdict is not Verdict.REWOUND:
                 track.rewound_since = None
             # What comes next from a missing stream stands in a new one.

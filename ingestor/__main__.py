@@ -2,7 +2,7 @@
 
 import sys
 
-from ingestor.cli import main
+from ingestor.entry import main
 
 if __name__ == "__main__":
     sys.argv[1:1] = ["run"]

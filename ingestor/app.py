@@ -248,6 +248,8 @@ async def run(settings: Settings, credentials: Callable[[], Credentials], stop: 
         )
         if await daemon.turn.wait(stop):
             await _live(daemon, stop)
+        else:
+            daemon.journal.note("stopped", left=0)
 
 
 async def _live(daemon: Daemon, stop: asyncio.Event) -> None:

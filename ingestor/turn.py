@@ -65,8 +65,11 @@ class Turn:
         if state == b"stopped" or (beat is None and self._beat is None):
             return False
         if beat != self._beat:
-            if self._beat is not None and self.standing_by_for is None:
-                self.standing_by_for = (instance or b"another daemon").decode("utf-8", "replace")
-                self._journal.note("standing_by", "warning", instance=self.standing_by_for)
+            other = (instance or b"another daemon").decode("utf-8", "replace")
+            if self._beat is None:
+                self._journal.note("listening_for_heartbeat", instance=other, for_s=SILENT_AFTER_S)
+            elif self.standing_by_for is None:
+                self.standing_by_for = other
+                self._journal.note("standing_by", "warning", instance=other)
             self._beat, self._unchanged_since_s = beat, time.monotonic()
         return True

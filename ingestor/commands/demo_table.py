@@ -21,7 +21,7 @@ def table(view: View, first_quote_s: float | None) -> RenderableType:
         ("quotebus demo", "bold"),
         f"  {status.get('state', 'starting')}  ",
         f"{view.live}/{len(view.states)} live  ",
-        (f"{sum(view.rates.values()):.0f} quotes/s  ", "bold"),
+        (f"{view.rate:.0f} quotes/s  ", "bold"),
         f"stored {status.get('stored', '0')}  dropped {status.get('dropped', '0')}  ",
         f"first quote after {first_quote_s:.1f} s" if first_quote_s is not None else "waiting for quotes",
     )

@@ -5,13 +5,15 @@ Decides the plain form for pipes; the table for terminals is `demo_table`. Must 
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from wire import Quote
 
 
 @dataclass(slots=True)
 class View:
-    """What one refresh read from Redis; `at_s` is monotonic, `rates` are quotes per second by symbol."""
+    """What one refresh read from Redis; `at_s` is monotonic, `rates` are quotes per second by symbol, `rate` that
+    of all symbols together."""
 
     at_s: float
     status: dict[str, str]
@@ -19,11 +21,23 @@ class View:
     quotes: dict[str, Quote]
     totals: dict[str, int]
     rates: dict[str, float] = field(default_factory=dict)
+    rate: float = 0.0
 
     @property
     def live(self) -> int:
         """How many symbols are live."""
         return sum(state == "live" for state in self.states.values())
+
+    def compare(self, older: "View") -> None:
+        """Work out the rates since an older view."""
+        for symbol, total in self.totals.items():
+            if symbol in older.totals:
+                self.rates[symbol] = max(0, total - older.totals[symbol]) / (self.at_s - older.at_s)
+        # The daemon's own count covers symbols that are not shown; it is as old as its heartbeat.
+        elapsed_s = _beat_s(self.status) - _beat_s(older.status)
+        if elapsed_s > 0:
+            grown = int(self.status.get("stored", 0)) - int(older.status.get("stored", 0))
+            self.rate = max(0, grown) / elapsed_s
 
     def age_ms(self, symbol: str, now_ns: int) -> float:
         """How old a symbol's newest quote is, by the venue's time."""
@@ -39,9 +53,14 @@ def line(view: View) -> str:
     )
     return (
         f"{time.strftime('%H:%M:%S')} {view.status.get('state', 'starting'):<10} "
-        f"{view.live}/{len(view.states)} live  {sum(view.rates.values()):6.0f} quotes/s  "
+        f"{view.live}/{len(view.states)} live  {view.rate:6.0f} quotes/s  "
         f"stored {view.status.get('stored', '0')}  {shown}"
     )
+
+
+def _beat_s(status: dict[str, str]) -> float:
+    beat = status.get("heartbeat")
+    return datetime.fromisoformat(beat).timestamp() if beat else 0.0
 
 
 def _price(price: float | None) -> str:

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import uvloop
@@ -47,13 +47,16 @@ def _run(settings: Settings) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(settings))
     except (Fenced, Undrained, PagesProblem) as problem:
-        log.error(type(problem).__name__.lower(), reason=str(problem))  # noqa: TRY400 - expected, no traceback
+        log.error(_EVENTS[type(problem)], reason=str(problem))  # noqa: TRY400 - expected, no traceback
         return 1
     except Exception:
         # A defect. Better a restart by the supervisor than a daemon that lives on without one of its parts.
         log.exception("crashed")
         return 1
     return 0
+
+
+_EVENTS: Final = {Fenced: "fenced", Undrained: "undrained", PagesProblem: "http_address_taken"}
 
 
 async def _until_signalled(settings: Settings) -> None:

@@ -21,7 +21,10 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
         keys = Keyspace(namespace)
         with QuickRedis(redis_url) as redis:
             flat = redis.call("HGETALL", keys.status)
-    except (RedisProblem, BadNamespace) as error:
+    except BadNamespace as error:
+        print(f"quotebus: {error}", file=sys.stderr)
+        return 2
+    except RedisProblem as error:
         print(f"quotebus: {error}", file=sys.stderr)
         return 1
     fields = {flat[i].decode(): flat[i + 1].decode("utf-8", "replace") for i in range(0, len(flat), 2)}

@@ -38,9 +38,14 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
         with QuickRedis(redis_url) as redis:
             members = {m.decode("utf-8", "backslashreplace") for m in redis.call("SMEMBERS", keys.symbols)}
             flat = redis.call("HGETALL", keys.subscriptions)
-    except (RedisProblem, BadNamespace) as problem:
+    except BadNamespace as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return 2
+    except RedisProblem as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 1
+    if not members and not flat:
+        print("no symbols yet; add some with: quotebus symbols add AAPL", file=sys.stderr)
     states = {flat[i].decode(): json.loads(flat[i + 1]) for i in range(0, len(flat), 2)}
     rows = [_row(name, name in members, states.get(name, {})) for name in sorted(members | states.keys())]
     if as_json:
@@ -66,7 +71,10 @@ def _edit(command: str, done: str, rest: str, members: list[str], redis_url: str
     try:
         with QuickRedis(redis_url) as redis:
             changed = redis.call(command, Keyspace(namespace).symbols, *members)
-    except (RedisProblem, BadNamespace) as problem:
+    except BadNamespace as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return 2
+    except RedisProblem as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 1
     unchanged = len(set(members)) - changed

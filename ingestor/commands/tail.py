@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from consumers import BadNamespace, BadStart, BadSymbol, BadUrl, BusError, Gap, Quote, connect
+from ingestor.commands.quick_redis import QuickRedis, RedisProblem
+from wire import Keyspace
 
 
 def follow(
@@ -19,17 +21,28 @@ def follow(
 ) -> int:
     """Print until `count` lines, Ctrl-C, or a Redis that cannot be reached; 0, 0 and 1."""
     printer = _json_line if as_json else _line
+    symbols = [symbol.strip().upper() for symbol in symbols]
     try:
+        for symbol in _unwanted(symbols, redis_url, namespace):
+            print(f"{symbol} is not in {namespace}:symbols; quotebus symbols add {symbol}", file=sys.stderr)
         asyncio.run(_follow(symbols, _start(start), count, printer, redis_url, namespace))
     except (BadStart, BadSymbol, BadNamespace, BadUrl) as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2
-    except BusError as problem:
+    except (BusError, RedisProblem) as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def _unwanted(symbols: list[str], redis_url: str, namespace: str) -> list[str]:
+    """The symbols that no operator asked for: of these nothing may ever come."""
+    keys = Keyspace(namespace)
+    with QuickRedis(redis_url) as redis:
+        wanted = redis.call_all(*(("SISMEMBER", keys.symbols, symbol) for symbol in symbols))
+    return [symbol for symbol, is_wanted in zip(symbols, wanted, strict=True) if is_wanted == 0]
 
 
 async def _follow(

@@ -410,8 +410,8 @@ class Publisher:
     def _note_away(self, reason: str) -> None:
         if self._away_reason is None:
             self._journal.note("redis_away", "error", server=repr(self._address), reason=reason)
-        else:
-            self._journal.note_rarely("redis_away", "again", server=repr(self._address), reason=reason)
+        elif self._away_reason != reason:
+            self._journal.note_rarely("redis_away", reason, "error", server=repr(self._address))
         self._away_reason = reason
         self.ready.clear()
 

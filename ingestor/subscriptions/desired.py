@@ -6,12 +6,18 @@ by name, so that a limit cuts at the same place on every start.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from wire import BadSymbol, Symbol, parse_symbol
 
+SETTLE_S: Final = 0.01
+"""A loop of single SADDs, or a MULTI, is read once and not a thousand times."""
+CHURN_SETTLE_S: Final = 1.0
+CHURN_WINDOW_S: Final = 5.0
+CHANGES_ALLOWED: Final = 4
 MAX_JUNK_SHOWN: Final = 100
 """Junk is listed so that somebody can mend it; nobody mends more than this, and a list must not grow for ever."""
 
@@ -38,6 +44,32 @@ class Desired:
     held: str | None = None
 
 
+class _Names(NamedTuple):
+    symbols: tuple[Symbol, ...]
+    junk: tuple[tuple[bytes, str], ...]
+
+
+class ChurnGuard:
+    """Slows down looking when the same symbol comes and goes again and again.
+
+    Without it a script that adds and removes a symbol ten times a second would make ten requests a second at the
+    vendor. Any number of different symbols, each changed once, is not churn.
+    """
+
+    def __init__(self) -> None:
+        self._began_s = 0.0
+        self._changes: Counter[str] = Counter()
+
+    def settle_s(self, changed: Iterable[str], now_s: float) -> float:
+        """How long to wait after the next notification before looking, given what has just changed."""
+        if now_s - self._began_s > CHURN_WINDOW_S:
+            self._began_s = now_s
+            self._changes.clear()
+        self._changes.update(changed)
+        worst = max(self._changes.values(), default=0)
+        return CHURN_SETTLE_S if worst > CHANGES_ALLOWED else SETTLE_S
+
+
 class DesiredSet:
     """Turns readings into what is desired, and keeps the last good set for `grace_s` when it vanishes.
 
@@ -49,13 +81,18 @@ class DesiredSet:
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
         self._operators: frozenset[bytes] = frozenset()
+        self._sorted: tuple[frozenset[bytes], _Names] = (frozenset(), _Names((), ()))
         self._vanished_at_s: float | None = None
         self._held: str | None = None
 
     def observe(self, reading: Reading, now_s: float) -> Desired:
         """What is desired after this look; a look that failed must not be passed in."""
         self._accept(reading, now_s)
-        return _sorted_out(self._operators, reading.leases, self._held)
+        if self._sorted[0] is not self._operators:
+            # Leases are renewed all the time; the operators' thousands are only sorted when they change.
+            self._sorted = self._operators, _names((member, member) for member in self._operators)
+        leases = _names((lease, lease.rpartition(b"@")[0] or lease) for lease in reading.leases)
+        return _put_together(self._sorted[1], leases, self._held)
 
     @property
     def look_again_at_s(self) -> float | None:
@@ -73,7 +110,7 @@ class DesiredSet:
             self._vanished_at_s = now_s
         if now_s < self._vanished_at_s + self._grace_s:
             self._held = (
-                f"the desired set vanished; its {len(self._operators)} symbols stay subscribed "
+                f"the desired set vanished; its {len(self._operators)} members stay in force "
                 f"for {self._grace_s:g} s"
             )
             return
@@ -87,18 +124,24 @@ class DesiredSet:
         return is_held or len(self._operators) > 1 or not reading.writer_present
 
 
-def _sorted_out(members: Iterable[bytes], leases: Iterable[bytes], held: str | None) -> Desired:
-    operators: set[Symbol] = set()
-    strategies: set[Symbol] = set()
+def _names(asked: Iterable[tuple[bytes, bytes]]) -> _Names:
+    """Sort pairs of (what to show, what should be a symbol) into symbols by name, and junk with its reason."""
+    symbols: set[Symbol] = set()
     junk: list[tuple[bytes, str]] = []
-    asked = [(member, member, operators) for member in members]
-    asked += [(lease, lease.rpartition(b"@")[0] or lease, strategies) for lease in leases]
-    for shown, name, into in asked:
+    for shown, name in asked:
         try:
-            into.add(parse_symbol(name))
+            symbols.add(parse_symbol(name))
         except BadSymbol as error:
             junk.append((shown, str(error)))
-    symbols = (*sorted(operators), *sorted(strategies - operators))
+    return _Names(tuple(sorted(symbols)), tuple(junk))
+
+
+def _put_together(operators: _Names, strategies: _Names, held: str | None) -> Desired:
+    symbols = operators.symbols
+    if strategies.symbols:
+        known = frozenset(symbols)
+        symbols = (*symbols, *(s for s in strategies.symbols if s not in known))
+    junk = (*operators.junk, *strategies.junk)
     # The same junk gives the same list, in whatever order the set was read.
     first = heapq.nsmallest(MAX_JUNK_SHOWN, junk)
     return Desired(symbols, {_shown(member): why for member, why in first}, len(junk), held)

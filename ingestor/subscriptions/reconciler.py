@@ -18,15 +18,13 @@ from ingestor.feed.session import Change, ChangeExpired, ChangeRefused, SessionE
 from ingestor.journal import Journal
 from ingestor.publisher.stamper import Stamper
 from ingestor.subscriptions.book import SubscriptionBook
-from ingestor.subscriptions.desired import Desired, DesiredSet, Reading
+from ingestor.subscriptions.desired import SETTLE_S, ChurnGuard, Desired, DesiredSet, Reading
 from ingestor.subscriptions.tails import keep, read_tails
 from ingestor.subscriptions.watch import ChangeWatch
 from wire import Keyspace
 
 LOOK_EVERY_S: Final = 1.5
 """The safety net under the notifications, and what keeps every change within two seconds without them."""
-SETTLE_S: Final = 0.01
-"""A loop of single SADDs, or a MULTI, is read once and not a thousand times."""
 RETRY_S: Final = 0.25
 
 
@@ -53,6 +51,8 @@ class Reconciler:
         self._asked: frozenset[str] = frozenset()
         self._journal = journal
         self._desired_set = DesiredSet(grace_s)
+        self._churn = ChurnGuard()
+        self._settle_s = SETTLE_S
         self._last: tuple[Reading, Desired] | None = None
         self.book = SubscriptionBook(limit)
         self.poke_feed: Callable[[], None] = lambda: None
@@ -78,7 +78,7 @@ class Reconciler:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._watch.changed.wait()
-                await asyncio.sleep(SETTLE_S)
+                await asyncio.sleep(self._settle_s)
             self._watch.changed.clear()
 
     async def look(self) -> None:
@@ -88,6 +88,8 @@ class Reconciler:
         desired = self._desired_set.observe(reading, now_s) if self._is_new(reading, now_s) else self._desired
         await self._make_ready(desired)
         if desired != self._desired or not self.first_look.is_set():
+            changed = frozenset(self._desired.symbols).symmetric_difference(desired.symbols)
+            self._settle_s = self._churn.settle_s(changed, now_s)
             self._tell(self._desired, desired)
             self.book.desire(desired)
             self.version += 1

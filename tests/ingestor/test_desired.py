@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.subscriptions.desired import MAX_JUNK_SHOWN, Desired, DesiredSet, Reading
+from ingestor.subscriptions.desired import (
+    CHURN_SETTLE_S,
+    MAX_JUNK_SHOWN,
+    SETTLE_S,
+    ChurnGuard,
+    Desired,
+    DesiredSet,
+    Reading,
+)
 
 GRACE_S = 60.0
 
@@ -121,7 +129,7 @@ def test_a_set_that_vanishes_is_held_for_the_grace_period() -> None:
     held = wanted.observe(reading(), 100.0)
     assert held.symbols == ("A", "B")
     assert held.held is not None
-    assert "2 symbols" in held.held
+    assert "2 members" in held.held
     assert due_s(wanted) == 160.0
     assert wanted.observe(reading(), 159.9).symbols == ("A", "B")
     assert wanted.observe(reading(), 160.0) == Desired()
@@ -189,3 +197,17 @@ def test_no_grace_means_none() -> None:
     wanted = DesiredSet(0.0)
     wanted.observe(reading("A", "B"), 0.0)
     assert wanted.observe(reading(), 1.0) == Desired()
+
+
+def test_a_symbol_that_flaps_slows_the_looking_down() -> None:
+    """Four changes of one symbol within five seconds are borne; the fifth makes every look wait a second."""
+    guard = ChurnGuard()
+    waits = [guard.settle_s(["A"], now_s) for now_s in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert waits == [SETTLE_S] * 4 + [CHURN_SETTLE_S]
+    assert guard.settle_s(["A"], 6.0) == SETTLE_S
+
+
+def test_many_symbols_changed_once_each_slow_nothing_down() -> None:
+    """A list typed in one by one is no churn."""
+    guard = ChurnGuard()
+    assert {guard.settle_s([f"S{i}"], i / 100) for i in range(400)} == {SETTLE_S}

