@@ -35,9 +35,10 @@ class View:
                 self.rates[symbol] = max(0, total - older.totals[symbol]) / (self.at_s - older.at_s)
         # The daemon's own count covers symbols that are not shown; it is as old as its heartbeat.
         elapsed_s = _beat_s(self.status) - _beat_s(older.status)
-        if elapsed_s > 0:
-            grown = int(self.status.get("stored", 0)) - int(older.status.get("stored", 0))
-            self.rate = max(0, grown) / elapsed_s
+        if "stored" in older.status and elapsed_s > 0:
+            self.rate = max(0, int(self.status["stored"]) - int(older.status["stored"])) / elapsed_s
+        else:
+            self.rate = sum(self.rates.values())
 
     def age_ms(self, symbol: str, now_ns: int) -> float:
         """How old a symbol's newest quote is, by the venue's time."""

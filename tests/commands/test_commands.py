@@ -217,6 +217,66 @@ def test_small_commands_load_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_closing_the_terminal_leaves_nothing_behind() -> None:
+    """SIGHUP ends the demo like Ctrl-C, and even a killed demo takes its parts along."""
+    for how in (signal.SIGHUP, signal.SIGKILL):
+        with subprocess.Popen(
+            [*QUOTEBUS, "demo", "--redis-port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        ) as process:
+            assert process.stdout is not None
+            while b"live" not in process.stdout.readline():
+                assert process.poll() is None
+            parts = _children(process.pid)
+            assert len(parts) == 3
+            process.send_signal(how)
+            process.wait(15)
+        deadline_s = time.monotonic() + 15
+        while any(_is_running(pid) for pid in parts):
+            assert time.monotonic() < deadline_s, how
+            time.sleep(0.05)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_missing_extra_is_one_sentence(tmp_path: Path) -> None:
+    """Without the command line's or the daemon's packages, the script says which extra brings them."""
+    for module, extra in (("typer", "cli"), ("structlog", "ingestor")):
+        program = (
+            "import sys\n"
+            f"sys.modules[{module!r}] = None\n"
+            "sys.argv = ['quotebus', 'run']\n"
+            "from ingestor.entry import main\n"
+            "main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 1
+        assert f"[{extra}]" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_tail_says_when_nobody_asked_for_a_symbol(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """Of a symbol that is in no set nothing may ever come, so the remedy is told at once."""
+    redis.sadd(KEYS.symbols, "AAPL")
+    redis.xadd(KEYS.stream("AAPL"), {"q": encode_quote(ROW)}, id="1763000004123-825050000")
+    done = quotebus("tail", "aapl", "NOPE", "--start", "earliest", "-n", "1", url=server.url)
+    assert done.returncode == 0
+    assert done.stderr == "NOPE is not in quotes:symbols; quotebus symbols add NOPE\n"
+
+
 def test_the_demo_runs_for_its_duration_and_ends_with_a_summary() -> None:
     """In a pipe: plain lines with live quotes, the commands to take part with, a summary, exit code 0."""
     done = quotebus("demo", "--duration", "6", "--redis-port", "0")
@@ -247,7 +307,7 @@ def test_the_demo_on_a_terminal_is_a_table_and_takes_part_requests_until_ctrl_c(
         assert quotebus("symbols", "add", "ZZZZ", url=f"redis://127.0.0.1:{port[1]}/0").returncode == 0
         _read_until(leader, r"ZZZZ\S* +\S*live", 10)
         process.send_signal(signal.SIGINT)
-        rest = _read_until(leader, r"demo ended: \d+ quotes", 15)
+        rest = _read_until(leader, r"demo ended: \d+ symbols", 15)
         assert process.wait(15) == 0, rest
     os.close(leader)
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from consumers import Bus, EntryId, Gap
+from consumers.pursuit import REWIND_HOLDS_S
 from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
 
 
@@ -147,3 +148,21 @@ async def test_a_key_that_becomes_no_stream_while_waiting_is_survived(bus: Bus, 
     await blocked(writer.redis)
     await writer.quotes("GOOD")
     assert numbers(await first) == [0]
+
+
+async def test_a_stream_that_lost_its_tail_is_followed_without_a_repeat(bus: Bus, writer: Writer) -> None:
+    """A server restarted from a truncated file has less than the reader: that comes neither twice nor as a gap."""
+    await writer.quotes("AAPL", 100)
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    assert numbers(await take(items, 100)) == list(range(100))
+    shorter = await writer.raw("DUMP", KEYS.stream("AAPL"))
+    await writer.quotes("AAPL", 5)
+    assert numbers(await take(items, 5)) == list(range(100, 105))
+    await writer.raw("RESTORE", KEYS.stream("AAPL"), 0, shorter, "REPLACE")
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(take(items, 1))
+        # Longer than a rewind must hold before it is believed.
+        await asyncio.sleep(3 * REWIND_HOLDS_S)
+        assert not following.done()
+        await writer.quotes("AAPL", 1)
+        assert numbers(await following) == [105]
