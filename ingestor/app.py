@@ -69,9 +69,7 @@ class Daemon:
             driver_info=None,
         )
         self.publisher = Publisher(
-            self.address,
-            self.keys,
-            self.journal,
+            *(self.address, self.keys, self.journal),
             stream_maxlen=settings.stream_maxlen,
             queue_quotes=settings.queue_quotes,
         )

@@ -11,7 +11,7 @@
 | `quotes:status` | hash | daemon | instance, state, feed, heartbeat, counts |
 | `quotes:events` | stream | daemon | the audit trail, capped |
 | `quotes:lease` | string | daemon | who may ingest |
-| `quotes:writer` | hash | daemon | epoch and last batch applied: the writer's position, kept with the data |
+| `quotes:writer` | hash | daemon | epoch, token, last batch applied: the writer's position, kept with the data |
 
 It knows no value's format: those are in `wire.quote` and `wire.gap`.
 """

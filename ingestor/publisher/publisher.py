@@ -7,62 +7,36 @@ the event loop; the only task here keeps a connection open.
 """
 
 import asyncio
-import hashlib
 import random
-import re
 import secrets
 import time
 from collections import deque
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from importlib import resources
 from typing import Final
 
 import hiredis
 import msgspec
 
 from ingestor.feed.messages import QuoteMessage
-from ingestor.histogram import Histogram
 from ingestor.journal import Journal
+from ingestor.publisher.calls import Calls, kind_of
 from ingestor.publisher.intake import Hole, Intake, Received
+from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Batch, Stamper
 from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
-from ingestor.resp import bulk
 from wire import ZERO_ID, EntryId, Keyspace
 
 MAX_BATCH_QUOTES: Final = 1024
-"""A call of this size keeps the server busy for 1 to 2 ms; larger ones gain nothing and delay everybody else."""
+"""A call of this size keeps the server busy for about 2 ms; larger ones would delay everybody else."""
 WINDOW: Final = 3
 REPLY_TIMEOUT_S: Final = 2.0
 REFUSAL_PAUSE_S: Final = (0.05, 1.0)
 CONNECT_PAUSE_S: Final = (0.05, 1.0)
 
-_APPEND: Final = resources.files("ingestor.publisher").joinpath("append.lua").read_bytes()
-_CLAIM: Final = resources.files("ingestor.publisher").joinpath("claim.lua").read_bytes()
-_APPEND_SHA: Final = hashlib.sha1(_APPEND, usedforsecurity=False).hexdigest()
-
 
 class Fenced(Exception):
     """A newer daemon writes this namespace; this one must not write any more."""
-
-
-@dataclass(slots=True)
-class PublishCounts:
-    """The ledger of this process, cumulative since start. At all times
-    received = stored + already_stored + rejected + dropped + queued + unanswered."""
-
-    received: int = 0
-    stored: int = 0
-    already_stored: int = 0
-    markers_stored: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    dropped: int = 0
-    batches: int = 0
-    batches_resent: int = 0
-    refusals: dict[str, int] = field(default_factory=dict)
-    cache_errors: int = 0
-    reconnects: int = 0
 
 
 class Publisher:
@@ -80,9 +54,8 @@ class Publisher:
         self._address = address
         self._keys = keys
         self._journal = journal
-        self._maxlen = stream_maxlen
         self._instance = ""
-        self._token = secrets.token_hex(8)
+        self._calls = Calls(keys, secrets.token_hex(8), stream_maxlen)
         self._attempt = 0
         self._intake = Intake(queue_quotes)
         self.queue_limit = queue_quotes
@@ -91,14 +64,10 @@ class Publisher:
         self._script_known = False
         self._scheduled = False
         self._sent_at_s: deque[float] = deque()
-        self._stream_keys: dict[str, bytes] = {}
         self._pause_attempt = 0
         self._away_reason: str | None = "not connected yet"
         self.stamper = Stamper()
         self.counts = PublishCounts()
-        self.latency_s = Histogram(*LATENCY_BOUNDS_S)
-        self.append_s = Histogram(*LATENCY_BOUNDS_S)
-        self.batch_quotes = Histogram(*BATCH_BOUNDS)
         self.ready = asyncio.Event()
         self._fenced: Fenced | None = None
 
@@ -199,16 +168,7 @@ class Publisher:
 
     async def _claim(self, link: RedisLink) -> None:
         asked = self.stamper.epoch or 0
-        reply = await link.call(
-            "EVAL",
-            _CLAIM,
-            1,
-            self._keys.writer,
-            asked,
-            self._outbox.answered,
-            self._instance,
-            self._token,
-        )
+        reply = await link.call(*self._calls.claim(asked, self._outbox.answered, self._instance))
         if isinstance(reply, hiredis.ReplyError):
             raise LinkFailure(str(reply))
         status, epoch, applied = reply
@@ -263,24 +223,13 @@ class Publisher:
                 return
 
     def _send(self, link: RedisLink, batch: Batch) -> None:
-        how, script = (b"EVALSHA", _SHA_BULK) if self._script_known else (b"EVAL", _SCRIPT_BULK)
+        command = self._calls.append(batch, self.stamper.epoch or 0, script_known=self._script_known)
         self._script_known = True
-        symbols = batch.symbols
-        head = b"*%d\r\n$%d\r\n%b\r\n%b" % (len(symbols) + 10, len(how), how, script)
-        keys = self._stream_keys
-        parts = [head, bulk(len(symbols) + 2), bulk(self._keys.writer), bulk(self._keys.latest)]
-        for symbol in symbols:
-            key = keys.get(symbol)
-            if key is None:
-                keys[symbol] = key = bulk(self._keys.stream(symbol))
-            parts.append(key)
-        parts += [bulk(self.stamper.epoch or 0), bulk(batch.number), bulk(self._maxlen)]
-        parts += [bulk(self._token), bulk(batch.blob)]
         self._sent_at_s.append(time.monotonic())
         self.counts.batches += 1
         if batch.sent_before:
             self.counts.batches_resent += 1
-        link.send(b"".join(parts))
+        link.send(command)
 
     def _on_reply(self, reply: Reply) -> None:
         if not self._sent_at_s:
@@ -291,7 +240,7 @@ class Publisher:
         if isinstance(reply, hiredis.ReplyError):
             self._on_refusal(str(reply))
         elif reply[0] == b"applied":
-            self.append_s.observe(time.monotonic() - sent_at_s)
+            self.counts.append_s.observe(time.monotonic() - sent_at_s)
             self._on_applied(reply)
         elif reply[0] == b"seen":
             batch = self._outbox.stored()
@@ -313,8 +262,8 @@ class Publisher:
         if reply[2]:
             self.counts.cache_errors += reply[2]
             self._journal.note_rarely("cache_not_written", self._keys.latest, errors=reply[2])
-        self.latency_s.observe((time.time_ns() - batch.first_received_ns) / 1e9)
-        self.batch_quotes.observe(batch.entries)
+        self.counts.latency_s.observe((time.time_ns() - batch.first_received_ns) / 1e9)
+        self.counts.batch_entries.observe(batch.entries)
 
     def _account_stored(self, quotes: int, markers: int) -> None:
         self.counts.stored += quotes
@@ -359,7 +308,7 @@ class Publisher:
         reason = known.get(why, "refused_by_redis")
         body = msgspec.json.decode(payload)
         if isinstance(body, list):
-            self.counts.rejected[reason] = self.counts.rejected.get(reason, 0) + 1
+            self.counts.reject(reason)
             self.stamper.open_gap_behind(symbol, body[8], "refused_by_redis")
         else:
             self.stamper.open_gap_behind(symbol, body["from"], body["reason"])
@@ -372,8 +321,8 @@ class Publisher:
         assert self._link is not None
         is_consequence = self._outbox.is_stopped
         self._outbox.refused()
-        kind = _kind(message)
-        self.counts.refusals[kind] = self.counts.refusals.get(kind, 0) + 1
+        kind = kind_of(message)
+        self.counts.refuse(kind)
         if kind == "NOSCRIPT":
             self._script_known = False
         elif kind == "READONLY" or (kind == "BEHIND" and not is_consequence):
@@ -414,18 +363,6 @@ class Publisher:
             self._journal.note_rarely("redis_away", reason, "error", server=repr(self._address))
         self._away_reason = reason
         self.ready.clear()
-
-
-_SHA_BULK: Final = bulk(_APPEND_SHA)
-_SCRIPT_BULK: Final = bulk(_APPEND)
-LATENCY_BOUNDS_S: Final = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
-BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 512)
-
-
-def _kind(message: str) -> str:
-    """The kind of an error reply; Redis 6.2 wraps what happened within a script in a sentence of its own."""
-    wrapped = re.search(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM|WRONGTYPE)\b", message)
-    return wrapped[1] if wrapped else message.split(" ", 1)[0][:32]
 
 
 def _pause_s(bounds: tuple[float, float], attempt: int) -> float:

@@ -131,8 +131,7 @@ class Stamper:
         first_received_ns = 0
         for received_ns, messages in frames:
             if type(messages) is Hole:
-                for symbol in messages.symbols:
-                    self.open_gap(symbol, received_ns, messages.reason)
+                self._open_all(messages, received_ns)
                 continue
             first_received_ns = first_received_ns or received_ns
             for q in cast("list[QuoteMessage]", messages):
@@ -219,6 +218,10 @@ class Stamper:
         if newest is not None:
             row[1] = encode_latest(symbol, newest[0], tuple(msgspec.json.decode(newest[1]))).decode()
         return self._number([symbol], [row], quotes, markers, received_ns)
+
+    def _open_all(self, hole: Hole, at_ns: int) -> None:
+        for symbol in hole.symbols:
+            self.open_gap(symbol, at_ns, hole.reason)
 
     def _seal(self, newest: dict[str, QuoteRow], quotes: int, markers: int, first_received_ns: int) -> Batch:
         rows: list[Row] = []

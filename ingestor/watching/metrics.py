@@ -25,6 +25,7 @@ from ingestor.histogram import Histogram
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts
 from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.turn import Turn
 
 REJECT_REASONS = (
     "bad_time",
@@ -47,6 +48,7 @@ class Observed(Protocol):
     publisher: Publisher
     reconciler: Reconciler
     loop_lag_s: Histogram
+    turn: Turn
 
     @property
     def sweep(self) -> SweepCounts:
@@ -83,6 +85,11 @@ class DaemonCollector(Collector):
             [], {"version": daemon.version, "python": platform.python_version(), "feed": daemon.feed_name}
         )
         yield info
+        yield _gauge(
+            "quotebus_standby",
+            "1 while another daemon has the turn and this one waits.",
+            float(daemon.turn.standing_by_for is not None),
+        )
         yield _gauge(
             "quotebus_start_timestamp_seconds",
             "When this process started, unix time.",
@@ -247,12 +254,12 @@ class DaemonCollector(Collector):
         yield _histogram(
             "quotebus_receive_to_stored_seconds",
             "From receipt of a batch's oldest quote to Redis' answer.",
-            publisher.latency_s,
+            publisher.counts.latency_s,
         )
         yield _histogram(
-            "quotebus_append_seconds", "From sending an append call to its answer.", publisher.append_s
+            "quotebus_append_seconds", "From sending an append call to its answer.", publisher.counts.append_s
         )
-        yield _histogram("quotebus_batch_entries", "Entries per append call.", publisher.batch_quotes)
+        yield _histogram("quotebus_batch_entries", "Entries per append call.", publisher.counts.batch_entries)
         yield _histogram(
             "quotebus_event_loop_lag_seconds",
             "How late the event loop woke a timer.",

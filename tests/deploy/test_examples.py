@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -11,7 +12,7 @@ from tests.deploy.conftest import DEPLOY
 
 ENV: Final = DEPLOY / "quotebus.env.example"
 TOML: Final = DEPLOY / "quotebus.toml.example"
-NOT_SETTINGS: Final = {"QUOTEBUS_CONFIG"}
+NOT_SETTINGS: Final = {"QUOTEBUS_CONFIG", "QUOTEBUS_REDIS_URL_FILE"}
 
 
 def in_env() -> dict[str, str]:
@@ -31,6 +32,15 @@ def test_the_environment_file_shows_the_defaults() -> None:
     """Taking the comment marks away changes nothing."""
     variables = {name: value for name, value in in_env().items() if name not in NOT_SETTINGS}
     assert load_settings(None, variables) == Settings.model_construct()
+
+
+def test_the_redis_url_may_stand_in_a_file(tmp_path: Path) -> None:
+    """The variable that the environment file shows is read, and goes before the TOML file."""
+    secret = tmp_path / "redis_url"
+    secret.write_text("redis://daemon:password@redis:6379/0\n")
+    settings = load_settings(TOML, {"QUOTEBUS_REDIS_URL_FILE": str(secret)})
+    assert settings.redis_url.get_secret_value() == "redis://daemon:password@redis:6379/0"
+    assert "QUOTEBUS_REDIS_URL_FILE" in in_env()
 
 
 def test_the_environment_file_has_no_quotes_or_trailing_comments() -> None:

@@ -24,6 +24,13 @@ def modules() -> list[Path]:
     return [path for path in files(".py") if path.relative_to(ROOT).parts[0] in PACKAGES]
 
 
+def table(head: str) -> list[list[str]]:
+    """The cells of every row of the README's table whose first column has this head."""
+    lines = README.split(f"\n| {head} |", 1)[1].splitlines()[2:]
+    ends = next(i for i, line in enumerate(lines) if not line.startswith("|"))
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[:ends]]
+
+
 def rows(heading: str) -> list[list[str]]:
     """The cells of every table row in one section of the README, heads and rulers left out."""
     section = README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]

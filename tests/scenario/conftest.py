@@ -45,6 +45,28 @@ async def daemon(
         yield process
 
 
+@pytest.fixture
+async def own_server() -> AsyncIterator[RedisServer]:
+    """A server with an append-only file, for this test to harm."""
+    with RedisServer(appendonly=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def own_redis(own_server: RedisServer) -> AsyncIterator[Redis]:
+    """A client of the server that will be harmed."""
+    async with Redis.from_url(own_server.url, decode_responses=True, protocol=2) as client:
+        yield client
+
+
+@pytest.fixture
+async def own_daemon(own_server: RedisServer, vendor: AlpacaSimulator) -> AsyncIterator[DaemonProcess]:
+    """A daemon on the server that will be harmed."""
+    async with DaemonProcess(own_server.url, vendor.url("iex")) as process:
+        await process.until_live()
+        yield process
+
+
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
     """Wait until the condition holds; the timeout is a failure."""
     deadline_s = time.monotonic() + timeout_s

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from simulator import SimQuote
+from simulator import AlpacaSimulator, SimQuote
 from wire import Gap, Keyspace, Quote, decode_gap, decode_quote
 
 KEYS = Keyspace()
@@ -79,3 +79,15 @@ async def state_is(redis: Redis, symbol: str, state: str) -> bool:
     """Whether `quotes:subscriptions` shows the symbol in this state."""
     value = await redis.hget(KEYS.subscriptions, symbol)
     return value is not None and json.loads(value)["state"] == state
+
+
+async def subscribed(redis: Redis, vendor: AlpacaSimulator, *symbols: str) -> None:
+    """Add these symbols, and wait until the vendor's set is theirs alone."""
+    await redis.sadd(KEYS.symbols, *symbols)
+    await vendor.wait_for(lambda: vendor.symbols == set(symbols), 15)
+
+
+async def event_exists(redis: Redis, kind: str, **details: str) -> bool:
+    """Whether the audit trail has an event of this kind with these fields."""
+    entries: list[tuple[str, dict[str, str]]] = await redis.xrange(KEYS.events)  # type: ignore[assignment]
+    return any(fields["kind"] == kind and details.items() <= fields.items() for _, fields in entries)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
@@ -14,30 +13,8 @@ from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import BASE_NS, KEYS, numbered, numbers, state_is, stored
+from tests.scenario.streams import BASE_NS, KEYS, event_exists, numbered, numbers, state_is, stored
 from wire import Gap, Quote
-
-
-@pytest.fixture
-async def own_server() -> AsyncIterator[RedisServer]:
-    """A server with an append-only file, for this test to harm."""
-    with RedisServer(appendonly=True) as server:
-        yield server
-
-
-@pytest.fixture
-async def own_redis(own_server: RedisServer) -> AsyncIterator[Redis]:
-    """A client of the server that will be harmed."""
-    async with Redis.from_url(own_server.url, decode_responses=True, protocol=2) as client:
-        yield client
-
-
-@pytest.fixture
-async def own_daemon(own_server: RedisServer, vendor: AlpacaSimulator) -> AsyncIterator[DaemonProcess]:
-    """A daemon on the server that will be harmed."""
-    async with DaemonProcess(own_server.url, vendor.url("iex")) as process:
-        await process.until_live()
-        yield process
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -178,7 +155,7 @@ async def test_junk_in_the_set_is_refused_with_a_reason_and_harms_nothing(
     assert len(refused) == 7
     assert refused["msft"] == "lower case; did you mean MSFT?"
     assert max(map(len, states)) < 100
-    await until(lambda: _event_exists(redis, "refused", "msft"))
+    await until(lambda: event_exists(redis, "refused", subject="msft"))
 
 
 async def test_a_set_of_the_wrong_type_keeps_the_last_good_one_in_force(
@@ -300,8 +277,3 @@ async def test_changes_are_noticed_within_two_seconds_where_tracking_is_not_allo
 
 async def _count_is(redis: Redis, symbol: str, count: int) -> bool:
     return len(await numbers(redis, symbol)) == count
-
-
-async def _event_exists(redis: Redis, kind: str, subject: str) -> bool:
-    entries: list[tuple[str, dict[str, str]]] = await redis.xrange(KEYS.events)  # type: ignore[assignment]
-    return any(fields["kind"] == kind and fields.get("subject") == subject for _, fields in entries)

@@ -1,0 +1,41 @@
+"""What became of every quote, in plain integers.
+
+Decides nothing. Must never know how a number is shown; `watching.metrics` reads it at scrape time.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from ingestor.histogram import Histogram
+
+LATENCY_BOUNDS_S: Final = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
+BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1024)
+
+
+@dataclass(slots=True)
+class PublishCounts:
+    """The ledger of this process, cumulative since start. At all times
+    received = stored + already_stored + rejected + dropped + queued + unanswered."""
+
+    received: int = 0
+    stored: int = 0
+    already_stored: int = 0
+    markers_stored: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    dropped: int = 0
+    batches: int = 0
+    batches_resent: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+    cache_errors: int = 0
+    reconnects: int = 0
+    latency_s: Histogram = field(default_factory=lambda: Histogram(*LATENCY_BOUNDS_S))
+    append_s: Histogram = field(default_factory=lambda: Histogram(*LATENCY_BOUNDS_S))
+    batch_entries: Histogram = field(default_factory=lambda: Histogram(*BATCH_BOUNDS))
+
+    def reject(self, reason: str) -> None:
+        """Count one quote that cannot be stored."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def refuse(self, kind: str) -> None:
+        """Count one batch that was refused whole."""
+        self.refusals[kind] = self.refusals.get(kind, 0) + 1

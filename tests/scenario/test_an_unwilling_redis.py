@@ -1,0 +1,128 @@
+"""A server that is there and will not serve: out of memory, a read-only replica, no room for clients."""
+
+import asyncio
+import time
+
+import pytest
+from redis.asyncio import Redis
+
+from simulator import AlpacaSimulator
+from simulator.redis_server import RedisServer, free_port
+from tests.scenario.conftest import until
+from tests.scenario.daemon import DaemonProcess
+from tests.scenario.streams import KEYS, numbered, numbers, subscribed
+
+FILLER_BYTES = 30 * 1024 * 1024
+
+
+@pytest.mark.parametrize("relief", ["more memory", "flushall"])
+async def test_a_server_out_of_memory_is_waited_for_and_then_gets_everything(
+    own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator, relief: str
+) -> None:
+    """Refused whole, the quotes stay queued; once there is room they are stored, and those behind them."""
+    await subscribed(own_redis, vendor, "AAPL")
+    vendor.send(numbered("AAPL", 1, 10))
+    await own_daemon.until(lambda status: status["stored"] == 10)
+    await own_redis.setrange("filler", FILLER_BYTES, "x")
+    used = int((await own_redis.info("memory"))["used_memory"])
+    await own_redis.config_set("maxmemory-policy", "noeviction")
+    await own_redis.config_set("maxmemory", used - FILLER_BYTES // 2)
+    vendor.send(numbered("AAPL", 11, 500), frame_size=10)
+    await own_daemon.until(lambda status: status["state"] == "redis_away")
+    assert "OOM" in (await own_daemon.status())["checks"]["redis"]
+    await (own_redis.flushall() if relief == "flushall" else own_redis.config_set("maxmemory", 0))
+    await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 510)
+    vendor.send(numbered("AAPL", 511, 500), frame_size=10)
+    await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 1010)
+    first = 11 if relief == "flushall" else 1
+    assert await numbers(own_redis, "AAPL") == list(range(first, 1011))
+    await own_daemon.until(lambda status: status["state"] == "live")
+
+
+@pytest.mark.parametrize("master", ["unreachable", "empty"])
+async def test_a_server_that_becomes_a_replica_is_neither_hammered_nor_called_live(
+    own_server: RedisServer,
+    own_redis: Redis,
+    own_daemon: DaemonProcess,
+    vendor: AlpacaSimulator,
+    master: str,
+) -> None:
+    """While it is read-only the daemon is unready and patient; as a master again it gets everything, once."""
+    await subscribed(own_redis, vendor, "AAPL")
+    vendor.send(numbered("AAPL", 1, 10))
+    await own_daemon.until(lambda status: status["stored"] == 10)
+    with RedisServer(options=("--repl-diskless-sync-delay", "0")) as other:
+        port = free_port() if master == "unreachable" else other.port
+        await own_redis.replicaof("127.0.0.1", str(port))
+        if master == "empty":
+            await until(lambda: _is_in_sync(own_redis))
+        vendor.send(numbered("AAPL", 11, 10))
+        await own_daemon.until(lambda status: status["state"] == "redis_away")
+        told = len(_comings_and_goings(own_daemon))
+        states, sent, until_s = set(), 20, time.monotonic() + 3.0
+        while time.monotonic() < until_s:
+            vendor.send(numbered("AAPL", sent + 1, 10))
+            sent += 10
+            states.add((await own_daemon.until(lambda s, n=sent: s["received"] == n))["state"])  # type: ignore[misc]
+            assert (await own_daemon.page("/readyz"))[0] == 503
+            await asyncio.sleep(0.02)
+        assert states == {"redis_away"}
+        assert len(_comings_and_goings(own_daemon)) - told < 10
+        await own_redis.replicaof("NO", "ONE")
+        await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == sent, 15)
+    vendor.send(numbered("AAPL", sent + 1, 10))
+    await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == sent + 10)
+    # A replica takes over what its master has, and this one had nothing.
+    first = 1 if master == "unreachable" else 11
+    assert await numbers(own_redis, "AAPL") == list(range(first, sent + 11))
+    await own_daemon.until(lambda status: status["state"] == "live")
+
+
+async def test_a_server_without_room_for_clients_does_not_end_the_daemon(
+    own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator
+) -> None:
+    """Turned away at the door, the daemon comes again, and stores what it received meanwhile."""
+    await subscribed(own_redis, vendor, "AAPL")
+    await own_redis.config_set("maxclients", 1)
+    await _kill_the_others(own_redis)
+    vendor.send(numbered("AAPL", 1, 500), frame_size=10)
+    await own_daemon.until(lambda s: "max number of clients" in (s["checks"]["redis"] or ""))
+    await own_daemon.until(lambda status: status["received"] == 500)
+    assert (await own_daemon.page("/readyz"))[0] == 503
+    await own_redis.config_set("maxclients", 1000)
+    await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 500)
+    await own_daemon.until(lambda status: status["state"] == "live" and status["tracking"])
+    await subscribed(own_redis, vendor, "AAPL", "MSFT")
+    assert await numbers(own_redis, "AAPL") == list(range(1, 501))
+    assert len(vendor.closed) == 0
+
+
+async def test_a_daemon_that_starts_while_there_is_no_room_for_clients_waits_for_it(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """It is not live, and not dead either."""
+    await own_redis.sadd(KEYS.symbols, "AAPL")
+    await own_redis.config_set("maxclients", 1)
+    async with DaemonProcess(own_server.url, vendor.url("iex")) as daemon:
+        await until(lambda: _is_away(daemon))
+        assert (await daemon.status())["state"] == "starting"
+        await own_redis.config_set("maxclients", 1000)
+        await daemon.until_live()
+
+
+async def _is_in_sync(redis: Redis) -> bool:
+    return bool((await redis.info("replication"))["master_link_status"] == "up")
+
+
+async def _is_away(daemon: DaemonProcess) -> bool:
+    await asyncio.sleep(0)
+    return "redis_away" in daemon.kinds()
+
+
+def _comings_and_goings(daemon: DaemonProcess) -> list[str]:
+    return [kind for kind in daemon.kinds() if kind in ("redis_away", "redis_connected")]
+
+
+async def _kill_the_others(redis: Redis) -> None:
+    for kind in ("normal", "pubsub"):
+        await redis.client_kill_filter(_type=kind, skipme=True)
