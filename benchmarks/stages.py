@@ -122,7 +122,7 @@ def _measure_append(batches: Sequence[Batch], quotes: int, rounds: int) -> float
         for _ in range(rounds):
             client.flushall()
             client.config_resetstat()
-            client.hset(KEYS.writer, mapping={"epoch": 1, "batch": 0})
+            client.hset(KEYS.writer, mapping={"epoch": 1, "batch": 0, "token": "bench"})
             for batch in batches:
                 _append(client, sha, batch)
             used_us = client.info("commandstats")["cmdstat_evalsha"]["usec"]
@@ -132,5 +132,5 @@ def _measure_append(batches: Sequence[Batch], quotes: int, rounds: int) -> float
 
 def _append(client: Any, sha: str, batch: Batch) -> None:
     keys = [KEYS.writer, KEYS.latest, *map(KEYS.stream, batch.symbols)]
-    reply = client.evalsha(sha, len(keys), *keys, 1, batch.number, 50_000, batch.blob)
+    reply = client.evalsha(sha, len(keys), *keys, 1, batch.number, 50_000, "bench", batch.blob)
     assert reply[0] == b"applied", reply

@@ -30,6 +30,14 @@ CODEC = FrameCodec()
 JSON = FrameCodec("json")
 
 
+CONTROLS: list[dict[str, Any]] = [
+    {"T": "success", "msg": "connected"},
+    {"T": "subscription", "quotes": ["A"]},
+    {"T": "error", "code": 400, "msg": "invalid syntax"},
+    {"T": "t", "S": "A"},
+]
+
+
 def read(frame: bytes, codec: FrameCodec = CODEC) -> list[tuple[Any, ...]]:
     """The quotes of a frame, as values that compare."""
     return [row(q) for q in codec.decode(frame).quotes]
@@ -360,3 +368,22 @@ def test_a_quote_that_is_written_again_is_the_same(elements: list[dict[str, Any]
     """The types serve both ends."""
     found = CODEC.decode(packed(*elements)).quotes
     assert read(msgspec.msgpack.encode(found)) == [row(q) for q in found]
+
+
+@given(st.lists(quotes, max_size=5), st.lists(st.sampled_from(CONTROLS), max_size=2))
+def test_the_short_way_takes_frames_of_nothing_but_quotes_and_reads_them_alike(
+    found: list[dict[str, Any]], controls: list[dict[str, Any]]
+) -> None:
+    """Any other frame is left to the long way, whole."""
+    frame = packed(*found, *controls)
+    short = CODEC.quotes_in(frame)
+    if controls:
+        assert short is None
+    elif short is not None:
+        assert [row(q) for q in short] == read(frame)
+
+
+@given(st.binary(max_size=200))
+def test_the_short_way_never_raises(frame: bytes) -> None:
+    """Whatever the bytes."""
+    CODEC.quotes_in(frame)
