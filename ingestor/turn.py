@@ -11,7 +11,7 @@ import time
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ingestor.journal import Journal
 from wire import Keyspace
@@ -40,10 +40,13 @@ class Turn:
             try:
                 if not await self._is_another_alive():
                     break
+            except ResponseError as error:
+                if "WRONGTYPE" in str(error):
+                    # No heartbeat can be there; that it cannot be written is told by whoever writes it.
+                    break
+                self._cannot_tell(error)
             except (RedisError, OSError, TimeoutError) as error:
-                # Silence proves nothing while a heartbeat could be neither written nor read.
-                self._unchanged_since_s = time.monotonic()
-                self._journal.note_rarely("redis_away", "turn", "error", reason=str(error)[:200])
+                self._cannot_tell(error)
             if time.monotonic() - self._unchanged_since_s > SILENT_AFTER_S:
                 break
             with contextlib.suppress(TimeoutError):
@@ -54,6 +57,11 @@ class Turn:
             await self._client.hdel(self._keys.status, "standby")
         return not stop.is_set()
 
+    def _cannot_tell(self, error: Exception) -> None:
+        """Silence proves nothing while a heartbeat could be neither written nor read."""
+        self._unchanged_since_s = time.monotonic()
+        self._journal.note_rarely("redis_away", "turn", "error", reason=str(error)[:200])
+
     async def _is_another_alive(self) -> bool:
         """A heartbeat is believed for changing, not for its time: the clocks of two hosts need not agree."""
         pipe = self._client.pipeline(transaction=False)
@@ -62,8 +70,11 @@ class Turn:
         pipe.hmget(self._keys.status, "heartbeat", "state", "instance")
         replies: list[Any] = await pipe.execute()
         beat, state, instance = replies[1]
-        if state == b"stopped" or (beat is None and self._beat is None):
+        if state == b"stopped":
             return False
+        if beat is None:
+            # Lost together with the database, a heartbeat that was heard before still counts until it is silent.
+            return self._beat is not None
         if beat != self._beat:
             other = (instance or b"another daemon").decode("utf-8", "replace")
             if self._beat is None:

@@ -36,6 +36,11 @@ class Outbox:
         return len(self._waiting) + len(self._refused)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether everything that was added is known to be stored."""
+        return not (self._in_flight or self._waiting or self._refused)
+
+    @property
     def quotes(self) -> int:
         """Quotes in all batches that are not known to be stored."""
         return sum(batch.quotes for held in (self._in_flight, self._waiting, self._refused) for batch in held)

@@ -20,12 +20,13 @@ import msgspec
 from ingestor.feed.messages import QuoteMessage
 from ingestor.journal import Journal
 from ingestor.publisher.calls import Calls, kind_of
+from ingestor.publisher.displaced import Displaced
 from ingestor.publisher.intake import Hole, Intake, Received
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Batch, Stamper
 from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
-from wire import ZERO_ID, EntryId, Keyspace
+from wire import Keyspace
 
 MAX_BATCH_QUOTES: Final = 1024
 """A call of this size keeps the server busy for about 2 ms; larger ones would delay everybody else."""
@@ -60,6 +61,7 @@ class Publisher:
         self._intake = Intake(queue_quotes)
         self.queue_limit = queue_quotes
         self._outbox = Outbox(WINDOW)
+        self._displaced = Displaced()
         self._link: RedisLink | None = None
         self._script_known = False
         self._scheduled = False
@@ -94,7 +96,7 @@ class Publisher:
     @property
     def unanswered(self) -> int:
         """Quotes in batches that are not known to be stored."""
-        return self._outbox.quotes
+        return self._outbox.quotes + self._displaced.quotes
 
     @property
     def oldest_unstored_ns(self) -> int | None:
@@ -154,7 +156,7 @@ class Publisher:
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything received is stored; False if that took too long."""
         deadline_s = time.monotonic() + timeout_s
-        while self._intake.depth or self._outbox.in_flight or self._outbox.waiting:
+        while self._intake.depth or not self._outbox.is_empty or self._displaced:
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(0.005)
@@ -215,7 +217,11 @@ class Publisher:
             batch = outbox.next()
             if batch is not None:
                 self._send(link, batch)
-            elif outbox.has_room and intake.depth:
+            elif self._displaced and outbox.is_empty:
+                # Only now is it known what else was refused: stamped any earlier, they would lose their order.
+                for symbol, payloads, last, received_ns in self._displaced.take():
+                    outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+            elif outbox.has_room and intake.depth and not self._displaced:
                 batch = self.stamper.stamp(intake.take(MAX_BATCH_QUOTES), time.time_ns())
                 if batch is not None:
                     outbox.add(batch)
@@ -277,7 +283,6 @@ class Publisher:
 
     def _on_refused_entries(self, batch: Batch, refused: list[Reply]) -> bool:
         """Single entries that the server would not take, in a batch that was applied otherwise."""
-        again: dict[str, tuple[list[str], EntryId]] = {}
         quotes_left, markers_left = batch.quotes, batch.markers
         for i in range(0, len(refused), 4):
             row_number, entry, why_raw, last_id = refused[i : i + 4]
@@ -290,16 +295,17 @@ class Publisher:
             if why == "too_small" and batch.sent_before:
                 self.counts.already_stored += is_quote
             elif why == "too_small":
-                last = EntryId.parse(last_id) if last_id else ZERO_ID
-                again.setdefault(symbol, ([], last))[0].append(payload)
+                self._displaced.add(symbol, payload, last_id, batch.first_received_ns)
+                # A first attempt cannot be too small unless somebody else wrote this stream.
+                self._journal.note_rarely(
+                    "foreign_entries",
+                    symbol,
+                    "error",
+                    last_id=last_id.decode(),
+                    stream=self._keys.stream(symbol),
+                )
             else:
                 self._reject(symbol, why, payload)
-        for symbol, (payloads, last) in again.items():
-            # A first attempt cannot be too small unless somebody else wrote this stream.
-            self._journal.note_rarely(
-                "foreign_entries", symbol, "error", last_id=str(last), stream=self._keys.stream(symbol)
-            )
-            self._outbox.add(self.stamper.restamp(symbol, payloads, last, batch.first_received_ns))
         self._account_stored(quotes_left, markers_left)
         return True
 

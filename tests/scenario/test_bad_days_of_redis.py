@@ -105,6 +105,7 @@ async def test_a_killed_daemon_is_followed_by_one_that_doubles_nothing(
         await daemon.until(lambda status: status["stored"] == 100)
         daemon.signal(signal.SIGKILL)
         await daemon.ended()
+        await vendor.wait_for(lambda: len(vendor.closed) == 1)
         daemon.start()
         await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 30)
         vendor.send(numbered("AAPL", 101, 100))
