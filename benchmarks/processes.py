@@ -161,6 +161,8 @@ def daemon(redis_url: str, feed_url: str, **settings: str) -> Iterator[tuple[Pro
         "QUOTEBUS_FEED_URL": feed_url,
         "QUOTEBUS_HTTP": http,
         "QUOTEBUS_LOG_FORMAT": "json",
+        # A recording is sent faster than any market and must be stored whole: nothing may be given up on the way.
+        "QUOTEBUS_QUEUE_QUOTES": "2000000",
         "APCA_API_KEY_ID": "benchmark-key",
         "APCA_API_SECRET_KEY": "benchmark-secret",
     }

@@ -12,7 +12,7 @@
 ```
 
 Brains (no async, no sockets, no clock): feed.messages, feed.codes, feed.codec, feed.session, feed.backoff;
-subscriptions.plan, subscriptions.desired, subscriptions.book; publisher.intake, publisher.stamper, publisher.outbox,
-publisher.displaced, publisher.calls, publisher.ledger; resp and histogram. The others are thin shells around them.
-This module imports nothing, so that reading one part loads no other.
+subscriptions.plan, subscriptions.desired, subscriptions.book; publisher.intake, publisher.stamper,
+publisher.outbox, publisher.displaced, publisher.calls, publisher.ledger; resp and histogram. The others are thin
+shells around them. This module imports nothing, so that reading one part loads no other.
 """
