@@ -24,6 +24,9 @@ class DaemonProcess:
     """`quotebus run` in a process of its own; an async context manager that ends it."""
 
     def __init__(self, redis_url: str, feed_url: str, **settings: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="quotebus-daemon-")
+        self._log = Path(self._folder.name) / "daemon.log"
+        self.spool = Path(self._folder.name) / "spool"
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("QUOTEBUS_", "APCA_", "ALPACA_"))},
             "APCA_API_KEY_ID": "PKTESTKEY1234",
@@ -31,10 +34,9 @@ class DaemonProcess:
             "QUOTEBUS_REDIS_URL": redis_url,
             "QUOTEBUS_FEED_URL": feed_url,
             "QUOTEBUS_HTTP": "127.0.0.1:0",
+            "QUOTEBUS_SPOOL_DIR": str(self.spool),
             **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()},
         }
-        self._folder = tempfile.TemporaryDirectory(prefix="quotebus-daemon-")
-        self._log = Path(self._folder.name) / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
