@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -132,25 +133,21 @@ def test_any_damage_leaves_a_queue_that_works(
     for offset, blob in wounds:
         raw[offset : offset + len(blob)] = blob
     whole[0].write_bytes(raw[:cut])
-    for _ in range(2):
+    for is_first in (True, False):
         wounded = spool(folder, segment_bytes=450)
         opening = wounded.open()
         kept = tiny_names(list(wounded.recovered()))
         assert kept == sorted(set(kept))
         assert set(range(8, 15)) <= set(kept)
         known = [damage.quotes_lost for damage in opening.damages]
-        if None not in known and opening.damages:
+        # A file that ends with a whole record does not tell that there were more.
+        if is_first and cut is None and None not in known:
             assert sum(lost or 0 for lost in known) == sum(range(1, 15)) - sum(kept)
         die(wounded)
-    assert tiny_names(drain(again := spool_after(folder))) == kept
-    again.close()
-
-
-def spool_after(folder: Path) -> Spool:
-    """Open it whatever the damage."""
-    queue = spool(folder, segment_bytes=450)
-    queue.open()
-    return queue
+    last = spool(folder, segment_bytes=450)
+    last.open()
+    assert tiny_names(drain(last)) == kept
+    last.close()
 
 
 @pytest.mark.fault("P12")
@@ -263,8 +260,6 @@ def test_damage_before_shedding_is_counted_beside_it(tmp_path: Path) -> None:
 @pytest.mark.fault("P12")
 def test_scanning_holds_one_record_at_a_time(tmp_path: Path) -> None:
     """A large file with a damaged head is searched without being held in memory."""
-    import tracemalloc
-
     queue = opened(tmp_path, segment_bytes=1 << 30)
     queue.append([item(name, 100_000) for name in range(1, 401)])
     die(queue)
@@ -277,7 +272,7 @@ def test_scanning_holds_one_record_at_a_time(tmp_path: Path) -> None:
     (damage,) = again.open().damages
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert path.stat().st_size > 40 << 20
+    assert path.stat().st_size > 38 << 20
     assert peak < 5 << 20
     assert damage.quotes_lost == 1
     assert [name_of(record) for record in again.recovered()] == list(range(2, 401))
