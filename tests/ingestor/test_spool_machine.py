@@ -159,7 +159,7 @@ class LargeQueue(Queue):
     """The same at the sizes of real life."""
 
     LIMITS: Final = {"segment_bytes": None, "max_bytes": 64 << 20, "max_age_s": 60}
-    SCALE: Final = 1000
+    SCALE: Final = 5000
 
 
 TestQueue = Queue.TestCase
