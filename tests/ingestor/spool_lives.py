@@ -56,7 +56,7 @@ def _full(folder: Path, make_room: Callable[[], None]) -> dict[str, Any]:
     queue = spool(folder, **LIMITS)
     queue.open()
     first, number = fill(queue, 1, [30_000, 2_000, 0])
-    seen = {"errno": number, "first": first, "first_read": read_all(queue)}
+    seen: dict[str, Any] = {"errno": number, "first": first, "first_read": read_all(queue)}
     queue.sync()
     die(queue)
     queue = spool(folder, **LIMITS)

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -21,8 +21,8 @@ class Queue(RuleBasedStateMachine):
     come again after an opening, in its old place; then it is held again.
     """
 
-    LIMITS: Final[dict[str, Any]] = {"segment_bytes": 1500, "max_bytes": 6000, "max_age_s": 60}
-    SCALE: Final = 1
+    LIMITS: ClassVar[dict[str, Any]] = {"segment_bytes": 1500, "max_bytes": 6000, "max_age_s": 60}
+    SCALE = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,8 +158,8 @@ class Queue(RuleBasedStateMachine):
 class LargeQueue(Queue):
     """The same at the sizes of real life."""
 
-    LIMITS: Final = {"segment_bytes": None, "max_bytes": 64 << 20, "max_age_s": 60}
-    SCALE: Final = 5000
+    LIMITS: ClassVar = {"segment_bytes": None, "max_bytes": 64 << 20, "max_age_s": 60}
+    SCALE = 5000
 
 
 TestQueue = Queue.TestCase
