@@ -96,7 +96,7 @@ def _verify(folder: Folder, number: int, header: Header | None, damages: list[Da
         damages.append(Damage(name, segment.end, f"unreadable: {error.strerror}", None))
         size = HEADER_BYTES  # Worth keeping, whatever it is.
     if header is None:
-        lost = None if holes or segment.is_damaged else segment.held_quotes
+        lost = None if holes or segment.is_damaged or size < HEADER_BYTES else segment.held_quotes
         if not segment.is_damaged:
             damages.append(Damage(name, 0, TORN if size < HEADER_BYTES else "checksum of the header", lost))
         segment.is_damaged = size >= HEADER_BYTES
