@@ -241,6 +241,8 @@ class Publisher:
             self._send_what_can_be_sent(link)
         while self._intake.depth >= MAX_BATCH_QUOTES:
             self._stamp_into_backlog()
+        if self._backlog.is_half_full:
+            self.spooling.poke()
         lost = self._backlog.shed(self.stamper.epoch)
         if lost:
             self._on_dropped(lost)

@@ -70,6 +70,7 @@ class Spooling:
         self._ahead_bytes = 0
         self._unread = 0
         self._moving = asyncio.Lock()
+        self._poked = asyncio.Event()
         self._is_last = False
         self._settled: int | None = None
         self._unsynced = False
@@ -124,6 +125,10 @@ class Spooling:
         self._ahead_bytes -= batch.size_bytes
         return batch
 
+    def poke(self) -> None:
+        """Memory fills: do not wait for the next round."""
+        self._poked.set()
+
     def settle(self, position: int) -> None:
         """Everything up to this position is stored."""
         self._settled = max(position, self._settled or 0)
@@ -164,7 +169,10 @@ class Spooling:
         if self._spool is None:
             return
         while True:
-            await asyncio.sleep(ACTIVE_PERIOD_S if self.holds_back else IDLE_PERIOD_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ACTIVE_PERIOD_S if self.holds_back else IDLE_PERIOD_S):
+                    await self._poked.wait()
+            self._poked.clear()
             async with self._moving:
                 await self._try(self._step)
 

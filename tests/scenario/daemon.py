@@ -37,6 +37,7 @@ class DaemonProcess:
             "QUOTEBUS_SPOOL_DIR": str(self.spool),
             **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()},
         }
+        self._starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
@@ -55,6 +56,7 @@ class DaemonProcess:
 
     def start(self) -> None:
         """Start the process; it is not waited for."""
+        self._starts += 1
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ingestor"],
@@ -125,7 +127,7 @@ class DaemonProcess:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
             ports = [event["http"] for event in self.events if event["event"] == "started"]
-            if ports:
+            if len(ports) == self._starts:
                 return int(ports[-1])
             assert self.process is not None
             if self.process.poll() is not None:

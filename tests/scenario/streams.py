@@ -106,3 +106,9 @@ async def cache_is_newest(redis: Redis, symbol: str) -> bool:
     value = await redis.hget(KEYS.latest, symbol)
     quotes = [item for item in await stored(redis, symbol) if isinstance(item, Quote)]
     return value is not None and decode_latest(symbol, value) == quotes[-1]
+
+
+def ledger_is_even(status: dict[str, Any]) -> bool:
+    """Whether every quote is in exactly one place."""
+    places = ("stored", "already_stored", "rejected", "dropped", "queued", "unanswered", "spooled")
+    return bool(status["received"] + status["recovered"] == sum(status[place] for place in places))

@@ -73,7 +73,7 @@ async def test_without_a_disk_the_oldest_go_are_counted_and_leave_one_marker(
     own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
 ) -> None:
     """Past the bound of memory: received = stored + dropped, and one marker per symbol says where and how many."""
-    settings = {"memory_bytes": "65536", "spool_dir": "off"}
+    settings = {"memory_bytes": "1048576", "spool_dir": "off"}
     async with DaemonProcess(own_server.url, vendor.url("iex"), **settings) as daemon:
         await subscribed(own_redis, vendor, "AAPL", "MSFT")
         for symbol in ("AAPL", "MSFT"):
@@ -81,10 +81,10 @@ async def test_without_a_disk_the_oldest_go_are_counted_and_leave_one_marker(
         await daemon.until(lambda status: status["stored"] == 20)
         own_server.pause()
         try:
-            for first in range(11, 5011, 100):
+            for first in range(11, 20_011, 500):
                 for symbol in ("AAPL", "MSFT"):
-                    vendor.send(numbered(symbol, first, 100), frame_size=50)
-            await daemon.until(lambda status: status["received"] == 10_020)
+                    vendor.send(numbered(symbol, first, 500), frame_size=50)
+            await daemon.until(lambda status: status["received"] == 40_020)
         finally:
             own_server.resume()
         status = await daemon.until(lambda s: s["queued"] == 0 and s["unanswered"] == 0, 15)
@@ -92,7 +92,7 @@ async def test_without_a_disk_the_oldest_go_are_counted_and_leave_one_marker(
         missing = 0
         for symbol in ("AAPL", "MSFT"):
             found, kept = await stored(own_redis, symbol), await numbers(own_redis, symbol)
-            assert kept[-1] == 5010
+            assert kept[-1] == 20_010
             ((before, after),) = [(a, b) for a, b in pairwise(kept) if b != a + 1]
             (marker,) = await gaps(own_redis, symbol)
             place = found.index(marker)
