@@ -180,8 +180,7 @@ class Daemon:
     def status_fields(self) -> dict[Any, Any]:
         """The fields of `quotes:status`."""
         feed, publisher = self.feed, self.publisher
-        counts, holdings, book = publisher.counts, publisher.holdings, self.reconciler.book
-        rejected = sum(counts.rejected.values()) + sum(publisher.stamper.counts.rejected.values())
+        book = self.reconciler.book
         return {
             "contract": CONTRACT_VERSION,
             "version": self.version,
@@ -200,6 +199,17 @@ class Daemon:
             "junk": book.desired.junk_total,
             "symbol_limit": book.limit or 0,
             "held": book.desired.held or "",
+            **self._ledger(),
+            "spool": publisher.spooling.problem or "",
+            "refusing": " ".join(sorted(publisher.refusing)[:20]),
+            "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
+        }
+
+    def _ledger(self) -> dict[str, int]:
+        publisher = self.publisher
+        counts, holdings = publisher.counts, publisher.holdings
+        rejected = sum(counts.rejected.values()) + sum(publisher.stamper.counts.rejected.values())
+        return {
             "received": counts.received,
             "recovered": counts.recovered,
             "stored": counts.stored,
@@ -210,10 +220,8 @@ class Daemon:
             "unanswered": holdings.unanswered,
             "spooled": holdings.spooled,
             "replayed": counts.replayed,
+            "replaying": holdings.replaying,
             "lost_by_redis": counts.lost_by_redis,
-            "spool": publisher.spooling.problem or "",
-            "refusing": " ".join(sorted(publisher.refusing)[:20]),
-            "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
         }
 
     def status_page(self) -> Mapping[str, Any]:

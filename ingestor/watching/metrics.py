@@ -192,7 +192,18 @@ class DaemonCollector(Collector):
             "Quotes that Redis acknowledged and forgot, too long ago to send them again.",
             counts.lost_by_redis,
         )
-        holdings = publisher.holdings
+        yield from self._places()
+        yield _labelled(
+            "quotebus_ids_adjusted",
+            "Entry ids that are not the venue's time, by cause.",
+            "cause",
+            {"tie": stamped.ties, "out_of_order": stamped.out_of_order, "clamped": stamped.clamped},
+            (),
+        )
+        yield _counter("quotebus_gap_markers", "Gap markers put into streams.", counts.markers_stored)
+
+    def _places(self) -> Iterable[Metric]:
+        holdings = self._daemon.publisher.holdings
         yield _gauge("quotebus_queue_quotes", "Quotes that wait in memory, never sent.", holdings.queued)
         yield _gauge(
             "quotebus_unanswered_quotes",
@@ -205,14 +216,6 @@ class DaemonCollector(Collector):
             "When the oldest quote that is not stored was received, unix time; 0 when all are stored.",
             (holdings.oldest_received_ns or 0) / 1e9,
         )
-        yield _labelled(
-            "quotebus_ids_adjusted",
-            "Entry ids that are not the venue's time, by cause.",
-            "cause",
-            {"tie": stamped.ties, "out_of_order": stamped.out_of_order, "clamped": stamped.clamped},
-            (),
-        )
-        yield _counter("quotebus_gap_markers", "Gap markers put into streams.", counts.markers_stored)
 
     def _memory_and_disk(self) -> Iterable[Metric]:
         publisher = self._daemon.publisher
