@@ -12,7 +12,7 @@ from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.proxy import Fault, Proxy, Way, named
-from tests.scenario.streams import KEYS, subscribed
+from tests.scenario.streams import KEYS, state_is, subscribed
 from tests.scenario.traffic import Traffic, balanced, is_quiet, unready
 
 WRITER = named("quotebus-publisher")
@@ -138,6 +138,24 @@ async def test_resets_at_random_neither_lose_nor_double(
     await traffic.everything_arrived(daemon, redis)
     await daemon.until_live()
     assert "Traceback" not in daemon.log
+
+
+@pytest.mark.fault("K12")
+async def test_a_control_connection_that_is_reset_at_any_moment_does_not_end_the_daemon(
+    daemon: DaemonProcess, proxy: Proxy, redis: Redis, traffic: Traffic
+) -> None:
+    """Idle, in the middle of a call, or while it opens: reset forty times with replies held back, it comes again."""
+    for n in range(40):
+        accepted = proxy.accepted
+        proxy.bend(Fault(replies=Way(swallow=True)), CONTROL)
+        await asyncio.sleep(0.01 * (n % 8))
+        proxy.cut(CONTROL)
+        proxy.straighten()
+        await redis.sadd(KEYS.symbols, f"X{'ABCDEFGH'[n % 8]}")
+        await until(lambda accepted=accepted: _is_above(lambda: proxy.accepted, accepted))  # type: ignore[misc]
+    traffic.send(10)
+    await traffic.everything_arrived(daemon, redis)
+    await until(lambda: state_is(redis, "XH", "live"))
 
 
 @pytest.mark.fault("K42")
