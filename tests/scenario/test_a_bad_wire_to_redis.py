@@ -144,18 +144,18 @@ async def test_resets_at_random_neither_lose_nor_double(
 async def test_a_control_connection_that_is_reset_at_any_moment_does_not_end_the_daemon(
     daemon: DaemonProcess, proxy: Proxy, redis: Redis, traffic: Traffic
 ) -> None:
-    """Idle, in the middle of a call, or while it opens: reset forty times with replies held back, it comes again."""
-    for n in range(40):
+    """Idle, in the middle of a call, or while it opens: reset ten times with replies held back, it comes again."""
+    for n in range(10):
         accepted = proxy.accepted
         proxy.bend(Fault(replies=Way(swallow=True)), CONTROL)
-        await asyncio.sleep(0.01 * (n % 8))
+        await asyncio.sleep(0.01 * n)
         proxy.cut(CONTROL)
         proxy.straighten()
-        await redis.sadd(KEYS.symbols, f"X{'ABCDEFGH'[n % 8]}")
+        await redis.sadd(KEYS.symbols, f"X{'ABCDEFGHIJ'[n]}")
         await until(lambda accepted=accepted: _is_above(lambda: proxy.accepted, accepted))  # type: ignore[misc]
     traffic.send(10)
     await traffic.everything_arrived(daemon, redis)
-    await until(lambda: state_is(redis, "XH", "live"))
+    await until(lambda: state_is(redis, "XJ", "live"))
 
 
 @pytest.mark.fault("K42")
