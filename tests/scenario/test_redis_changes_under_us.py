@@ -84,7 +84,7 @@ async def test_a_rotated_password_is_read_from_its_file_and_the_old_one_is_not_h
             await _set_password(own_redis, "password-2")
             await own_redis.client_kill_filter(_type="normal", user="daemon")
             await own_redis.client_kill_filter(_type="pubsub", user="daemon")
-            await unready(daemon, "WRONGPASS")
+            await unready(daemon, "authentication refused")
             began_s, refused = time.monotonic(), await _refused(own_redis)
             assert refused <= CONNECTIONS
             await until(
