@@ -16,10 +16,9 @@ from importlib import metadata
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from ingestor.control import control_client
 from ingestor.feed.connection import FeedConnection
 from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
@@ -59,7 +58,11 @@ class Daemon:
     """All parts of one daemon, wired."""
 
     def __init__(
-        self, settings: Settings, credentials: Callable[[], Credentials], spool: Spool | None = None
+        self,
+        settings: Settings,
+        credentials: Callable[[], Credentials],
+        spool: Spool | None = None,
+        redis_url: Callable[[], str] | None = None,
     ) -> None:
         url = settings.redis_url.get_secret_value()
         self.settings = settings
@@ -68,19 +71,9 @@ class Daemon:
         self.started_ns = time.time_ns()
         self.instance = settings.instance or default_instance()
         self.keys = Keyspace(settings.namespace)
-        self.address = RedisAddress(url)
+        self.address = RedisAddress(url, redis_url)
         self.journal = Journal()
-        self.control: Redis = Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=CONTROL_TIMEOUT_S,
-            socket_connect_timeout=CONTROL_TIMEOUT_S,
-            # redis-py would retry writes silently; here every retry is somebody's decision.
-            retry=Retry(NoBackoff(), 0),
-            client_name="quotebus-control",
-            # Library name and version are for eyes only, and a right that a daemon's user need not have.
-            driver_info=None,
-        )
+        self.control: Redis = control_client(self.address, CONTROL_TIMEOUT_S)
         self.publisher = Publisher(
             *(self.address, self.keys, self.journal),
             stream_maxlen=settings.stream_maxlen,
@@ -255,14 +248,19 @@ def time_s() -> float:
     return time.time_ns() / 1e9
 
 
-async def run(settings: Settings, credentials: Callable[[], Credentials], stop: asyncio.Event) -> None:
-    """Run one daemon until `stop` is set.
+async def run(
+    settings: Settings,
+    credentials: Callable[[], Credentials],
+    stop: asyncio.Event,
+    redis_url: Callable[[], str] | None = None,
+) -> None:
+    """Run one daemon until `stop` is set. `redis_url` reads the URL anew, for a login that was refused.
 
     Raises `Fenced` when another daemon has taken over, `LeftOnDisk` or `Undrained` when quotes were left at the
     end, `SpoolUnusable` when the folder that was asked for cannot be used, `Unsuitable` when this Redis cannot
     serve, and `PagesProblem` when the HTTP address is taken.
     """
-    daemon = Daemon(settings, credentials, spool_for(settings))
+    daemon = Daemon(settings, credentials, spool_for(settings), redis_url)
     sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
     gc.collect()
     gc.freeze()

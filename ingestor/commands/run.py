@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import structlog
 import uvloop
+from redis.asyncio.connection import parse_url
 
 from ingestor.app import LeftOnDisk, Undrained
 from ingestor.app import run as run_app
 from ingestor.feed.session import Credentials, CredentialsUnavailable
 from ingestor.logs import configure_logs, redactor
 from ingestor.publisher.claims import Fenced
+from ingestor.redis_link import LinkFailure
 from ingestor.rights import NotPermitted, Unsuitable
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
 from ingestor.spool.folder import SpoolUnusable
@@ -40,14 +42,14 @@ def run_daemon(config: Path | None) -> int:
         print(f"quotebus: these settings cannot be used:\n  {lines}", file=sys.stderr)
         return 2
     configure_logs(settings.log_level, settings.log_format)
-    return _run(settings)
+    return _run(settings, config)
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, config: Path | None) -> int:
     log = structlog.get_logger("quotebus")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(settings))
+            runner.run(_until_signalled(settings, config))
     except tuple(_ENDS) as problem:
         end, code = _ENDS[type(problem)]
         log.error(end, reason=str(problem))  # noqa: TRY400 - expected, no traceback
@@ -71,14 +73,14 @@ _ENDS: Final[dict[type[Exception], tuple[str, int]]] = {
 """What is told, and the exit code. 1 is a defect, 2 is for a human to mend before the next start."""
 
 
-async def _until_signalled(settings: Settings) -> None:
+async def _until_signalled(settings: Settings, config: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_then_insist(stop))
     defects: list[Exception] = []
     loop.set_exception_handler(lambda loop, context: _on_defect(loop, context, defects, stop))
-    await run_app(settings, _protected_credentials, stop)
+    await run_app(settings, _protected_credentials, stop, lambda: _redis_url(config))
     if defects:
         raise defects[0]
 
@@ -105,6 +107,16 @@ def _protected_credentials() -> Credentials:
     redactor.protect(credentials.secret)
     redactor.protect(credentials.key)
     return credentials
+
+
+def _redis_url(config: Path | None) -> str:
+    """The URL as it stands now, in its file or elsewhere; `LinkFailure` when it cannot be used."""
+    try:
+        url = load_settings(config, os.environ).redis_url.get_secret_value()
+    except SettingsProblem as problem:
+        raise LinkFailure(str(problem).replace("\n", "; ")) from None
+    redactor.protect(parse_url(url).get("password") or "")
+    return url
 
 
 def _ask_then_insist(stop: asyncio.Event) -> Callable[[], Any]:

@@ -91,7 +91,9 @@ class DaemonProcess:
         try:
             return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{port}{path}")
         except OSError as error:
-            raise AssertionError(f"the daemon does not answer ({error}):\n{self.log[-3000:]}") from None
+            raise AssertionError(
+                f"the daemon ({self._ending}) does not answer ({error}):\n{self.log[-3000:]}"
+            ) from None
 
     async def until(
         self, predicate: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0
@@ -122,6 +124,11 @@ class DaemonProcess:
             return await asyncio.to_thread(self.process.wait, timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout_s} s:\n{self.log[-3000:]}") from None
+
+    @property
+    def _ending(self) -> str:
+        code = None if self.process is None else self.process.poll()
+        return "running" if code is None else f"ended with {code}"
 
     async def _http_port(self) -> int:
         deadline_s = time.monotonic() + START_TIMEOUT_S

@@ -76,6 +76,7 @@ async def test_a_server_that_becomes_a_replica_is_neither_hammered_nor_called_li
     await own_daemon.until(lambda status: status["state"] == "live")
 
 
+@pytest.mark.fault("K40")
 async def test_a_server_without_room_for_clients_does_not_end_the_daemon(
     own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator
 ) -> None:
@@ -95,6 +96,7 @@ async def test_a_server_without_room_for_clients_does_not_end_the_daemon(
     assert len(vendor.closed) == 0
 
 
+@pytest.mark.fault("K40")
 async def test_a_daemon_that_starts_while_there_is_no_room_for_clients_waits_for_it(
     own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
 ) -> None:
