@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ingestor.feed.connection import FeedConnection
+from ingestor.feed.hours import MarketHours
 from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
@@ -30,6 +31,7 @@ from ingestor.settings import Settings, default_instance
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
 from ingestor.turn import Turn
+from ingestor.watching.guard import Guard
 from ingestor.watching.metrics import registry_for, render
 from ingestor.watching.pages import Check, Sources, serve
 from ingestor.watching.reporter import Reporter, iso
@@ -87,6 +89,9 @@ class Daemon:
         self.feed = FeedConnection(settings.url, credentials, self.publisher.receive, self.reconciler)
         self.feed.on_oddity = self._note_oddity
         self.reconciler.poke_feed = self.feed.poke
+        hours = MarketHours(settings.expected_hours)
+        watched = (self.feed, self.reconciler, self.publisher)
+        self.guard = Guard(*watched, self.journal, hours, settings.watchdog_limits)
         self.sweeper = Sweeper(
             self.control,
             self.keys,
@@ -151,6 +156,7 @@ class Daemon:
             Check(
                 "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
             ),
+            Check("watchdog", self.guard.problem),
         ]
 
     @property
@@ -175,6 +181,8 @@ class Daemon:
             "last_quote": iso(feed.last_quote_ns / 1e9) if feed.last_quote_ns else "",
             "reconnects": max(0, feed.counts.connects - 1),
             "reconnect_attempt": feed.attempt,
+            "market": self.guard.market,
+            "watchdog": " ".join(self.guard.active),
             "epoch": publisher.stamper.epoch or 0,
             "desired": len(book.desired.symbols),
             "live": len(book.confirmed),
@@ -292,6 +300,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "watch": daemon.watch.run(),
         "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
         "reporter": daemon.reporter.run(),
+        "guard": daemon.guard.run(),
         "loop lag": _measure_loop_lag(daemon.loop_lag_s),
     }
 

@@ -4,10 +4,11 @@ Decides from unix time alone whether a feed may be silent without fault, and whe
 clock, a socket, or what really came. Where the sources leave a doubt it says closed: a silent hour that nobody
 watches costs less than a connection that is given up for nothing.
 
-Sources: Alpaca's sessions (overnight 20:00 to 04:00, extended 04:00 to 20:00, regular 09:30 to 16:00, New York time;
-https://docs.alpaca.markets/us/docs/245-trading), IEX's own system hours 08:00 to 17:00 (https://iextrading.com), NYSE's
-holidays and half days as the package `holidays` has them. A half day's regular session ends at 13:00 and its extended
-one at 17:00; what it leaves of IEX's hour after the close is not published, so nothing is expected of IEX then.
+Sources: Alpaca's sessions (https://docs.alpaca.markets/us/docs/245-trading), in New York time: overnight 20:00 to
+04:00, extended 04:00 to 20:00, regular 09:30 to 16:00. IEX's system hours 08:00 to 17:00 (https://iextrading.com).
+NYSE's holidays and half days as the package `holidays` has them. A half day's regular session ends at 13:00 and its
+extended one at 17:00; what it leaves of IEX's hour after the close is not published, so nothing is expected of IEX
+then.
 """
 
 from bisect import bisect_right
@@ -51,7 +52,9 @@ class MarketHours:
             raise ValueError(f"no feed is called {name!r}: take any of {', '.join((*FEEDS, ALWAYS))}")
         self.name = name
         self._never_closes = name in (ALWAYS, "test")
-        self._moment = Moment(True, True, float("-inf"), float("inf") if self._never_closes else float("-inf"))
+        self._moment = Moment(
+            True, True, float("-inf"), float("inf") if self._never_closes else float("-inf")
+        )
 
     def __repr__(self) -> str:
         return f"<MarketHours {self.name}>"
@@ -113,9 +116,11 @@ def _spans(name: str, day: date) -> tuple[tuple[float, float, bool], ...]:
 def _calendar(year: int) -> tuple[frozenset[date], frozenset[date]]:
     """The days of this year without trading, and those with half a session."""
     # Not at the top: it takes a tenth of a second, and the small commands never need it.
-    from holidays import NYSE
+    from holidays import financial_holidays
 
-    return frozenset(NYSE(years=year)), frozenset(NYSE(years=year, categories=("half_day",)))
+    whole = financial_holidays("NYSE", years=year)
+    half = financial_holidays("NYSE", years=year, categories=("half_day",))
+    return frozenset(whole), frozenset(half)
 
 
 def _unix_s(day: date, at: time) -> float:
