@@ -89,9 +89,7 @@ class Daemon:
         self.feed = FeedConnection(settings.url, credentials, self.publisher.receive, self.reconciler)
         self.feed.on_oddity = self._note_oddity
         self.reconciler.poke_feed = self.feed.poke
-        hours = MarketHours(settings.expected_hours)
-        watched = (self.feed, self.reconciler, self.publisher)
-        self.guard = Guard(*watched, self.journal, hours, settings.watchdog_limits)
+        self.guard = self._guard()
         self.sweeper = Sweeper(
             self.control,
             self.keys,
@@ -111,6 +109,11 @@ class Daemon:
         self._counted: Counter[str] = Counter()
         self._counted_version = -1
         self.http_port: int | None = None
+
+    def _guard(self) -> Guard:
+        hours = MarketHours(self.settings.expected_hours)
+        watched = (self.feed, self.reconciler, self.publisher)
+        return Guard(*watched, self.journal, hours, self.settings.watchdog_limits)
 
     @property
     def sweep(self) -> SweepCounts:
