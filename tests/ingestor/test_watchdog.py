@@ -299,7 +299,7 @@ def test_symbols_without_a_quote_are_named() -> None:
         if second == 500:
             marks["LATE"] = 7
         if second % 5 == 0:
-            feed.dog.hear(feed.seen.now_s, marks)
+            feed.dog.hear(feed.seen.now_s, dict(marks))
         feed.second(1)
     assert feed.dog.silent.quiet == {"DEAD"}
     assert feed.active == {Kind.SYMBOLS_SILENT}
