@@ -50,8 +50,13 @@ class Guard:
         self._hear_at_s = self._tell_at_s = 0.0
         self.findings: Counter[str] = Counter()
         self.reconnects: Counter[str] = Counter()
-        # Here and not at the first tick, since the calendar takes a while to load.
-        self.is_open = hours.at(time.time_ns() / 1e9).is_open
+        # The calendar takes a tenth of a second to load: better now than between two quotes.
+        hours.at(time.time_ns() / 1e9)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether quotes may be expected now; also while this daemon stands by and watches nothing."""
+        return self._hours.at(time.time_ns() / 1e9).is_open
 
     @property
     def market(self) -> str:
@@ -94,7 +99,6 @@ class Guard:
         """One look: `now_s` monotonic, `unix_ns` wall time."""
         moment = self._hours.at(unix_ns / 1e9)
         feed, reconciler = self._feed, self._reconciler
-        self.is_open = moment.is_open
         if moment.is_open and feed.is_ready and now_s >= self._hear_at_s:
             self._hear_at_s = now_s + min(HEAR_EVERY_S, max(TICK_S, self._limits.quiet_after_s / 3))
             self._hear(now_s)

@@ -17,7 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ingestor.feed.hours import MarketHours
-from simulator import AlpacaSimulator, NoAck, SimQuote, SimulatorSettings
+from simulator import AlpacaSimulator, IgnoreUnsubscribe, NoAck, SimQuote, SimulatorSettings
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
@@ -202,10 +202,27 @@ async def test_a_vendor_that_never_acknowledges_is_told_across_sessions(
     await until(lambda: state_is(redis, "AAPL", "requested"))
     status = await daemon.until(lambda status: status["watchdog"] == "acknowledgement_drift", 180)
     assert status["live"] == 0
+    assert daemon.kinds().count("no_acknowledgement") >= 4
     assert await state_is(redis, "AAPL", "requested")
     vendor.heal()
     await daemon.until(lambda status: not status["watchdog"] and status["live"] == 1, 60)
     await until(lambda: event_exists(redis, "watchdog", finding="acknowledgement_drift"), 30)
+
+
+@pytest.mark.fault("S36")
+async def test_removals_that_are_ignored_cost_one_session(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Three acknowledgements that still hold the symbol: a new session, which never asks for it."""
+    await subscribed(redis, vendor, "AAPL", "MSFT")
+    vendor.arm(IgnoreUnsubscribe(), times=3)
+    await redis.srem(KEYS.symbols, "MSFT")
+    await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.symbols == {"AAPL"}, 30)
+    asked = [action.quotes for action in vendor.actions if action.kind == "unsubscribe"]
+    assert asked == [("MSFT",)] * 3
+    status = await daemon.until(lambda status: status["live"] == 1, 30)
+    # It was settled long before it could pass for drift.
+    assert (status["watchdog"], status["reconnects"]) == ("", 1)
 
 
 @pytest.mark.fault("S03")
