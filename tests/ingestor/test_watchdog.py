@@ -180,6 +180,16 @@ def test_nobody_is_mute_without_symbols_or_without_a_connection() -> None:
     assert feed.active == set()
 
 
+def test_a_time_without_symbols_is_no_pause_between_quotes() -> None:
+    """Ten minutes with nothing subscribed do not make a busy set look illiquid."""
+    feed = Rehearsal()
+    feed.seconds(60, quotes=20)
+    feed.seconds(600, live=0)
+    feed.seconds(3, quotes=20, live=3)
+    feed.seconds(33)
+    assert feed.active == {Kind.MUTE}
+
+
 def test_a_daemon_that_stood_still_does_not_blame_the_feed() -> None:
     """After a stop of its own the silence is counted anew."""
     feed = Rehearsal()

@@ -143,20 +143,6 @@ async def test_a_vendor_that_lags_gets_one_new_session(
         await until(lambda: event_exists(redis, "watchdog_over", finding="vendor_lag"), 30)
 
 
-async def test_a_tape_of_last_year_is_no_lag(
-    shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
-) -> None:
-    """Its age is shown, and nothing follows from it."""
-    async with DaemonProcess(shared_server.url, vendor.url("iex"), vendor_lag_limit_s="1") as daemon:
-        await subscribed(redis, vendor, "AAPL")
-        year_s = 365 * 86_400.0
-        begun_s = time.monotonic()
-        await flowing(vendor, daemon, lambda _: time.monotonic() - begun_s > 20, age_s=year_s)
-        assert abs(await metric(daemon, "quotebus_source_lag_seconds") - year_s) < 60
-        status = await daemon.status()
-        assert (status["watchdog"], status["reconnects"]) == ("", 0)
-
-
 @pytest.mark.fault("C15")
 async def test_a_symbol_without_quotes_stays_live_and_says_so(
     shared_server: RedisServer, redis: Redis, market: AlpacaSimulator
