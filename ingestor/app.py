@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from ingestor.control import control_client
 from ingestor.feed.connection import FeedConnection
+from ingestor.feed.hours import MarketHours
 from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
@@ -35,6 +36,7 @@ from ingestor.spool.spool import Spool
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
 from ingestor.turn import Turn
+from ingestor.watching.guard import Guard
 from ingestor.watching.metrics import registry_for, render
 from ingestor.watching.pages import Check, Sources, serve
 from ingestor.watching.reporter import Reporter, iso
@@ -96,6 +98,7 @@ class Daemon:
         self.feed = FeedConnection(settings.url, credentials, self.publisher.receive, self.reconciler)
         self.feed.on_oddity = self._note_oddity
         self.reconciler.poke_feed = self.feed.poke
+        self.guard = self._guard()
         self.sweeper = Sweeper(
             self.control,
             self.keys,
@@ -118,6 +121,11 @@ class Daemon:
         self._counted: Counter[str] = Counter()
         self._counted_version = -1
         self.http_port: int | None = None
+
+    def _guard(self) -> Guard:
+        hours = MarketHours(self.settings.expected_hours)
+        watched = (self.feed, self.reconciler, self.publisher)
+        return Guard(*watched, self.journal, hours, self.settings.watchdog_limits)
 
     @property
     def sweep(self) -> SweepCounts:
@@ -163,6 +171,7 @@ class Daemon:
             Check(
                 "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
             ),
+            Check("watchdog", self.guard.problem),
         ]
 
     @property
@@ -186,6 +195,8 @@ class Daemon:
             "last_quote": iso(feed.last_quote_ns / 1e9) if feed.last_quote_ns else "",
             "reconnects": max(0, feed.counts.connects - 1),
             "reconnect_attempt": feed.attempt,
+            "market": self.guard.market,
+            "watchdog": " ".join(self.guard.active),
             "epoch": publisher.stamper.epoch or 0,
             "desired": len(book.desired.symbols),
             "live": len(book.confirmed),
@@ -348,6 +359,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "cache": daemon.mender.run(daemon.publisher.cache_is_suspect),
         "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
         "reporter": daemon.reporter.run(),
+        "guard": daemon.guard.run(),
         "loop lag": _measure_loop_lag(daemon.loop_lag_s),
     }
 

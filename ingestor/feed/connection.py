@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from ingestor.feed.backoff import Backoff
 from ingestor.feed.codec import FrameCodec
 from ingestor.feed.codes import CODES, Code, Remedy
-from ingestor.feed.messages import QuoteMessage
+from ingestor.feed.messages import QuoteMessage, time_ns_of
 from ingestor.feed.session import (
     Change,
     ChangeExpired,
@@ -104,6 +104,7 @@ class FeedConnection:
         self.counts = FeedCounts()
         self.connected_since_ns: int | None = None
         self.last_quote_ns: int | None = None
+        self._last_quotes: list[QuoteMessage] = []
         self.on_oddity: Callable[[Oddities], None] = lambda _: None
 
     def __repr__(self) -> str:
@@ -132,6 +133,24 @@ class FeedConnection:
         if change is not None:
             session.ask(change, now_s)
         self._flush(session)
+
+    @property
+    def last_frame(self) -> tuple[int, int] | None:
+        """When the last quotes were received, and the venue's time of the newest of them, in unix ns; None before
+        the first, and for a time that cannot be read."""
+        if self.last_quote_ns is None or not self._last_quotes:
+            return None
+        try:
+            return self.last_quote_ns, time_ns_of(bytes(self._last_quotes[-1].t))
+        except ValueError:
+            return None
+
+    def reconnect(self, kind: str, reason: str) -> bool:
+        """Give this session up for another; `kind` is its label in the metrics. False when there is none."""
+        if not self.is_ready:
+            return False
+        self._end(SessionEnded(Remedy.RECONNECT, reason, kind=kind))
+        return True
 
     async def run(self) -> None:
         """Connect, converse, wait, again; never returns. Cancelling it closes the socket in good order."""
@@ -207,6 +226,7 @@ class FeedConnection:
             counts.largest_frame_quotes = len(quotes)
         self._backoff.data_flowed()
         self.last_quote_ns = received_ns = time.time_ns()
+        self._last_quotes = quotes
         self._on_quotes(received_ns, quotes)
 
     def _handle(self, event: FeedEvent) -> None:
@@ -246,7 +266,8 @@ class FeedConnection:
             self._socket.begin_close()
 
     def _verdict_on(self, closed: Closed) -> SessionEnded:
-        return self._ended or SessionEnded(Remedy.RECONNECT, _how(closed))
+        kind = "half_open" if closed.half_open else None
+        return self._ended or SessionEnded(Remedy.RECONNECT, _how(closed), kind=kind)
 
     def _flush(self, session: FeedSession) -> None:
         if self._socket is not None:
@@ -272,6 +293,8 @@ class FeedConnection:
 
 def _label(ended: SessionEnded, closed: Closed) -> str:
     """What a metric may call this end: numbers that a peer made up must not become labels."""
+    if ended.kind is not None:
+        return ended.kind
     if ended.code is not None:
         return str(ended.code.number) if ended.code.number in CODES else "unknown"
     if closed.code is None:

@@ -144,11 +144,12 @@ class Oddities:
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded:
-    """The conversation is over and the socket is to be closed; `code` is the vendor's, where it gave one."""
+    """The conversation is over; `code` is the vendor's, where it gave one, `kind` another name for metrics."""
 
     remedy: Remedy
     reason: str
     code: Code | None = None
+    kind: str | None = None
 
 
 FeedEvent: TypeAlias = (

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import picows
 
@@ -35,10 +35,12 @@ class CannotOpen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How a websocket ended: the peer's close code, or None when there was no closing handshake."""
+    """How a websocket ended: the peer's close code, or None when there was no closing handshake. `half_open`: the
+    peer no longer answered pings."""
 
     code: int | None
     reason: str
+    half_open: bool = False
 
 
 class Socket(picows.WSListener):
@@ -104,14 +106,14 @@ class Socket(picows.WSListener):
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
             self._collect(frame)
 
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:  # noqa: ARG002 - picows' signature
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """Called by picows once the connection is gone."""
         if self._closed.done():
             return
         if self._failure is not None:
             self._closed.set_exception(self._failure)
         else:
-            self._closed.set_result(self._peer_close or Closed(None, "connection lost"))
+            self._closed.set_result(self._peer_close or _lost(transport))
 
     def _collect(self, frame: picows.WSFrame) -> None:
         part = frame.get_payload_as_bytes()
@@ -134,6 +136,16 @@ class Socket(picows.WSListener):
             # A defect of ours: it surfaces where the connection is awaited, not in the library's log.
             self._failure = error
             self.abort("defect in the receiver")
+
+
+def _lost(transport: picows.WSTransport) -> Closed:
+    # None where no close frame went either way, which picows' annotation does not say.
+    goodbyes: Any = transport.close_handshake
+    sent = goodbyes.sent if goodbyes is not None else None
+    # Only picows itself says GOING_AWAY, to a peer that owes it a pong; ours is always OK.
+    if sent is not None and sent.code == picows.WSCloseCode.GOING_AWAY:
+        return Closed(None, f"no answer to a ping for {PONG_TIMEOUT_S:g} s", half_open=True)
+    return Closed(None, "connection lost")
 
 
 async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable[[bytes], None]) -> Socket:

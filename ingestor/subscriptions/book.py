@@ -77,6 +77,8 @@ class SubscriptionBook:
         self._statuses: dict[str, SymbolStatus] = {}
         self.in_flight: Change | None = None
         self.must_reconnect: str | None = None
+        self.quiet: frozenset[str] = frozenset()
+        self.quiet_reason = ""
 
     def __repr__(self) -> str:
         return (
@@ -222,7 +224,7 @@ class SubscriptionBook:
         if symbol in waiting:
             return SymbolState.WAITING, f"the limit of {self.limit} symbols is reached"
         if symbol in self._confirmed:
-            return SymbolState.LIVE, None
+            return SymbolState.LIVE, self.quiet_reason if symbol in self.quiet else None
         return SymbolState.REQUESTED, None if self._connected else "not connected to the vendor"
 
     def _note(

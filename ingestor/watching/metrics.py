@@ -21,12 +21,14 @@ from prometheus_client.registry import Collector
 
 from ingestor.feed.codes import CODES
 from ingestor.feed.connection import FeedConnection
+from ingestor.feed.findings import Kind
 from ingestor.histogram import Histogram
 from ingestor.publisher.mender import CacheMender
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.turn import Turn
+from ingestor.watching.guard import Guard
 
 REJECT_REASONS = (
     "bad_time",
@@ -37,6 +39,7 @@ REJECT_REASONS = (
     "refused_by_redis",
 )
 DROP_REASONS = ("queue_full", "spool_full", "spool_too_old", "spool_damaged", "superseded")
+WATCHDOG_KINDS = tuple(kind.value for kind in Kind)
 SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")
 
 
@@ -52,6 +55,7 @@ class Observed(Protocol):
     loop_lag_s: Histogram
     turn: Turn
     mender: CacheMender
+    guard: Guard
 
     @property
     def sweep(self) -> SweepCounts:
@@ -76,6 +80,7 @@ class DaemonCollector(Collector):
         """All families, as prometheus-client asks for them."""
         yield from self._about()
         yield from self._source()
+        yield from self._watchdog()
         yield from self._quotes()
         yield from self._memory_and_disk()
         yield from self._subscriptions()
@@ -120,10 +125,10 @@ class DaemonCollector(Collector):
         )
         yield _labelled(
             "quotebus_source_disconnects",
-            "Sessions that ended, by close code, vendor code, or lost.",
+            "Sessions that ended, by close code, vendor code, the watchdog's finding, half_open, or lost.",
             "reason",
             counts.disconnects,
-            ("lost", "1000"),
+            ("lost", "1000", "half_open", "mute", "vendor_lag", "acknowledgement_drift"),
         )
         yield _labelled(
             "quotebus_source_errors",
@@ -150,6 +155,44 @@ class DaemonCollector(Collector):
             "quotebus_source_largest_frame_quotes",
             "Most quotes in one frame so far; the vendor's frames grow when a client is slow.",
             counts.largest_frame_quotes,
+        )
+
+    def _watchdog(self) -> Iterable[Metric]:
+        guard = self._daemon.guard
+        yield _labelled_gauge(
+            "quotebus_watchdog",
+            "1 while the watchdog finds this fault.",
+            "kind",
+            dict.fromkeys(guard.active, 1),
+            WATCHDOG_KINDS,
+        )
+        yield _labelled(
+            "quotebus_watchdog_findings",
+            "Faults that the watchdog found, by kind.",
+            "kind",
+            guard.findings,
+            WATCHDOG_KINDS,
+        )
+        yield _labelled(
+            "quotebus_watchdog_reconnects",
+            "Sessions that the watchdog gave up, by kind.",
+            "kind",
+            guard.reconnects,
+            ("mute", "vendor_lag", "acknowledgement_drift"),
+        )
+        yield _gauge("quotebus_market_open", "1 while quotes may be expected.", float(guard.is_open))
+        yield _gauge(
+            "quotebus_source_silence_seconds",
+            "For how long no quote of any symbol has come, although some could; 0 while none is expected.",
+            guard.silence_s,
+        )
+        yield _gauge(
+            "quotebus_source_lag_seconds",
+            "Median age of quotes at receipt, beyond what the feed is late on purpose; negative when ahead.",
+            guard.lag_s,
+        )
+        yield _gauge(
+            "quotebus_symbols_quiet", "Live symbols without a quote for QUOTEBUS_QUIET_AFTER_S.", guard.quiet
         )
 
     def _quotes(self) -> Iterable[Metric]:

@@ -66,6 +66,11 @@ class DaemonProcess:
                 cwd=self._folder.name,
             )
 
+    def surround(self, **variables: str) -> Self:
+        """Add variables to the environment in which it will start."""
+        self._environment |= variables
+        return self
+
     @property
     def log(self) -> str:
         """All that it has printed."""
