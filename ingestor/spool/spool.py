@@ -2,7 +2,7 @@
 
 Decides the order of file operations, so that a crash between any two of them loses nothing that is not counted, and
 what an error of the disk means for the caller. Must never know what a body holds, nor wait for anything but the
-disk. Not for several threads at once.
+disk. Not for several threads at once, its figures included.
 
 There is no file that says how far the queue was settled. After a restart every segment that still exists is handed
 out from its beginning, so records must be harmless to repeat.
