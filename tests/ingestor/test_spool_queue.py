@@ -166,6 +166,19 @@ def test_a_digest_may_be_nothing(tmp_path: Path) -> None:
     assert names(queue.read(1)) == [9]
 
 
+def test_positions_grow_though_the_last_segment_is_gone(tmp_path: Path) -> None:
+    """What is appended behind a hole does not get the positions of what was in it."""
+    queue = opened(tmp_path, segment_bytes=700)
+    queue.append([item(1, 255), item(2, 255), item(3, 255)])
+    die(queue)
+    queue = opened(tmp_path, max_bytes=1, digest=lambda _: None)
+    last = [record.position for record in queue.recovered()][-1]
+    assert names(queue.read(1)) == [1]
+    assert queue.shed(0) is not None
+    assert queue.append([item(4)])[0] > last
+    assert names(queue.read(10**6)) == [2, 4]
+
+
 def test_a_newer_format_is_refused_as_it_lies(tmp_path: Path) -> None:
     """The message names the file and the remedy, and nothing in the folder has changed."""
     queue = opened(tmp_path, segment_bytes=700)
