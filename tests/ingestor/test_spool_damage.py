@@ -328,6 +328,22 @@ def test_damage_before_shedding_is_counted_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("P12")
+@pytest.mark.parametrize("shift", range(-2, 6))
+def test_the_next_record_is_found_wherever_it_begins(tmp_path: Path, shift: int) -> None:
+    """The search goes by pieces of a mebibyte, and a record may begin at the edge of two."""
+    queue = opened(tmp_path)
+    queue.append([(7, 7, bytes((1 << 20) - 48 - shift)), tiny(1)])
+    die(queue)
+    (path,) = segment_files(tmp_path)
+    with path.open("r+b") as file:
+        file.seek(48)
+        file.write(b"x")
+    again = spool(tmp_path)
+    assert [damage.quotes_lost for damage in again.open().damages] == [7]
+    assert tiny_names(drain(again)) == [1]
+
+
+@pytest.mark.fault("P12")
 def test_scanning_holds_one_record_at_a_time(tmp_path: Path) -> None:
     """A large file with a damaged head is searched without being held in memory."""
     queue = opened(tmp_path, segment_bytes=1 << 30)
