@@ -171,5 +171,16 @@ def hold(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def write_for_ever(folder: Path) -> dict[str, Any]:
+    """Appends until it is killed, and says what was taken."""
+    queue = spool(folder, **LIMITS)
+    queue.open()
+    for name in range(1, 1_000_000):
+        queue.append([item(name, 20_000)])
+        sys.stdout.write(f"{name}\n")
+        sys.stdout.flush()
+    return {}
+
+
 if __name__ == "__main__":
     sys.stdout.write(json.dumps(globals()[sys.argv[1]](Path(sys.argv[2]))))

@@ -216,6 +216,22 @@ def test_a_spool_that_another_process_uses_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).close()
 
 
+@pytest.mark.parametrize("lines", [1, 6, 7, 30])
+def test_what_a_killed_process_had_appended_is_there(tmp_path: Path, lines: int) -> None:
+    """All of it that was confirmed, and perhaps what was on its way."""
+    command = [*LIVES, "write_for_ever", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        confirmed = [int(writer.stdout.readline()) for _ in range(lines)]
+        writer.kill()
+        confirmed += [int(line) for line in writer.stdout]
+    queue = spool(tmp_path)
+    assert [damage.reason for damage in queue.open().damages] in ([], ["torn"])
+    there = names(queue.read(1 << 40))
+    assert there == list(range(1, len(there) + 1))
+    assert len(confirmed) <= len(there) <= len(confirmed) + 1
+
+
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that stands before the system's `fdatasync`."""
