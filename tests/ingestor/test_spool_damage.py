@@ -103,6 +103,7 @@ def test_a_flip_of_any_byte_costs_only_what_it_hits(tmp_path: Path, which: int, 
             hit = hit[:1] if offset < 48 + 51 else hit[1:]
         kept = [name for name in range(1, 7) if name not in hit]
         assert (damage.file, opening.quotes) == (path.name, sum(kept))
+        assert opening.bytes == sum(path.stat().st_size for path in segment_files(folder))
         assert damage.quotes_lost in (sum(hit), None)
         # Only a head at the very end leaves no trace of what it counted.
         assert damage.quotes_lost is not None or offset >= 48 + 51

@@ -83,13 +83,14 @@ def test_what_is_settled_makes_room_on_a_full_disk(tmp_path: Path, kind: str) ->
 
 @pytest.mark.fault("P10")
 @pytest.mark.parametrize("kind", DISKS)
-def test_shedding_works_on_a_full_disk(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("life", ["full_disk_shed", "full_disk_shed_at_once"])
+def test_shedding_works_on_a_full_disk(tmp_path: Path, life: str, kind: str) -> None:
     """There is no room for the digest before the segment is gone; it is told of all the same."""
-    seen = on_tmpfs("full_disk_shed", tmp_path)
+    seen = on_tmpfs(life, tmp_path)
     lost = sum(quotes for _, quotes, _ in seen["shed"])
     assert {(reason, is_kept) for reason, _, is_kept in seen["shed"]} == {("spool_full", True)}
     assert seen["told"] == lost == sum(seen["taken"]) - sum(seen["kept"]) > 0
-    assert seen["kept"] == seen["taken"][-len(seen["kept"]) :]
+    assert seen["kept"] == seen["taken"][len(seen["taken"]) - len(seen["kept"]) :]
     assert seen["damages"] == 0
     assert seen["bytes"] <= 600_000
 
