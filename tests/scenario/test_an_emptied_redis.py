@@ -24,6 +24,7 @@ async def forgetful_server() -> AsyncIterator[RedisServer]:
 
 
 @pytest.mark.parametrize("order", [("script", "data"), ("data", "script")])
+@pytest.mark.fault("K34")
 async def test_publishing_survives_the_loss_of_data_and_scripts(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator, order: tuple[str, str]
 ) -> None:
@@ -39,6 +40,7 @@ async def test_publishing_survives_the_loss_of_data_and_scripts(
     await daemon.until(lambda status: status["state"] == "live")
 
 
+@pytest.mark.fault("K32")
 async def test_a_database_emptied_in_the_middle_of_traffic_has_everything_that_was_stored_later(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -55,6 +57,7 @@ async def test_a_database_emptied_in_the_middle_of_traffic_has_everything_that_w
     assert len(found) >= 80
 
 
+@pytest.mark.fault("K32")
 async def test_after_flushall_the_states_of_all_symbols_are_written_anew(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
