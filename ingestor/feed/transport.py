@@ -8,12 +8,16 @@ half the time of the asyncio client of `websockets` (`benchmarks/receive.py`).
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import picows
 
+CONNECT_TIMEOUT_S: Final = 2.5
+"""For each address of the vendor's name: one that is dead must not use up the time of the next."""
+MAX_ADDRESSES: Final = 4
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 SILENCE_BEFORE_PING_S: Final = 4.0
@@ -94,6 +98,11 @@ class Socket(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Called by picows with each frame; control frames other than CLOSE are answered by picows itself."""
         kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            # The library passes such a frame on; its payload is not what it seems, compressed for one.
+            raise picows.WSProtocolError(
+                picows.WSCloseCode.PROTOCOL_ERROR, "a frame uses an extension that was not agreed on"
+            )
         if kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT) and frame.fin:
             self._deliver(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CLOSE:
@@ -104,14 +113,14 @@ class Socket(picows.WSListener):
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
             self._collect(frame)
 
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:  # noqa: ARG002 - picows' signature
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """Called by picows once the connection is gone."""
         if self._closed.done():
             return
         if self._failure is not None:
             self._closed.set_exception(self._failure)
         else:
-            self._closed.set_result(self._peer_close or Closed(None, "connection lost"))
+            self._closed.set_result(self._peer_close or Closed(None, _our_reason(transport)))
 
     def _collect(self, frame: picows.WSFrame) -> None:
         part = frame.get_payload_as_bytes()
@@ -143,13 +152,14 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
     """
     try:
         async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_S):
-            _, socket = await picows.ws_connect(
+            _, opened = await picows.ws_connect(
                 lambda: Socket(on_message),
                 url,
                 websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 extra_headers=headers,
                 max_frame_size=MAX_MESSAGE_BYTES,
                 max_redirects=0,
+                socket_factory=_dial,
                 enable_auto_ping=True,
                 auto_ping_idle_timeout=SILENCE_BEFORE_PING_S,
                 auto_ping_reply_timeout=PONG_TIMEOUT_S,
@@ -157,12 +167,45 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
             )
     except picows.WSInvalidStatusError as error:
         raise _refused(error) from None
-    except TimeoutError:
-        raise CannotOpen("no answer to the handshake") from None
+    except TimeoutError as error:
+        raise CannotOpen(str(error) or "no answer to the handshake") from None
     except (picows.WSError, OSError, ValueError) as error:
         raise CannotOpen(f"{type(error).__name__}: {error}") from None
-    assert isinstance(socket, Socket)
-    return socket
+    assert isinstance(opened, Socket)
+    return opened
+
+
+async def _dial(url: picows.WSParsedURL) -> socket.socket:
+    """A connected socket: the addresses of the name one after the other. `OSError` of the last one that failed."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError(f"{url.host} has no address")
+    for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
+        connection = socket.socket(family, kind, protocol)
+        connection.setblocking(False)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await loop.sock_connect(connection, address)
+        except TimeoutError:
+            connection.close()
+            failure = TimeoutError(f"no answer from {address[0]} within {CONNECT_TIMEOUT_S:g} s")
+        except OSError as error:
+            connection.close()
+            failure = error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise failure
+
+
+def _our_reason(transport: picows.WSTransport) -> str:
+    """Why a connection ended without a word of the peer: perhaps it was we who could not go on."""
+    said = getattr(transport.close_handshake, "sent", None)
+    if said is None or said.code == picows.WSCloseCode.OK:
+        return "connection lost"
+    return f"given up with {said.code.value}: {said.reason}"
 
 
 def _refused(error: picows.WSInvalidStatusError) -> CannotOpen:
