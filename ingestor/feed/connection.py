@@ -307,4 +307,5 @@ def _verdict(failure: CannotOpen) -> SessionEnded:
 def _how(closed: Closed) -> str:
     if closed.code is None:
         return closed.reason
-    return f"closed by the vendor with {closed.code}" + (f" {closed.reason}" if closed.reason else "")
+    verb = "given up" if closed.by_us else "closed by the vendor"
+    return f"{verb} with {closed.code}" + (f" {closed.reason}" if closed.reason else "")

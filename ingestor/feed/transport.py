@@ -39,10 +39,12 @@ class CannotOpen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How a websocket ended: the peer's close code, or None when there was no closing handshake."""
+    """How a websocket ended: the close code, or None when there was no closing handshake; `by_us` when it was our
+    side that found it could not go on."""
 
     code: int | None
     reason: str
+    by_us: bool = False
 
 
 class Socket(picows.WSListener):
@@ -59,7 +61,13 @@ class Socket(picows.WSListener):
 
     async def wait_closed(self) -> Closed:
         """Wait for the end. Giving up the wait leaves the connection as it is."""
-        return await asyncio.shield(self._closed)
+        closed = await asyncio.shield(self._closed)
+        if self._transport is not None:
+            # Where the peer broke the protocol, picows puts the error into a future of its own; left there, it
+            # would be taken for a defect of this program.
+            with contextlib.suppress(picows.WSProtocolError):
+                await self._transport.wait_disconnected()
+        return closed
 
     def send(self, payload: bytes) -> None:
         """Hand one message to the socket; after the end of the connection, nothing happens."""
@@ -107,7 +115,7 @@ class Socket(picows.WSListener):
             self._deliver(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CLOSE:
             code = frame.get_close_code()
-            self._peer_close = Closed(code.value, frame.get_close_reason() or "")
+            self._peer_close = _our_verdict(transport) or Closed(code.value, frame.get_close_reason() or "")
             transport.send_close(picows.WSCloseCode.OK)
             transport.disconnect()
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
@@ -120,7 +128,9 @@ class Socket(picows.WSListener):
         if self._failure is not None:
             self._closed.set_exception(self._failure)
         else:
-            self._closed.set_result(self._peer_close or Closed(None, _our_reason(transport)))
+            self._closed.set_result(
+                self._peer_close or _our_verdict(transport) or Closed(None, "connection lost")
+            )
 
     def _collect(self, frame: picows.WSFrame) -> None:
         part = frame.get_payload_as_bytes()
@@ -200,12 +210,12 @@ async def _dial(url: picows.WSParsedURL) -> socket.socket:
     raise failure
 
 
-def _our_reason(transport: picows.WSTransport) -> str:
-    """Why a connection ended without a word of the peer: perhaps it was we who could not go on."""
+def _our_verdict(transport: picows.WSTransport) -> Closed | None:
+    """With what we gave the connection up, if it was us: the peer had broken the protocol."""
     said = getattr(transport.close_handshake, "sent", None)
     if said is None or said.code == picows.WSCloseCode.OK:
-        return "connection lost"
-    return f"given up with {said.code.value}: {said.reason}"
+        return None
+    return Closed(said.code.value, said.reason or "", by_us=True)
 
 
 def _refused(error: picows.WSInvalidStatusError) -> CannotOpen:
