@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import picows
+
+from ingestor.feed.backoff import retry_after_s
 
 CONNECT_TIMEOUT_S: Final = 2.5
 """For each address of the vendor's name: one that is dead must not use up the time of the next."""
@@ -223,9 +226,9 @@ def _refused(error: picows.WSInvalidStatusError) -> CannotOpen:
     if response is None:
         return CannotOpen(str(error))
     status = int(response.status)
-    retry_after = response.headers.get("Retry-After", "")
+    asked_s = retry_after_s(response.headers.get("Retry-After", ""), time.time_ns() / 1e9)
     return CannotOpen(
         f"HTTP {status} instead of a websocket",
         status,
-        float(retry_after) if retry_after.isdigit() else 0.0,
+        asked_s,
     )

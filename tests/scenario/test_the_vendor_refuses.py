@@ -257,10 +257,14 @@ async def test_what_an_acknowledgement_has_too_much_is_unsubscribed(
 async def test_a_vendor_that_keeps_a_symbol_is_left_after_three_requests(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
-    """Removed three times in vain, the symbol goes with the session; the others come back."""
+    """Removed three times in vain, the symbol goes with the session; what comes of it until then is stored."""
     await subscribed(redis, vendor, "AAPL", "MSFT")
     vendor.arm(IgnoreUnsubscribe())
+    vendor.arm(DelayAck(0.5, "unsubscribe"))
     await redis.srem(KEYS.symbols, "MSFT")
+    await vendor.wait_for(lambda: sum(action.kind == "unsubscribe" for action in vendor.actions) == 2)
+    vendor.send(numbered("MSFT", 1, 5))
+    await daemon.until(lambda status: status["stored"] == 5)
     await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.symbols == {"AAPL"}, 15)
     assert sum(action.kind == "unsubscribe" for action in vendor.actions) == 3
     assert "ignores removals" in daemon.log
