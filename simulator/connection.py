@@ -11,7 +11,6 @@ from typing import Final
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
 
 from ingestor.feed.messages import Encoding
 from simulator.account import Session
@@ -19,12 +18,9 @@ from simulator.frames import Batch, join_items
 from simulator.settings import SimulatorSettings
 from simulator.timers import Timers
 
-_COMPRESSED: Final = 0x40
-"""The bit of a frame's first byte that says so (RSV1, RFC 7692)."""
-
 
 class _Chunk:
-    __slots__ = ("breaks_off", "close_code", "first_bits", "frame", "items", "raw", "sealed")
+    __slots__ = ("breaks_off", "close_code", "items", "raw", "sealed", "wire")
 
     def __init__(
         self,
@@ -33,16 +29,14 @@ class _Chunk:
         close_code: int | None = None,
         *,
         sealed: bool = True,
-        frame: Frame | None = None,
-        first_bits: int = 0,
+        wire: bytes | None = None,
         breaks_off: bool = False,
     ) -> None:
         self.items = items
         self.raw = raw
         self.close_code = close_code
         self.sealed = sealed
-        self.frame = frame
-        self.first_bits = first_bits
+        self.wire = wire
         self.breaks_off = breaks_off
 
 
@@ -123,13 +117,10 @@ class Connection:
         if not self.severed:
             self._append(_Chunk(raw=raw))
 
-    def push_half(self, payload: bytes) -> None:
-        """Queue the first half of a binary frame, and the end of the TCP connection behind it."""
-        self._append(_Chunk(frame=Frame(Opcode.BINARY, payload), breaks_off=True))
-
-    def push_compressed(self, payload: bytes) -> None:
-        """Queue a binary frame whose bits say that it is compressed, whether or not anybody agreed to that."""
-        self._append(_Chunk(frame=Frame(Opcode.BINARY, payload), first_bits=_COMPRESSED))
+    def push_wire(self, wire: bytes, *, breaks_off: bool = False) -> None:
+        """Queue bytes that go into the TCP connection as they are; `breaks_off` ends it behind them."""
+        if not self.severed:
+            self._append(_Chunk(wire=wire, breaks_off=breaks_off))
 
     def push_close(self, code: int) -> None:
         """Queue the end."""
@@ -167,8 +158,11 @@ class Connection:
                 if chunk.close_code is not None:
                     await self.ws.close(chunk.close_code)
                     return
-                if chunk.frame is not None:
-                    self._write_odd(chunk.frame, chunk.first_bits, chunk.breaks_off)
+                if chunk.wire is not None:
+                    self.ws.transport.write(chunk.wire)
+                    if chunk.breaks_off:
+                        # Closing sends what was written; aborting might take it back.
+                        self.ws.transport.close()
                     continue
                 if chunk.items is None:
                     await self.ws.send(chunk.raw)
@@ -184,18 +178,6 @@ class Connection:
                     self._drained()
         except ConnectionClosed:
             return
-
-    def _write_odd(self, frame: Frame, first_bits: int, breaks_off: bool) -> None:
-        wire = bytearray(frame.serialize(mask=False))
-        # Set here, because the library refuses to write what it would refuse to read.
-        wire[0] |= first_bits
-        self.frames_sent += 1
-        if not breaks_off:
-            self.ws.transport.write(wire)
-            return
-        self.ws.transport.write(wire[: len(wire) // 2])
-        # Closing sends what was written; aborting might take it back.
-        self.ws.transport.close()
 
     def _append(self, chunk: _Chunk) -> None:
         self._chunks.append(chunk)

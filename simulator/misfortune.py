@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+from websockets.frames import Frame, Opcode
+
 from ingestor.feed.codes import code_of
 from ingestor.feed.messages import Error
 from simulator.account import Account
@@ -42,6 +44,8 @@ _FATAL: Final = frozenset({404, 407})
 _GARBAGE: Final = b'\xc1\xff{"T":'
 _TORN: Final = SimQuote("AAPL", 1_763_000_004_123_825_050, 187.12, 300, 187.13, 200)
 _ZEROS: Final = bytes(2**20)
+_COMPRESSED: Final = 0x40
+"""The bit of a frame's first byte that says so (RSV1, RFC 7692)."""
 
 
 class Misfortune:
@@ -87,16 +91,20 @@ class Misfortune:
         for link in self._audience.chosen(connection):
             link.keeps_ghost = ghost
             frame = join_items(encode_items(quotes or (_TORN,), link.encoding), link.encoding)
-            link.push_half(frame.encode() if isinstance(frame, str) else frame)
+            wire = _frame(frame.encode() if isinstance(frame, str) else frame)
+            link.push_wire(wire[: len(wire) // 2], breaks_off=True)
 
     def compressed(self, size_bytes: int, connection: int | None = None) -> None:
         """One compressed frame that inflates to so many bytes, whatever was negotiated."""
         deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
         payload = b"".join(deflate.compress(_ZEROS) for _ in range(size_bytes // len(_ZEROS)))
         payload += deflate.compress(_ZEROS[: size_bytes % len(_ZEROS)]) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        # The tail of a synchronising flush is left out on the wire (RFC 7692, 7.2.1).
+        wire = bytearray(_frame(payload[:-4]))
+        # Set here, because the library refuses to write what it would refuse to read.
+        wire[0] |= _COMPRESSED
         for link in self._audience.chosen(connection):
-            # The tail of a synchronising flush is left out on the wire (RFC 7692, 7.2.1).
-            link.push_compressed(payload[:-4])
+            link.push_wire(bytes(wire))
 
     def error(self, code: int, msg: str | None = None, connection: int | None = None) -> None:
         """An error out of the blue, and the end of the connection if it is a fatal one."""
@@ -179,3 +187,7 @@ class Misfortune:
                 self._schedule(line, line.every_s)
 
         self._timers.later(after_s, strike)
+
+
+def _frame(payload: bytes) -> bytes:
+    return Frame(Opcode.BINARY, payload).serialize(mask=False)

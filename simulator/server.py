@@ -172,6 +172,11 @@ class AlpacaSimulator:
         for link in self._audience.chosen(connection):
             link.push_raw(frame)
 
+    def send_wire(self, wire: bytes, *, connection: int | None = None) -> None:
+        """Put bytes into the TCP connection as they are: a frame that no library would write."""
+        for link in self._audience.chosen(connection):
+            link.push_wire(wire)
+
     @property
     def rate(self) -> float:
         """Quotes per second of the synthetic market."""

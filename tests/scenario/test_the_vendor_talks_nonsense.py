@@ -21,6 +21,14 @@ from wire import Quote
 
 UNREADABLE = "quotebus_source_unreadable_messages_total"
 REJECTED = "quotebus_quotes_rejected_total"
+BREACHES = {
+    "a kind of frame that there is not": b"\x83\x00",
+    "a masked frame": b"\x82\x81\x00\x00\x00\x00\x90",
+    "a ping in pieces": b"\x09\x00",
+    "a length in too many bytes": b"\x82\x7e\x00\x01\x90",
+    "closed with 1006, which nobody may send": b"\x88\x02\x03\xee",
+    "closed with half a code": b"\x88\x01\x03",
+}
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "TSLA", "GOOG")
 
 
@@ -306,6 +314,28 @@ async def test_a_compressed_frame_that_nobody_agreed_to_is_not_inflated(
     assert metric(await scrape(daemon), "quotebus_source_disconnects_total", reason="1002") == 1
     vendor.send(numbered("AAPL", 1, 3))
     await daemon.until(lambda status: status["stored"] == 3)
+    await is_well(daemon)
+
+
+@pytest.mark.fault("S07", "S17")
+@pytest.mark.parametrize("wire", BREACHES.values(), ids=BREACHES)
+async def test_a_breach_of_the_websocket_protocol_costs_the_connection_and_not_the_daemon(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator, wire: bytes
+) -> None:
+    """The end is told with its code, counted, and the feed is back with a marker; the same process goes on."""
+    await subscribed(redis, vendor, "AAPL")
+    vendor.send(numbered("AAPL", 1, 3))
+    await daemon.until(lambda status: status["stored"] == 3)
+    vendor.send_wire(wire)
+    await vendor.wait_for(lambda: len(vendor.closed) == 1, 10)
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 10)
+    (told,) = [event["reason"] for event in daemon.events if event["event"] == "disconnected"]
+    code = "1006" if wire.endswith(b"\x03\xee") else "1002"
+    assert f"with {code}" in told
+    assert metric(await scrape(daemon), "quotebus_source_disconnects_total", reason=code) == 1
+    vendor.send(numbered("AAPL", 4, 3))
+    await daemon.until(lambda status: status["stored"] == 6)
+    assert [gap.reason for gap in await gaps(redis, "AAPL")] == ["feed_disconnected"]
     await is_well(daemon)
 
 

@@ -260,6 +260,15 @@ async def test_raw_frames() -> None:
         assert [await client.ws.recv() for _ in range(2)] == [b"\x00\x01", "text"]
 
 
+async def test_bytes_between_frames() -> None:
+    """A test may send what is no frame at all, and the client sees exactly that."""
+    async with AlpacaSimulator() as sim, joined(sim) as client:
+        sim.send_wire(b"\x82\x02hi")
+        assert await client.ws.recv() == b"hi"
+        sim.send_wire(b"\x83\x00")
+        assert (await client.ended()).rcvd is None
+
+
 # --- faults ---------------------------------------------------------------------------------------------------
 
 
