@@ -194,22 +194,20 @@ async def _dial(url: picows.WSParsedURL) -> socket.socket:
     found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
     failure: OSError = OSError(f"{url.host} has no address")
     for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
-        connection = socket.socket(family, kind, protocol)
-        connection.setblocking(False)
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await loop.sock_connect(connection, address)
-        except TimeoutError:
-            connection.close()
-            failure = TimeoutError(f"no answer from {address[0]} within {CONNECT_TIMEOUT_S:g} s")
-        except OSError as error:
-            connection.close()
-            failure = error
-        except BaseException:
-            connection.close()
-            raise
-        else:
-            return connection
+        with contextlib.ExitStack() as undo:
+            try:
+                # A host without IPv6 has no such socket, and perhaps a name with such an address.
+                connection = undo.enter_context(socket.socket(family, kind, protocol))
+                connection.setblocking(False)
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await loop.sock_connect(connection, address)
+            except TimeoutError:
+                failure = TimeoutError(f"no answer from {address[0]} within {CONNECT_TIMEOUT_S:g} s")
+            except OSError as error:
+                failure = error
+            else:
+                undo.pop_all()
+                return connection
     raise failure
 
 

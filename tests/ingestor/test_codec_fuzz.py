@@ -82,7 +82,7 @@ def looked_at(codec: FrameCodec, payload: bytes) -> Frame:
 
 @pytest.mark.fault("S17", "S21")
 @given(st.binary(max_size=2000))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @example(b"\xc1")
 @example(b"\x91\x81")
 def test_no_bytes_make_it_raise(payload: bytes) -> None:
@@ -93,7 +93,7 @@ def test_no_bytes_make_it_raise(payload: bytes) -> None:
 
 @pytest.mark.fault("S22")
 @given(st.lists(nested(scalars | binaries), max_size=6), st.integers(0, 6))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_structure_takes_a_good_quote_along_in_msgpack(elements: list[Any], place: int) -> None:
     """Anything that msgpack can say around it: the quote in the middle is found."""
     elements.insert(place, quote("AAPL", T0_NS, bs=4711))
@@ -106,7 +106,7 @@ def test_no_structure_takes_a_good_quote_along_in_msgpack(elements: list[Any], p
     st.lists(nested(scalars.filter(lambda v: not isinstance(v, float) or math.isfinite(v))), max_size=6),
     st.integers(0, 6),
 )
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_no_structure_takes_a_good_quote_along_in_json(elements: list[Any], place: int) -> None:
     """And anything that JSON can say."""
     elements.insert(place, good(4711))
@@ -122,7 +122,7 @@ def test_no_structure_takes_a_good_quote_along_in_json(elements: list[Any], plac
         max_size=10,
     )
 )
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_a_quote_of_arbitrary_values_is_read_or_counted(fields: dict[str, Any]) -> None:
     """Once, and never both; its neighbours stay."""
     element = {**quote("AAPL", T0_NS, bs=1), **fields}
@@ -134,7 +134,7 @@ def test_a_quote_of_arbitrary_values_is_read_or_counted(fields: dict[str, Any]) 
 
 @pytest.mark.fault("S17")
 @given(st.integers(1, 5), st.data())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_a_map_that_ends_too_early_or_promises_too_much_is_reported(count: int, data: st.DataObject) -> None:
     """Cut anywhere, or with more keys, elements or bytes announced than there are."""
     whole = packed(*(quote(bs=n) for n in range(count)))
@@ -171,16 +171,16 @@ BOMBS: Final = {
 def test_a_bomb_costs_little_time_and_no_more_memory_than_its_size(name: str) -> None:
     """Refused or passed over within a tenth of a second, at a few times its own bytes."""
     payload = BOMBS[name]
-    began_s = time.perf_counter()
+    began_s = time.process_time()  # of this process, whatever others do
     frame = looked_at(MSGPACK, payload)
-    took_s = time.perf_counter() - began_s
+    took_s = time.process_time() - began_s
     tracemalloc.start()
     try:
         MSGPACK.decode(payload)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert took_s < 0.5  # both gears, on a machine that others use as well
+    assert took_s < 0.5  # in both gears
     assert peak < 3 * len(payload) + 2**20
     assert len(frame.quotes) + len(frame.unreadable) == 1
     assert all(len(reason) < 200 for reason in frame.unreadable)
