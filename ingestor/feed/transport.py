@@ -180,8 +180,8 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
             )
     except picows.WSInvalidStatusError as error:
         raise _refused(error) from None
-    except TimeoutError as error:
-        raise CannotOpen(str(error) or "no answer to the handshake") from None
+    except TimeoutError:
+        raise CannotOpen("no answer to the handshake") from None
     except (picows.WSError, OSError, ValueError) as error:
         raise CannotOpen(f"{type(error).__name__}: {error}") from None
     assert isinstance(opened, Socket)
@@ -189,10 +189,14 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
 
 
 async def _dial(url: picows.WSParsedURL) -> socket.socket:
-    """A connected socket: the addresses of the name one after the other. `OSError` of the last one that failed."""
+    """A connected socket: the addresses of the name one after the other. `CannotOpen` says what was wrong
+    with each."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-    failure: OSError = OSError(f"{url.host} has no address")
+    try:
+        found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise CannotOpen(f"the name {url.host} does not resolve: {error.strerror}") from None
+    failures = []
     for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
         with contextlib.ExitStack() as undo:
             try:
@@ -202,13 +206,13 @@ async def _dial(url: picows.WSParsedURL) -> socket.socket:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await loop.sock_connect(connection, address)
             except TimeoutError:
-                failure = TimeoutError(f"no answer from {address[0]} within {CONNECT_TIMEOUT_S:g} s")
+                failures.append(f"{address[0]} does not answer within {CONNECT_TIMEOUT_S:g} s")
             except OSError as error:
-                failure = error
+                failures.append(f"{address[0]} port {url.port}: {error.strerror or error}")
             else:
                 undo.pop_all()
                 return connection
-    raise failure
+    raise CannotOpen("; ".join(failures))
 
 
 def _our_verdict(transport: picows.WSTransport) -> Closed | None:
