@@ -249,6 +249,7 @@ class Daemon:
                 "vendor",
                 count=len(oddities.unreadable),
                 first=oddities.unreadable[0][:256],
+                sample=oddities.sample.hex(),
             )
         for kind in oddities.unknown:
             self.journal.note_rarely("unknown_message", kind)

@@ -36,6 +36,7 @@ from ingestor.feed.session import (
 from ingestor.feed.transport import CannotOpen, Closed, Socket, open_socket
 
 TOO_MANY_REQUESTS_PAUSE_S: Final = 30.0
+LOOK_AT_CREDENTIALS_EVERY_S: Final = 1.0
 REJECTING_STATUSES: Final = frozenset({401, 403, 404})
 
 
@@ -101,6 +102,7 @@ class FeedConnection:
         self._session: FeedSession | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended: SessionEnded | None = None
+        self._tried: Credentials | None = None
         self.counts = FeedCounts()
         self.connected_since_ns: int | None = None
         self.last_quote_ns: int | None = None
@@ -157,7 +159,23 @@ class FeedConnection:
         while True:
             ended, at_least_s = await self._have_a_session()
             self._desk.on_ended(ended)
-            await asyncio.sleep(self._backoff.delay_s(ended.remedy, at_least_s))
+            delay_s = self._backoff.delay_s(ended.remedy, at_least_s)
+            if ended.remedy is Remedy.REJECTED:
+                await self._wait_for_other_credentials(delay_s)
+            else:
+                await asyncio.sleep(delay_s)
+
+    async def _wait_for_other_credentials(self, at_most_s: float) -> None:
+        """A human who has rotated the keys should not have to wait for a pause made for the old ones."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + at_most_s
+        while (left_s := until_s - loop.time()) > 0:
+            await asyncio.sleep(min(left_s, LOOK_AT_CREDENTIALS_EVERY_S))
+            try:
+                if self._credentials() != self._tried:
+                    return
+            except CredentialsUnavailable:
+                continue
 
     async def _have_a_session(self) -> tuple[SessionEnded, float]:
         headers = {"Content-Type": "application/msgpack", "User-Agent": "quotebus"}
@@ -165,7 +183,9 @@ class FeedConnection:
         self._ended = None
         try:
             # Read anew each time, so that a rotated key needs no restart.
-            self._session = FeedSession(self._credentials(), self._codec, now_s)
+            self._tried = None
+            self._tried = self._credentials()
+            self._session = FeedSession(self._tried, self._codec, now_s)
             self._socket = await open_socket(self._url, headers, self._on_message)
         except CredentialsUnavailable as failure:
             return SessionEnded(Remedy.REJECTED, str(failure)), 0.0
@@ -310,4 +330,5 @@ def _verdict(failure: CannotOpen) -> SessionEnded:
 def _how(closed: Closed) -> str:
     if closed.code is None:
         return closed.reason
-    return f"closed by the vendor with {closed.code}" + (f" {closed.reason}" if closed.reason else "")
+    verb = "given up" if closed.by_us else "closed by the vendor"
+    return f"{verb} with {closed.code}" + (f" {closed.reason}" if closed.reason else "")

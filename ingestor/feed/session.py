@@ -140,6 +140,8 @@ class Oddities:
 
     unknown: dict[str, int]
     unreadable: tuple[str, ...]
+    sample: bytes = b""
+    """How the first unreadable element begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class FeedSession:
         for control in frame.controls:
             events += self._on_control(control, now_s)
         if frame.unknown or frame.unreadable:
-            events.append(Oddities(dict(frame.unknown), tuple(frame.unreadable)))
+            events.append(Oddities(dict(frame.unknown), tuple(frame.unreadable), frame.sample))
         return events
 
     def ask(self, change: Change, now_s: float) -> None:

@@ -40,6 +40,11 @@ class DaemonProcess:
         self._starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
+    def with_environment(self, **variables: str) -> Self:
+        """The same, with these variables as well from its next start on."""
+        self._environment |= variables
+        return self
+
     async def __aenter__(self) -> Self:
         self.start()
         return self

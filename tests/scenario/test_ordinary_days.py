@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
 from redis.asyncio import Redis
 
 from simulator import AlpacaSimulator, SimQuote, SimulatorSettings, write_tape
@@ -69,6 +70,7 @@ async def test_changes_reach_the_vendor_within_a_quarter_of_a_second(
     assert max(waits_s) < 2.0
 
 
+@pytest.mark.fault("S28", "S29")
 async def test_a_tape_with_ties_repeats_and_late_rows_arrives_row_for_row(
     shared_server: RedisServer, redis: Redis, tmp_path: Path
 ) -> None:
@@ -88,6 +90,7 @@ async def test_a_tape_with_ties_repeats_and_late_rows_arrives_row_for_row(
     assert ids == sorted(set(ids))
 
 
+@pytest.mark.fault("P01")
 async def test_sigterm_under_load_stores_everything_received_and_says_goodbye_to_the_vendor(
     shared_server: RedisServer, redis: Redis
 ) -> None:

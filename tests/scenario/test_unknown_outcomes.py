@@ -34,6 +34,7 @@ async def far_daemon(proxy: Proxy, redis: Redis, vendor: AlpacaSimulator) -> Asy
         yield process
 
 
+@pytest.mark.fault("K05")
 async def test_batches_that_were_applied_but_never_answered_are_not_stored_twice(
     far_daemon: DaemonProcess, proxy: Proxy, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -48,6 +49,7 @@ async def test_batches_that_were_applied_but_never_answered_are_not_stored_twice
     assert await _added(redis) == 1000
 
 
+@pytest.mark.fault("K05")
 async def test_without_the_position_the_ids_alone_refuse_every_entry_that_is_there(
     far_daemon: DaemonProcess, proxy: Proxy, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -66,6 +68,7 @@ async def test_without_the_position_the_ids_alone_refuse_every_entry_that_is_the
     assert "foreign_entries" not in far_daemon.kinds()
 
 
+@pytest.mark.fault("K05", "K07")
 async def test_a_wire_that_breaks_again_and_again_neither_loses_nor_doubles(
     far_daemon: DaemonProcess, proxy: Proxy, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
