@@ -66,14 +66,13 @@ class Daemon:
         spool: Spool | None = None,
         redis_url: Callable[[], str] | None = None,
     ) -> None:
-        url = settings.redis_url.get_secret_value()
         self.settings = settings
         self.version = metadata.version("quotebus")
         self.feed_name = "custom" if settings.feed_url else settings.feed.value
         self.started_ns = time.time_ns()
         self.instance = settings.instance or default_instance()
         self.keys = Keyspace(settings.namespace)
-        self.address = RedisAddress(url, redis_url)
+        self.address = RedisAddress(settings.redis_url.get_secret_value(), redis_url)
         self.journal = Journal()
         self.control: Redis = control_client(self.address, CONTROL_TIMEOUT_S)
         self.publisher = Publisher(

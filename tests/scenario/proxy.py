@@ -65,8 +65,8 @@ class Passage:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, data: bytes) -> None:
-        """Look at what the client sends until it has told its name."""
-        if not self.name and len(self.head) < HEAD_BYTES:
+        """Look at what the client sends first, until it has told its name."""
+        if len(self.head) < HEAD_BYTES:
             self.head += data[:HEAD_BYTES]
             if found := _NAME.search(self.head):
                 self.name = found[1].decode()
@@ -125,8 +125,7 @@ class Proxy:
     def bend(self, fault: Fault, only: Choice | None = None) -> None:
         """From now on this fault befalls every connection, or those that are chosen; it replaces the last one."""
         self._fault, self._only = fault, only
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.stir()
 
     def straighten(self) -> None:
         """A good wire again. What was held back comes; what is under way keeps its delay."""
@@ -147,8 +146,13 @@ class Proxy:
             self.reset(passage)
         return passage in self.passages and not way.swallow
 
+    def stir(self) -> None:
+        """Let everybody who waits look again at what befalls its connection."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     async def pause_for(self, delay_s: float | None) -> None:
-        """Sleep so long, or less when the fault changes; None: until it changes."""
+        """Sleep so long, or until `stir`; None: until then."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._changed.wait()
@@ -244,8 +248,10 @@ class _Pump:
 
     async def _collect(self) -> None:
         while data := await self._reader.read(self._piece_bytes):
-            if self._direction == "commands":
+            if self._direction == "commands" and not self._passage.name:
                 self._passage.note(data)
+                # By its name, or by what it sent first, it may be a chosen one from now on.
+                self._proxy.stir()
             now_s, way = self._loop.time(), self._way
             self._passage.moved_s = now_s
             if not self._proxy.lets_through(self._passage, way):

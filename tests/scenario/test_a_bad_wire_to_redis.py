@@ -130,8 +130,8 @@ async def test_on_a_narrow_wire_quotes_wait_and_the_oldest_go_marked(
 async def test_resets_at_random_neither_lose_nor_double(
     daemon: DaemonProcess, proxy: Proxy, redis: Redis, traffic: Traffic
 ) -> None:
-    """One reply in fifty is a reset instead, for every connection, for three seconds."""
-    proxy.bend(Fault(replies=Way(reset_chance=0.02)))
+    """One command in a hundred and one reply in a hundred is a reset instead, for all connections, for 3 s."""
+    proxy.bend(Fault(Way(reset_chance=0.01), Way(reset_chance=0.01)))
     async with traffic.flowing():
         await asyncio.sleep(3.0)
         await until(lambda: _is_above(lambda: proxy.resets, 5))
