@@ -79,7 +79,8 @@ def test_symbols_are_added_listed_and_removed(server: RedisServer, redis: "redis
         ("MSFT", True, "unseen"),
         ("NVDA", True, "unseen"),
     ]
-    assert "AAPL  live\n" in quotebus("symbols", "ls", url=server.url).stdout
+    listed = quotebus("symbols", "ls", url=server.url).stdout
+    assert "AAPL  live       stale           no daemon has written here\n" in listed
     assert quotebus("symbols", "rm", "msft", url=server.url).stdout == "removed 1\n"
     assert redis.smembers(KEYS.symbols) == {"AAPL", "NVDA"}
 
