@@ -23,6 +23,7 @@ from ingestor.feed.connection import FeedConnection
 from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
+from ingestor.log_lines import log_lines
 from ingestor.publisher.publisher import Fenced, Publisher
 from ingestor.publisher.retention import SweepCounts, Sweeper
 from ingestor.redis_link import RedisAddress
@@ -116,6 +117,11 @@ class Daemon:
     def events_dropped(self) -> int:
         """Audit notes that found no place in the queue."""
         return self.journal.dropped
+
+    @property
+    def log_lines_dropped(self) -> int:
+        """Log lines that nobody read in time."""
+        return log_lines.dropped
 
     @property
     def symbol_states(self) -> Mapping[str, int]:

@@ -17,10 +17,15 @@ import uvloop
 from ingestor.app import Undrained
 from ingestor.app import run as run_app
 from ingestor.feed.session import Credentials, CredentialsUnavailable
+from ingestor.log_lines import log_lines
 from ingestor.logs import configure_logs, redactor
 from ingestor.publisher.publisher import Fenced
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
 from ingestor.watching.pages import PagesProblem
+
+LAST_LINES_S: Final = 2.0
+"""How long a reader of the log who is slow may keep an ended daemon waiting."""
+INSISTED_LAST_LINES_S: Final = 0.2
 
 
 def run_daemon(config: Path | None) -> int:
@@ -37,8 +42,12 @@ def run_daemon(config: Path | None) -> int:
         lines = "\n".join(problems).replace("\n", "\n  ")
         print(f"quotebus: these settings cannot be used:\n  {lines}", file=sys.stderr)
         return 2
-    configure_logs(settings.log_level, settings.log_format)
-    return _run(settings)
+    log_lines.open()
+    configure_logs(settings.log_level, settings.log_format, log_lines)
+    try:
+        return _run(settings)
+    finally:
+        log_lines.close(LAST_LINES_S)
 
 
 def _run(settings: Settings) -> int:
@@ -98,6 +107,7 @@ def _protected_credentials() -> Credentials:
 def _ask_then_insist(stop: asyncio.Event) -> Callable[[], Any]:
     def on_signal() -> None:
         if stop.is_set():
+            log_lines.close(INSISTED_LAST_LINES_S)
             os._exit(1)
         stop.set()
 

@@ -62,6 +62,10 @@ class Observed(Protocol):
     def events_dropped(self) -> int:
         """Audit notes that found no place."""
 
+    @property
+    def log_lines_dropped(self) -> int:
+        """Log lines that nobody read in time."""
+
 
 class DaemonCollector(Collector):
     """Reads a daemon's counters. Series of known reasons stand at zero from the start."""
@@ -247,6 +251,12 @@ class DaemonCollector(Collector):
         yield _counter("quotebus_streams_forgotten", "Streams of unwanted symbols given up.", sweep.forgotten)
         yield _counter(
             "quotebus_events_dropped", "Audit notes that found no place.", self._daemon.events_dropped
+        )
+
+        yield _counter(
+            "quotebus_log_lines_dropped",
+            "Log lines that nobody read in time.",
+            self._daemon.log_lines_dropped,
         )
 
     def _timing(self) -> Iterable[Metric]:
