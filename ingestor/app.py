@@ -8,6 +8,7 @@ what was received is stored; then the last state is reported.
 import asyncio
 import contextlib
 import gc
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,9 +28,11 @@ from ingestor.log_lines import log_lines
 from ingestor.publisher.publisher import Fenced, Publisher
 from ingestor.publisher.retention import SweepCounts, Sweeper
 from ingestor.redis_link import RedisAddress
+from ingestor.reload import Reload
 from ingestor.settings import Settings, default_instance
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
+from ingestor.supervisor import Supervisor
 from ingestor.turn import Turn
 from ingestor.watching.metrics import registry_for, render
 from ingestor.watching.pages import Check, Sources, serve
@@ -197,6 +200,14 @@ class Daemon:
             "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
         }
 
+    def describe(self) -> str:
+        """How the daemon fares, in one line for `systemctl status`."""
+        book, publisher = self.reconciler.book, self.publisher
+        return (
+            f"{self.state}: {len(book.confirmed)} of {len(book.desired.symbols)} symbols live, "
+            f"{publisher.queued + publisher.unanswered} quotes not stored yet"
+        )
+
     def status_page(self) -> Mapping[str, Any]:
         """The JSON of /status."""
         return {
@@ -228,13 +239,20 @@ def time_s() -> float:
     return time.time_ns() / 1e9
 
 
-async def run(settings: Settings, credentials: Callable[[], Credentials], stop: asyncio.Event) -> None:
-    """Run one daemon until `stop` is set.
+async def run(
+    settings: Settings,
+    credentials: Callable[[], Credentials],
+    stop: asyncio.Event,
+    reload: Reload | None = None,
+) -> None:
+    """Run one daemon until `stop` is set; `reload` tells the journal what came of a new look at the settings.
 
     Raises `Fenced` when another daemon has taken over, `Undrained` when quotes were left at the end, and
     `PagesProblem` when the HTTP address is taken.
     """
     daemon = Daemon(settings, credentials)
+    if reload is not None:
+        reload.note = daemon.journal.note
     sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
     gc.collect()
     gc.freeze()
@@ -250,13 +268,16 @@ async def run(settings: Settings, credentials: Callable[[], Credentials], stop: 
             redis=repr(daemon.address),
             http=daemon.http_port,
         )
+        supervisor = stack.enter_context(Supervisor.of(os.environ))
+        watched = supervisor.run(daemon.turn.redis_answered, daemon.describe)
+        await stack.enter_async_context(_background({"supervisor": watched}))
         if await daemon.turn.wait(stop):
-            await _live(daemon, stop)
+            await _live(daemon, stop, supervisor)
         else:
             daemon.journal.note("stopped", left=0)
 
 
-async def _live(daemon: Daemon, stop: asyncio.Event) -> None:
+async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> None:
     drained = False
     try:
         async with _background({"publisher": daemon.publisher.run(daemon.instance)}):
@@ -264,6 +285,7 @@ async def _live(daemon: Daemon, stop: asyncio.Event) -> None:
                 async with _background(_working(daemon)):
                     await stop.wait()
                     daemon.is_stopping = True
+                    supervisor.tell(STOPPING="1", STATUS=daemon.describe())
                     daemon.journal.note("stopping", queued=daemon.publisher.queued)
             finally:
                 # The feed is closed now, and with it the source of new quotes; also when a part has failed.

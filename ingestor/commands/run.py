@@ -1,6 +1,7 @@
 """`quotebus run`: the daemon in the foreground.
 
-Decides exit codes and what a signal means: the first asks, the second insists. Must never know the daemon's parts.
+Decides exit codes and what a signal means: the first asks, the second insists, SIGHUP asks for a new look at the
+settings. Must never know the daemon's parts.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from ingestor.feed.session import Credentials, CredentialsUnavailable
 from ingestor.log_lines import log_lines
 from ingestor.logs import configure_logs, redactor
 from ingestor.publisher.publisher import Fenced
+from ingestor.reload import Reload
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
 from ingestor.watching.pages import PagesProblem
 
@@ -30,6 +32,8 @@ INSISTED_LAST_LINES_S: Final = 0.2
 
 def run_daemon(config: Path | None) -> int:
     """Run until a signal; 0 when all was stored, 1 when something failed, 2 for unusable settings."""
+    # Before anything else: by default this signal ends a process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     problems = []
     settings: Settings | None = None
     for load in (lambda: load_settings(config, os.environ), lambda: load_credentials(os.environ)):
@@ -45,16 +49,16 @@ def run_daemon(config: Path | None) -> int:
     log_lines.open()
     configure_logs(settings.log_level, settings.log_format, log_lines)
     try:
-        return _run(settings)
+        return _run(settings, Reload(settings, lambda: load_settings(config, os.environ)))
     finally:
         log_lines.close(LAST_LINES_S)
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: Settings, reload: Reload) -> int:
     log = structlog.get_logger("quotebus")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(settings))
+            runner.run(_until_signalled(settings, reload))
     except (Fenced, Undrained, PagesProblem) as problem:
         log.error(_EVENTS[type(problem)], reason=str(problem))  # noqa: TRY400 - expected, no traceback
         return 1
@@ -68,14 +72,15 @@ def _run(settings: Settings) -> int:
 _EVENTS: Final = {Fenced: "fenced", Undrained: "undrained", PagesProblem: "http_address_taken"}
 
 
-async def _until_signalled(settings: Settings) -> None:
+async def _until_signalled(settings: Settings, reload: Reload) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_then_insist(stop))
+    loop.add_signal_handler(signal.SIGHUP, reload.on_hangup)
     defects: list[Exception] = []
     loop.set_exception_handler(lambda loop, context: _on_defect(loop, context, defects, stop))
-    await run_app(settings, _protected_credentials, stop)
+    await run_app(settings, _protected_credentials, stop, reload)
     if defects:
         raise defects[0]
 
