@@ -24,7 +24,7 @@ class DaemonProcess:
     """`quotebus run` in a process of its own; an async context manager that ends it."""
 
     def __init__(self, redis_url: str, feed_url: str, **settings: str) -> None:
-        self._environment = {
+        self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("QUOTEBUS_", "APCA_", "ALPACA_"))},
             "APCA_API_KEY_ID": "PKTESTKEY1234",
             "APCA_API_SECRET_KEY": "very-secret-value-5678",
@@ -33,6 +33,9 @@ class DaemonProcess:
             "QUOTEBUS_HTTP": "127.0.0.1:0",
             **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()},
         }
+        self.arguments: list[str] = [sys.executable, "-m", "ingestor"]
+        self.launch: dict[str, Any] = {}
+        """Whatever else `subprocess.Popen` is to be given."""
         self._folder = tempfile.TemporaryDirectory(prefix="quotebus-daemon-")
         self._log = Path(self._folder.name) / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,11 +58,14 @@ class DaemonProcess:
         """Start the process; it is not waited for."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ingestor"],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder.name,
+                self.arguments,
+                **{
+                    "env": self.environment,
+                    "stdout": log,
+                    "stderr": log,
+                    "cwd": self._folder.name,
+                    **self.launch,
+                },
             )
 
     @property
@@ -120,6 +126,9 @@ class DaemonProcess:
             raise AssertionError(f"still running after {timeout_s} s:\n{self.log[-3000:]}") from None
 
     async def _http_port(self) -> int:
+        chosen = int(self.environment["QUOTEBUS_HTTP"].rpartition(":")[2])
+        if chosen:
+            return chosen
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
             ports = [event["http"] for event in self.events if event["event"] == "started"]
