@@ -26,6 +26,8 @@ from wire import Keyspace
 LOOK_EVERY_S: Final = 1.5
 """The safety net under the notifications, and what keeps every change within two seconds without them."""
 RETRY_S: Final = 0.25
+MANY_MEMBERS: Final = 20_000
+"""More than any feed has; somebody's mistake should cost a plan's worth of symbols nothing."""
 
 
 class Reconciler:
@@ -85,7 +87,7 @@ class Reconciler:
         """One pass: read, decide, make ready, ask."""
         reading = await self._read()
         now_s = time.monotonic()
-        desired = self._desired_set.observe(reading, now_s) if self._is_new(reading, now_s) else self._desired
+        desired = await self._observe(reading, now_s) if self._is_new(reading, now_s) else self._desired
         await self._make_ready(desired)
         if desired != self._desired or not self.first_look.is_set():
             changed = frozenset(self._desired.symbols).symmetric_difference(desired.symbols)
@@ -169,6 +171,12 @@ class Reconciler:
     def _is_new(self, reading: Reading, now_s: float) -> bool:
         due_s = self._desired_set.look_again_at_s
         return self._last is None or reading != self._last[0] or (due_s is not None and now_s >= due_s)
+
+    async def _observe(self, reading: Reading, now_s: float) -> Desired:
+        if len(reading.members or ()) <= MANY_MEMBERS:
+            return self._desired_set.observe(reading, now_s)
+        # A thread gives the interpreter back every few milliseconds; the quotes cannot wait for a sorted list.
+        return await asyncio.to_thread(self._desired_set.observe, reading, now_s)
 
     async def _read(self) -> Reading:
         pipe = self._client.pipeline(transaction=False)

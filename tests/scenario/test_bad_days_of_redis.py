@@ -114,6 +114,7 @@ async def test_a_killed_daemon_is_followed_by_one_that_doubles_nothing(
     assert type((await stored(redis, "AAPL"))[100]).__name__ == "Gap"
 
 
+@pytest.mark.fault("C06")
 async def test_flushall_neither_unsubscribes_nor_stops_the_daemon(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -133,6 +134,7 @@ async def test_flushall_neither_unsubscribes_nor_stops_the_daemon(
     await daemon.until(lambda status: status["held"] == "")
 
 
+@pytest.mark.fault("C06")
 async def test_a_vanished_set_is_let_go_after_the_grace_period(
     shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -144,21 +146,36 @@ async def test_a_vanished_set_is_let_go_after_the_grace_period(
         await vendor.wait_for(lambda: vendor.symbols == frozenset(), 6)
 
 
+@pytest.mark.fault("C01", "C02", "C03")
 async def test_junk_in_the_set_is_refused_with_a_reason_and_harms_nothing(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
     """Misspelt, empty, binary and enormous members are listed with their reason; the good ones are live."""
-    await redis.sadd(KEYS.symbols, "AAPL", "msft", "", "A B", b"\xff\xfe", "X" * 100_000, "ТSLA", "\u200bIBM")
+    await redis.sadd(
+        KEYS.symbols,
+        "AAPL",
+        "msft",
+        "",
+        "A B",
+        b"\xff\xfe",
+        "X" * 1_000_000,
+        "ТSLA",
+        "\u200bIBM",
+        "🚀",
+        "A\x07B",
+    )
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
     await until(lambda: state_is(redis, "msft", "refused"))
     states = {k: json.loads(v) for k, v in (await redis.hgetall(KEYS.subscriptions)).items()}
     refused = {name: state["reason"] for name, state in states.items() if state["state"] == "refused"}
-    assert len(refused) == 7
+    assert len(refused) == 9
     assert refused["msft"] == "lower case; did you mean MSFT?"
     assert max(map(len, states)) < 100
+    assert max(map(len, daemon.log.splitlines())) < 2000
     await until(lambda: event_exists(redis, "refused", subject="msft"))
 
 
+@pytest.mark.fault("C05")
 async def test_a_set_of_the_wrong_type_keeps_the_last_good_one_in_force(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -222,6 +239,7 @@ async def test_a_quote_dated_next_year_does_not_poison_its_stream(
     assert int((found[1].id or "").split("-")[0]) * 1_000_000 < ahead_ns
 
 
+@pytest.mark.fault("P15", "P19")
 async def test_a_second_daemon_stands_by_and_takes_over_when_the_first_one_stops(
     shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -256,6 +274,7 @@ async def test_a_newer_epoch_fences_a_daemon_off_and_it_ends(
     await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.closed[0].clean)
 
 
+@pytest.mark.fault("C11")
 async def test_changes_are_noticed_within_two_seconds_where_tracking_is_not_allowed(
     shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -274,6 +293,7 @@ async def test_changes_are_noticed_within_two_seconds_where_tracking_is_not_allo
         await redis.sadd(KEYS.symbols, "AAPL")
         await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 2.0)
         assert (await daemon.status())["tracking"] is False
+        assert "tracking_not_allowed" in daemon.kinds()
 
 
 async def _count_is(redis: Redis, symbol: str, count: int) -> bool:

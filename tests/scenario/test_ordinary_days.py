@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
 from redis.asyncio import Redis
 
 from simulator import AlpacaSimulator, SimQuote, SimulatorSettings, write_tape
@@ -88,6 +89,7 @@ async def test_a_tape_with_ties_repeats_and_late_rows_arrives_row_for_row(
     assert ids == sorted(set(ids))
 
 
+@pytest.mark.fault("P01")
 async def test_sigterm_under_load_stores_everything_received_and_says_goodbye_to_the_vendor(
     shared_server: RedisServer, redis: Redis
 ) -> None:

@@ -46,6 +46,7 @@ async def pair_on(server: RedisServer, vendor: AlpacaSimulator) -> AsyncIterator
         yield Pair(server, redis, first, second)
 
 
+@pytest.mark.fault("P15")
 async def test_a_flushed_database_does_not_give_the_second_daemon_its_turn(
     own_server: RedisServer, vendor: AlpacaSimulator
 ) -> None:
@@ -62,6 +63,7 @@ async def test_a_flushed_database_does_not_give_the_second_daemon_its_turn(
         await _is_as_before(pair, vendor)
 
 
+@pytest.mark.fault("P15")
 async def test_a_frozen_server_does_not_give_the_second_daemon_its_turn(
     own_server: RedisServer, vendor: AlpacaSimulator
 ) -> None:
@@ -78,6 +80,7 @@ async def test_a_frozen_server_does_not_give_the_second_daemon_its_turn(
         await _is_as_before(pair, vendor)
 
 
+@pytest.mark.fault("P15")
 @pytest.mark.parametrize("persistent", [True, False])
 async def test_a_restarted_server_does_not_give_the_second_daemon_its_turn(
     vendor: AlpacaSimulator, persistent: bool
