@@ -346,8 +346,11 @@ async def _background(parts: Mapping[str, Any]) -> AsyncIterator[None]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part, name=name) for name, part in parts.items()]
-            yield
-            await _end(tasks)
+            try:
+                yield
+            finally:
+                # Also when one has failed: the group cancels each of the others once, and then waits for ever.
+                await _end(tasks)
     except BaseExceptionGroup as failures:
         # One part's failure is the reason; that others failed on the way out is its consequence.
         raise failures.exceptions[0] from failures

@@ -182,9 +182,9 @@ class Reconciler:
 
     async def _read(self) -> Reading:
         if self._server_ahead_ms is None:
-            self._note_time(
-                await self._client.pipeline(transaction=False).time().execute(raise_on_error=False)
-            )
+            first = self._client.pipeline(transaction=False)
+            first.time()
+            self._note_time(await first.execute(raise_on_error=False))
         now_ms = time.monotonic_ns() // 1_000_000 + (self._server_ahead_ms or 0)
         pipe = self._client.pipeline(transaction=False)
         pipe.smembers(self._keys.symbols)
