@@ -6,6 +6,7 @@ settings. Must never know the daemon's parts.
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from ingestor.reload import Reload
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
 from ingestor.watching.pages import PagesProblem
 
+MIN_DESCRIPTORS: Final = 64
+"""About twenty for the daemon itself, and one for each visitor of its pages."""
 LAST_LINES_S: Final = 2.0
 """How long a reader of the log who is slow may keep an ended daemon waiting."""
 INSISTED_LAST_LINES_S: Final = 0.2
@@ -34,7 +37,7 @@ def run_daemon(config: Path | None) -> int:
     """Run until a signal; 0 when all was stored, 1 when something failed, 2 for unusable settings."""
     # Before anything else: by default this signal ends a process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    problems = []
+    problems = _too_few_descriptors()
     settings: Settings | None = None
     for load in (lambda: load_settings(config, os.environ), lambda: load_credentials(os.environ)):
         try:
@@ -52,6 +55,16 @@ def run_daemon(config: Path | None) -> int:
         return _run(settings, Reload(settings, lambda: load_settings(config, os.environ)))
     finally:
         log_lines.close(LAST_LINES_S)
+
+
+def _too_few_descriptors() -> list[str]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= MIN_DESCRIPTORS:
+        return []
+    return [
+        f"this process may have {limit} files and sockets open, and needs {MIN_DESCRIPTORS}: "
+        "raise ulimit -n, or LimitNOFILE= of the systemd unit"
+    ]
 
 
 def _run(settings: Settings, reload: Reload) -> int:
