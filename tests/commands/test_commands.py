@@ -172,6 +172,7 @@ def test_run_reads_a_dotenv_file_and_the_environment_goes_before_it(tmp_path: Pa
     assert "APCA" not in done.stderr
 
 
+@pytest.mark.fault("P26")
 def test_run_says_when_its_http_address_is_taken(server: RedisServer) -> None:
     """A port in use is one sentence with the remedy, and exit code 1."""
     done = quotebus(

@@ -58,6 +58,7 @@ async def test_a_contract_that_this_library_knows_is_no_hindrance(
         assert await bus.latest("AAPL") is None
 
 
+@pytest.mark.fault("Q07")
 async def test_a_later_contract_is_refused_with_the_remedy(server: RedisServer, redis: Redis) -> None:
     """Entries of a later kind might be misread, so nothing is read."""
     await redis.hset(KEYS.status, "contract", "2")

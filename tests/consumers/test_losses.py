@@ -10,6 +10,7 @@ from consumers.pursuit import REWIND_HOLDS_S
 from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
 
 
+@pytest.mark.fault("Q01")
 async def test_a_reader_slower_than_trimming_is_told_what_it_missed(bus: Bus, writer: Writer) -> None:
     """Between what it read and what is left stands a gap with both times."""
     await writer.quotes("AAPL", 100)
@@ -29,6 +30,7 @@ async def test_a_reader_slower_than_trimming_is_told_what_it_missed(bus: Bus, wr
     assert numbers(found) == list(range(350, 400))
 
 
+@pytest.mark.fault("Q01")
 async def test_a_reader_that_cannot_keep_up_is_told_each_time(bus: Bus, writer: Writer) -> None:
     """However writing, trimming and reading interleave, holes and gaps agree."""
     items = aiter(bus.quotes("AAPL", start="earliest"))
@@ -45,6 +47,7 @@ async def test_a_reader_that_cannot_keep_up_is_told_each_time(bus: Bus, writer: 
     assert sum(isinstance(item, Gap) for item in found) >= 1
 
 
+@pytest.mark.fault("Q01")
 async def test_a_saved_position_that_was_trimmed_is_told(bus: Bus, writer: Writer) -> None:
     """A strategy that comes back too late learns it before the first quote."""
     await writer.quotes("AAPL", 500, maxlen=50)
@@ -71,6 +74,7 @@ async def test_a_stream_that_was_emptied_is_told_once(bus: Bus, writer: Writer) 
     assert numbers(await take(items, 1)) == [10]
 
 
+@pytest.mark.fault("Q02")
 async def test_a_stream_begun_anew_with_smaller_ids_is_noticed(bus: Bus, writer: Writer) -> None:
     """A plain XREAD would wait for ever; here a gap comes, then the new stream from its start."""
     await writer.quotes("AAPL", 10)
@@ -87,6 +91,7 @@ async def test_a_stream_begun_anew_with_smaller_ids_is_noticed(bus: Bus, writer:
     assert numbers(await take(items, 1)) == [13]
 
 
+@pytest.mark.fault("Q02")
 async def test_a_stream_begun_anew_is_noticed_beside_a_busy_one(bus: Bus, writer: Writer) -> None:
     """Silence is judged per symbol, not by the whole."""
     await writer.quotes("AAPL", 10)

@@ -139,6 +139,7 @@ async def test_snapshot_without_a_cached_quote_begins_with_the_newest_entry(bus:
     assert numbers(await take(items, 1)) == [10]
 
 
+@pytest.mark.fault("Q03")
 @pytest.mark.parametrize("seed", range(3))
 async def test_snapshot_and_stream_join_under_load(bus: Bus, writer: Writer, seed: int) -> None:
     """Readers that come at any moment see a run of numbers without hole or repeat up to the last."""
@@ -206,6 +207,7 @@ async def test_what_cannot_be_read_is_counted_and_skipped(
     assert caplog.text.count("skipped:") == 1
 
 
+@pytest.mark.fault("Q07")
 async def test_fields_and_positions_of_a_later_contract_are_ignored(bus: Bus, writer: Writer) -> None:
     """A newer daemon may append to both."""
     row = b'[1.5,1,"V",2.5,2,"N",null,"C",1763000000000000000,5,"new",7]'
