@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.end_to_end import FRAME_SIZES, LOOPS, Comparison, compare, compare_symbol_counts
 from benchmarks.latency import Latency, measure_idle, measure_latency
-from benchmarks.processes import QUEUE_QUOTES, BenchmarkFailed
+from benchmarks.processes import BenchmarkFailed
 from benchmarks.receive import measure_readers
 from benchmarks.report import Cell, Limit, Report, Table
 from benchmarks.stages import measure_stages
@@ -41,8 +41,7 @@ def end_to_end(report: Report, quick: bool) -> None:
     report.add(
         Table(
             "From websocket to stored in Redis, 100 symbols",
-            "medians; CPU in us per quote; the loops get 10 quotes per frame; the daemon's queue is raised to "
-            f"{QUEUE_QUOTES:,} quotes, because at this pace the default would give up the oldest",
+            "medians; CPU in us per quote; the loops get 10 quotes per frame; the daemon's settings are the defaults",
             ("", "quotes/s", "of ceiling", "writer CPU", "server CPU", "source CPU"),
             rows,
         )

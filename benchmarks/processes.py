@@ -152,11 +152,6 @@ def program(*arguments: str, **environment: str) -> Iterator[Program]:
         yield child
 
 
-QUEUE_QUOTES: Final = 2_000_000
-"""Eight times the default: a recording is sent faster than it is stored and must be stored whole, where the daemon
-as it comes would give up the oldest, count them and mark the hole."""
-
-
 @contextlib.contextmanager
 def daemon(redis_url: str, feed_url: str, **settings: str) -> Iterator[tuple[Program, str]]:
     """The daemon, and the address of its pages."""
@@ -166,11 +161,13 @@ def daemon(redis_url: str, feed_url: str, **settings: str) -> Iterator[tuple[Pro
         "QUOTEBUS_FEED_URL": feed_url,
         "QUOTEBUS_HTTP": http,
         "QUOTEBUS_LOG_FORMAT": "json",
-        "QUOTEBUS_QUEUE_QUOTES": str(QUEUE_QUOTES),
         "APCA_API_KEY_ID": "benchmark-key",
         "APCA_API_SECRET_KEY": "benchmark-secret",
     }
-    with program("-m", "ingestor", **environment, **settings) as child:
+    with (
+        tempfile.TemporaryDirectory(prefix="quotebus-spool-") as spool,
+        program("-m", "ingestor", QUOTEBUS_SPOOL_DIR=spool, **environment, **settings) as child,
+    ):
         yield child, f"http://{http}"
 
 

@@ -18,9 +18,10 @@ from benchmarks.recording import encode_frames, first_ns_of, make_quotes, symbol
 from ingestor.feed.codec import FrameCodec
 from ingestor.feed.messages import Success
 from ingestor.feed.session import Credentials, FeedSession
+from ingestor.publisher.batch import Batch
 from ingestor.publisher.intake import Intake
 from ingestor.publisher.publisher import MAX_BATCH_QUOTES
-from ingestor.publisher.stamper import Batch, Stamper
+from ingestor.publisher.stamper import Stamper
 from simulator.frames import SimQuote
 from simulator.redis_server import RedisServer
 from wire import ZERO_ID, Keyspace

@@ -11,7 +11,7 @@ import gc
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, Final
 
@@ -25,11 +25,17 @@ from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
 from ingestor.log_lines import log_lines
-from ingestor.publisher.publisher import Fenced, Publisher
+from ingestor.parts import background
+from ingestor.publisher.claims import Fenced
+from ingestor.publisher.mender import CacheMender
+from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts, Sweeper
+from ingestor.publisher.spooling import digest
 from ingestor.redis_link import RedisAddress
 from ingestor.reload import Reload
-from ingestor.settings import Settings, default_instance
+from ingestor.rights import examine
+from ingestor.settings import Settings, default_instance, spool_folder
+from ingestor.spool.spool import Spool
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
 from ingestor.supervisor import Supervisor
@@ -41,18 +47,25 @@ from wire import CONTRACT_VERSION, Keyspace
 
 CONTROL_TIMEOUT_S: Final = 2.0
 FAREWELL_S: Final = 1.0
+SAVE_S: Final = 5.0
 LOOP_LAG_EVERY_S: Final = 0.1
 """A stall that is shorter may fall between two looks."""
 
 
 class Undrained(Exception):
-    """The daemon was asked to stop, and quotes were left that Redis would not take in time."""
+    """The daemon was asked to stop, and quotes were left that neither Redis nor the disk took in time."""
+
+
+class LeftOnDisk(Exception):
+    """The daemon was asked to stop, and what Redis would not take in time waits on disk for the next start."""
 
 
 class Daemon:
     """All parts of one daemon, wired."""
 
-    def __init__(self, settings: Settings, credentials: Callable[[], Credentials]) -> None:
+    def __init__(
+        self, settings: Settings, credentials: Callable[[], Credentials], spool: Spool | None = None
+    ) -> None:
         url = settings.redis_url.get_secret_value()
         self.settings = settings
         self.version = metadata.version("quotebus")
@@ -76,7 +89,10 @@ class Daemon:
         self.publisher = Publisher(
             *(self.address, self.keys, self.journal),
             stream_maxlen=settings.stream_maxlen,
-            queue_quotes=settings.queue_quotes,
+            memory_bytes=settings.memory_bytes,
+            replay_s=settings.replay_s,
+            replay_bytes=settings.replay_bytes,
+            spool=spool,
         )
         self.watch = ChangeWatch(self.address, self.keys, self.journal)
         self.reconciler = Reconciler(
@@ -100,6 +116,9 @@ class Daemon:
             lambda: frozenset(self.reconciler.book.desired.symbols) | self.reconciler.book.confirmed,
             max_age_s=settings.stream_max_age_s,
             forget_after_s=settings.forget_after_s,
+        )
+        self.mender = CacheMender(
+            self.control, self.keys, self.publisher.stamper, self.publisher.position, self.journal
         )
         self.reporter = Reporter(
             self.control, self.keys, self.journal, self.reconciler, self.status_fields, time_s
@@ -171,8 +190,7 @@ class Daemon:
     def status_fields(self) -> dict[Any, Any]:
         """The fields of `quotes:status`."""
         feed, publisher = self.feed, self.publisher
-        counts, book = publisher.counts, self.reconciler.book
-        rejected = sum(counts.rejected.values()) + sum(publisher.stamper.counts.rejected.values())
+        book = self.reconciler.book
         return {
             "contract": CONTRACT_VERSION,
             "version": self.version,
@@ -191,22 +209,37 @@ class Daemon:
             "junk": book.desired.junk_total,
             "symbol_limit": book.limit or 0,
             "held": book.desired.held or "",
+            **self._ledger(),
+            "spool": publisher.spooling.problem or "",
+            "refusing": " ".join(sorted(publisher.refusing)[:20]),
+            "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
+        }
+
+    def _ledger(self) -> dict[str, int]:
+        publisher = self.publisher
+        counts, holdings = publisher.counts, publisher.holdings
+        rejected = sum(counts.rejected.values()) + sum(publisher.stamper.counts.rejected.values())
+        return {
             "received": counts.received,
+            "recovered": counts.recovered,
             "stored": counts.stored,
             "already_stored": counts.already_stored,
             "rejected": rejected,
-            "dropped": counts.dropped,
-            "queued": publisher.queued,
-            "unanswered": publisher.unanswered,
-            "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
+            "dropped": counts.dropped_total,
+            "queued": holdings.queued,
+            "unanswered": holdings.unanswered,
+            "spooled": holdings.spooled,
+            "replayed": counts.replayed,
+            "replaying": holdings.replaying,
+            "lost_by_redis": counts.lost_by_redis,
         }
 
     def describe(self) -> str:
         """How the daemon fares, in one line for `systemctl status`."""
-        book, publisher = self.reconciler.book, self.publisher
+        book, holdings = self.reconciler.book, self.publisher.holdings
         return (
             f"{self.state}: {len(book.confirmed)} of {len(book.desired.symbols)} symbols live, "
-            f"{publisher.queued + publisher.unanswered} quotes not stored yet"
+            f"{holdings.queued + holdings.unanswered + holdings.spooled} quotes not stored yet"
         )
 
     def status_page(self) -> Mapping[str, Any]:
@@ -248,10 +281,11 @@ async def run(
 ) -> None:
     """Run one daemon until `stop` is set; `reload` tells the journal what came of a new look at the settings.
 
-    Raises `Fenced` when another daemon has taken over, `Undrained` when quotes were left at the end, and
-    `PagesProblem` when the HTTP address is taken.
+    Raises `Fenced` when another daemon has taken over, `LeftOnDisk` or `Undrained` when quotes were left at the
+    end, `SpoolUnusable` when the folder that was asked for cannot be used, `Unsuitable` when this Redis cannot
+    serve, and `PagesProblem` when the HTTP address is taken.
     """
-    daemon = Daemon(settings, credentials)
+    daemon = Daemon(settings, credentials, spool_for(settings))
     if reload is not None:
         reload.note = daemon.journal.note
     sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
@@ -271,37 +305,60 @@ async def run(
         )
         supervisor = stack.enter_context(Supervisor.of(os.environ))
         watched = supervisor.run(daemon.turn.redis_answered, daemon.describe)
-        await stack.enter_async_context(_background({"supervisor": watched}))
+        await stack.enter_async_context(background({"supervisor": watched}))
+        await examine(daemon.address, daemon.keys, daemon.journal, stop)
         if await daemon.turn.wait(stop):
             await _live(daemon, stop, supervisor)
         else:
             daemon.journal.note("stopped", left=0)
 
 
+def spool_for(settings: Settings) -> Spool | None:
+    """The spool of these settings, not opened yet."""
+    server = repr(RedisAddress(settings.redis_url.get_secret_value()))
+    folder = spool_folder(settings, os.environ, server)
+    if folder is None:
+        return None
+    return Spool(
+        folder,
+        identity=f"{settings.namespace}@{server}",
+        max_bytes=settings.spool_bytes,
+        max_age_s=settings.spool_max_age_s,
+        digest=digest,
+    )
+
+
 async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> None:
-    drained = False
+    spooling = daemon.publisher.spooling
+    await spooling.open(is_optional=not daemon.settings.spool_dir)
+    is_drained = is_saved = False
     try:
-        async with _background({"publisher": daemon.publisher.run(daemon.instance)}):
+        parts = {"publisher": daemon.publisher.run(daemon.instance), "spool": spooling.run()}
+        async with background(parts):
             try:
-                async with _background(_working(daemon)):
+                async with background(_working(daemon)):
                     await stop.wait()
                     daemon.is_stopping = True
                     supervisor.tell(STOPPING="1", STATUS=daemon.describe())
-                    daemon.journal.note("stopping", queued=daemon.publisher.queued)
+                    daemon.journal.note("stopping", queued=daemon.publisher.holdings.queued)
             finally:
                 # The feed is closed now, and with it the source of new quotes; also when a part has failed.
-                drained = await daemon.publisher.drain(daemon.settings.drain_s)
+                is_drained = await daemon.publisher.drain(daemon.settings.drain_s)
+                is_saved = is_drained or await daemon.publisher.save(SAVE_S)
     except Fenced:
         # Whoever took over reports from now on.
         raise
     except BaseException:
         await _say_farewell(daemon)
         raise
-    left = daemon.publisher.queued + daemon.publisher.unanswered
-    daemon.journal.note("stopped", "info" if drained else "error", left=left)
+    finally:
+        await spooling.close()
+    left = daemon.publisher.holdings.total
+    daemon.journal.note("stopped", "info" if is_drained else "error", left=left, on_disk=is_saved)
     await _say_farewell(daemon)
-    if not drained:
-        raise Undrained(f"{left} quotes were not stored within {daemon.settings.drain_s:g} s")
+    if not is_drained:
+        told = f"{left} quotes were not stored within {daemon.settings.drain_s:g} s"
+        raise LeftOnDisk(f"{told}; they wait on disk") if is_saved else Undrained(told)
 
 
 async def _say_farewell(daemon: Daemon) -> None:
@@ -319,6 +376,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "feed": _feed(daemon),
         "reconciler": daemon.reconciler.run(),
         "watch": daemon.watch.run(),
+        "cache": daemon.mender.run(daemon.publisher.cache_is_suspect),
         "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
         "reporter": daemon.reporter.run(),
         "loop lag": _measure_loop_lag(daemon.loop_lag_s),
@@ -338,28 +396,3 @@ async def _measure_loop_lag(lag_s: Histogram) -> None:
         due_s = loop.time() + LOOP_LAG_EVERY_S
         await asyncio.sleep(LOOP_LAG_EVERY_S)
         lag_s.observe(max(0.0, loop.time() - due_s))
-
-
-@contextlib.asynccontextmanager
-async def _background(parts: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Run these while the context lasts; a part that fails ends the context with its error."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part, name=name) for name, part in parts.items()]
-            try:
-                yield
-            finally:
-                # Also when one has failed: the group cancels each of the others once, and then waits for ever.
-                await _end(tasks)
-    except BaseExceptionGroup as failures:
-        # One part's failure is the reason; that others failed on the way out is its consequence.
-        raise failures.exceptions[0] from failures
-
-
-async def _end(tasks: list["asyncio.Task[None]"]) -> None:
-    """Cancel them until they have ended: a library that swallows a cancellation must not keep the daemon alive."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1.0)

@@ -6,13 +6,14 @@ secret is ever part of a message or a repr.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
@@ -111,10 +112,26 @@ class Settings(BaseSettings):
     grace_s: Annotated[
         float, Field(ge=0, description="how long a desired set that vanished stays subscribed")
     ] = 60.0
-    queue_quotes: Annotated[
-        int,
-        Field(ge=1000, description="quotes held in memory while Redis does not answer; then the oldest go"),
-    ] = 250_000
+    memory_bytes: Annotated[
+        ByteSize,
+        Field(ge=1_048_576, description="memory for quotes that wait; from half of it on they go to disk"),
+    ] = ByteSize(64 * 1024 * 1024)
+    spool_dir: Annotated[
+        str,
+        Field(
+            description="folder for quotes that wait on disk; `off` for none; default: the user's state folder"
+        ),
+    ] = ""
+    spool_bytes: Annotated[
+        ByteSize, Field(ge=1_048_576, description="disk for quotes that wait; then the oldest go")
+    ] = ByteSize(1024 * 1024 * 1024)
+    spool_max_age_s: Annotated[
+        float, Field(gt=0, description="after this time a quote on disk is not worth storing any more")
+    ] = 86_400.0
+    replay_s: Annotated[
+        float, Field(ge=0, description="how long stored quotes are kept in case Redis forgets them")
+    ] = 30.0
+    replay_bytes: Annotated[ByteSize, Field(ge=0, description="memory for them")] = ByteSize(32 * 1024 * 1024)
     drain_s: Annotated[
         float, Field(ge=0, description="time for storing what is queued when the daemon is asked to stop")
     ] = 8.0
@@ -181,6 +198,25 @@ def load_settings(config: Path | None, environment: Mapping[str, str]) -> Settin
     if problems:
         raise SettingsProblem("\n".join(problems))
     return settings
+
+
+def spool_folder(settings: Settings, environment: Mapping[str, str], server: str) -> Path | None:
+    """Where quotes wait on disk, or None for nowhere: as set, or in the folder for state that systemd
+    (`STATE_DIRECTORY`) or the user's account (`XDG_STATE_HOME`, `HOME`) has. Each namespace and server has its
+    own."""
+    chosen = settings.spool_dir
+    if chosen.lower() == "off":
+        return None
+    if not chosen:
+        if environment.get("STATE_DIRECTORY"):
+            chosen = f"{environment['STATE_DIRECTORY'].partition(':')[0]}/spool"
+        elif environment.get("XDG_STATE_HOME"):
+            chosen = f"{environment['XDG_STATE_HOME']}/quotebus/spool"
+        elif environment.get("HOME"):
+            chosen = f"{environment['HOME']}/.local/state/quotebus/spool"
+        else:
+            return None
+    return Path(chosen) / re.sub(r"[^A-Za-z0-9_.@-]", "_", f"{settings.namespace}@{server}")
 
 
 def load_credentials(environment: Mapping[str, str]) -> Credentials:

@@ -115,6 +115,13 @@ class RedisServer:
             self._folder.cleanup()
 
     @property
+    def folder(self) -> Path:
+        """Where it keeps what it persists."""
+        if self._folder is None:
+            raise ServerUnavailable("the server has no folder before it is entered")
+        return Path(self._folder.name)
+
+    @property
     def pid(self) -> int:
         """The process id of the running server."""
         if self._process is None:

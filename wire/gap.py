@@ -13,7 +13,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of venue time whose quotes are not in the stream, or not all of them.
 
     `from_ns` and `to_ns` are nanoseconds since the epoch, UTC. `id` is the marker's own entry id, or None when
-    the reader found the gap itself.
+    the reader found the gap itself. `missing` is how many quotes were received and given up, or None where nobody
+    can know.
     """
 
     symbol: str
@@ -22,6 +23,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     to_ns: int
     reason: str
     epoch: int | None = None
+    missing: int | None = None
 
     @property
     def duration_s(self) -> float:
@@ -34,15 +36,18 @@ class _GapBody(msgspec.Struct, rename={"from_ns": "from", "to_ns": "to"}):
     to_ns: int
     reason: str
     epoch: int | None = None
+    missing: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_GapBody).decode
 
 
-def encode_gap(from_ns: int, to_ns: int, reason: str, epoch: int | None) -> bytes:
-    """The value of a marker's `gap` field."""
-    return _encode(_GapBody(from_ns, to_ns, reason, epoch))
+def encode_gap(
+    from_ns: int, to_ns: int, reason: str, epoch: int | None, *, missing: int | None = None
+) -> bytes:
+    """The value of a marker's `gap` field; `missing` stands there only where it is known."""
+    return _encode(_GapBody(from_ns, to_ns, reason, epoch, msgspec.UNSET if missing is None else missing))
 
 
 def decode_gap(symbol: str, entry_id: str, value: bytes | str) -> Gap:
@@ -58,4 +63,5 @@ def decode_gap(symbol: str, entry_id: str, value: bytes | str) -> Gap:
         to_ns=body.to_ns,
         reason=body.reason,
         epoch=body.epoch,
+        missing=body.missing if isinstance(body.missing, int) else None,
     )

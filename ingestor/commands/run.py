@@ -16,14 +16,16 @@ from typing import Any, Final
 import structlog
 import uvloop
 
-from ingestor.app import Undrained
+from ingestor.app import LeftOnDisk, Undrained
 from ingestor.app import run as run_app
 from ingestor.feed.session import Credentials, CredentialsUnavailable
 from ingestor.log_lines import log_lines
 from ingestor.logs import configure_logs, redactor
-from ingestor.publisher.publisher import Fenced
+from ingestor.publisher.claims import Fenced
 from ingestor.reload import Reload
+from ingestor.rights import NotPermitted, Unsuitable
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
+from ingestor.spool.folder import SpoolUnusable
 from ingestor.watching.pages import PagesProblem
 
 MIN_DESCRIPTORS: Final = 64
@@ -34,7 +36,7 @@ INSISTED_LAST_LINES_S: Final = 0.2
 
 
 def run_daemon(config: Path | None) -> int:
-    """Run until a signal; 0 when all was stored, 1 when something failed, 2 for unusable settings."""
+    """Run until a signal; the exit code, as the README lists them."""
     # Before anything else: by default this signal ends a process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     problems = _too_few_descriptors()
@@ -72,9 +74,10 @@ def _run(settings: Settings, reload: Reload) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_signalled(settings, reload))
-    except (Fenced, Undrained, PagesProblem) as problem:
-        log.error(_EVENTS[type(problem)], reason=str(problem))  # noqa: TRY400 - expected, no traceback
-        return 1
+    except tuple(_ENDS) as problem:
+        end, code = _ENDS[type(problem)]
+        log.error(end, reason=str(problem))  # noqa: TRY400 - expected, no traceback
+        return code
     except Exception:
         # A defect. Better a restart by the supervisor than a daemon that lives on without one of its parts.
         log.exception("crashed")
@@ -82,7 +85,16 @@ def _run(settings: Settings, reload: Reload) -> int:
     return 0
 
 
-_EVENTS: Final = {Fenced: "fenced", Undrained: "undrained", PagesProblem: "http_address_taken"}
+_ENDS: Final[dict[type[Exception], tuple[str, int]]] = {
+    PagesProblem: ("http_address_taken", 2),
+    SpoolUnusable: ("spool_unusable", 2),
+    Unsuitable: ("redis_unsuitable", 2),
+    LeftOnDisk: ("left_on_disk", 3),
+    Undrained: ("undrained", 4),
+    Fenced: ("fenced", 5),
+    NotPermitted: ("redis_not_permitted", 6),
+}
+"""What is told, and the exit code. 1 is a defect, 2 is for a human to mend before the next start."""
 
 
 async def _until_signalled(settings: Settings, reload: Reload) -> None:

@@ -10,8 +10,13 @@
 -- ARGV[5]  rows       msgpack: per stream {symbol, cache value or false, id, payload, id, payload, …}
 --
 -- Replies {status, …}:
---   {'applied', accepted, cache_errors, row, entry, why, last_id, …}  one quadruple per refused entry, from 1
---   {'seen'}            this batch was applied before; nothing was done
+--   {'applied', accepted, cache_errors, row, entry, why, last_id, …}  one quadruple per remarkable entry, from 1:
+--       created    (entry 0) the stream was not there and has been begun
+--       present    refused: the stream has this very entry
+--       trimmed    refused: the stream had entries older than all that it holds now, and this may have been one
+--       too_small  refused: the stream's last id is not below it, and it is not there
+--       wrong_type, exhausted, or the server's own words: refused
+--   {'seen'}            this batch was applied before; nothing was done. Batch 0 asks no more than that
 --   {'behind', last}    batch does not follow the last one applied; nothing was done
 --   {'fenced', epoch}   a newer writer has taken over; nothing was done
 -- An error reply means that nothing was done: memory, disk, permission and replica checks all come before the
@@ -37,14 +42,30 @@ end
 -- The position moves first: when memory or disk forbids writes, this is the call that fails, with nothing done.
 redis.call('HSET', KEYS[1], 'batch', ARGV[2])
 
-local function last_id(stream)
-  local info = redis.pcall('XINFO', 'STREAM', stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then
-      return info[i + 1]
-    end
+local function is_before(a, b)
+  local a_ms, a_n = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_n = string.match(b, '^(%d+)-(%d+)$')
+  a_ms, b_ms = tonumber(a_ms), tonumber(b_ms)
+  return a_ms < b_ms or (a_ms == b_ms and tonumber(a_n) < tonumber(b_n))
+end
+
+-- Why an id was too small, and the last id of the stream.
+local function too_small(stream, id, payload)
+  local found = redis.call('XRANGE', stream, id, id)[1]
+  if found and found[2][2] == payload then
+    return 'present', ''
   end
-  return ''
+  local reply, info = redis.call('XINFO', 'STREAM', stream), {}
+  for i = 1, #reply, 2 do
+    info[reply[i]] = reply[i + 1]
+  end
+  local first = info['first-entry']
+  local is_older = not first or is_before(id, first[1])
+  -- Redis 6.2 does not say how many entries a stream has had.
+  if not found and is_older and (info['entries-added'] or math.huge) > info['length'] then
+    return 'trimmed', info['last-generated-id']
+  end
+  return 'too_small', info['last-generated-id']
 end
 
 local function reason(message)
@@ -60,7 +81,12 @@ end
 
 local pcall, byte = redis.pcall, string.byte
 local rows, maxlen, bounded = cmsgpack.unpack(ARGV[5]), ARGV[3], ARGV[3] ~= '0'
-local accepted, cache_errors, refused, cached = 0, 0, {}, {}
+local accepted, cache_errors, noted, cached = 0, 0, {}, {}
+
+local function note(row, entry, why, last_id)
+  local n = #noted
+  noted[n + 1], noted[n + 2], noted[n + 3], noted[n + 4] = row, entry, why, last_id
+end
 
 for r = 1, #rows do
   local row, stream = rows[r], KEYS[r + 2]
@@ -71,16 +97,28 @@ for r = 1, #rows do
     -- A quote is a JSON array, a gap marker a JSON object.
     local field = byte(payload) == 91 and 'q' or 'gap'
     local answer
-    if bounded and i == last then
+    if i > 3 and (i < last or not bounded) then
+      answer = pcall('XADD', stream, row[i], field, payload)
+    elseif i > 3 then
       answer = pcall('XADD', stream, 'MAXLEN', '~', maxlen, row[i], field, payload)
     else
-      answer = pcall('XADD', stream, row[i], field, payload)
+      -- The first entry of a row tells whether the stream is still there, at no cost.
+      if bounded and i == last then
+        answer = pcall('XADD', stream, 'NOMKSTREAM', 'MAXLEN', '~', maxlen, row[i], field, payload)
+      else
+        answer = pcall('XADD', stream, 'NOMKSTREAM', row[i], field, payload)
+      end
+      if answer == false then
+        note(r, 0, 'created', '')
+        answer = pcall('XADD', stream, row[i], field, payload)
+      end
     end
     if type(answer) == 'table' then
-      local n = #refused
-      local why = reason(answer.err)
-      refused[n + 1], refused[n + 2], refused[n + 3] = r, (i - 1) / 2, why
-      refused[n + 4] = why == 'too_small' and last_id(stream) or ''
+      local why, last_id = reason(answer.err), ''
+      if why == 'too_small' then
+        why, last_id = too_small(stream, row[i], payload)
+      end
+      note(r, (i - 1) / 2, why, last_id)
     else
       accepted = accepted + 1
       newest_accepted = i == last
@@ -101,7 +139,7 @@ for first = 1, #cached, 1000 do
 end
 
 local reply = {'applied', accepted, cache_errors}
-for i = 1, #refused do
-  reply[i + 3] = refused[i]
+for i = 1, #noted do
+  reply[i + 3] = noted[i]
 end
 return reply

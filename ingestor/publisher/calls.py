@@ -5,15 +5,18 @@ Decides bytes and names. Must never know when a call is made, or what follows fr
 
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib import resources
 from typing import Final
 
-from ingestor.publisher.stamper import Batch
+from ingestor.publisher.batch import Batch, pack
 from ingestor.resp import bulk
 from wire import Keyspace
 
 _APPEND: Final = resources.files("ingestor.publisher").joinpath("append.lua").read_bytes()
 _CLAIM: Final = resources.files("ingestor.publisher").joinpath("claim.lua").read_bytes()
+_ENDS: Final = resources.files("ingestor.publisher").joinpath("ends.lua").read_bytes()
+_NO_ROWS: Final = pack([])
 _SCRIPT_BULK: Final = bulk(_APPEND)
 _SHA_BULK: Final = bulk(hashlib.sha1(_APPEND, usedforsecurity=False).hexdigest())
 _WRAPPED: Final = re.compile(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM|WRONGTYPE)\b")
@@ -24,14 +27,22 @@ class Calls:
 
     def __init__(self, keys: Keyspace, token: str, maxlen: int) -> None:
         self._keys = keys
-        self._token = token
+        self.token = token
         self._writer, self._latest = bulk(keys.writer), bulk(keys.latest)
         self._maxlen, self._token_bulk = bulk(maxlen), bulk(token)
         self._streams: dict[str, bytes] = {}
 
-    def claim(self, epoch: int, answered: int, instance: str) -> tuple[str | bytes | int, ...]:
-        """Take (epoch 0) or confirm the writer's position."""
-        return ("EVAL", _CLAIM, 1, self._keys.writer, epoch, answered, instance, self._token)
+    def claim(self, epoch: int, least: int, instance: str) -> tuple[str | bytes | int, ...]:
+        """Take (epoch 0) or confirm the writer's position; batches up to `least` will not be sent again."""
+        return ("EVAL", _CLAIM, 1, self._keys.writer, epoch, least, instance, self.token)
+
+    def ends(self, symbols: Sequence[str]) -> tuple[str | bytes | int, ...]:
+        """The last ids of these symbols' streams, in order; an empty one where there is no stream."""
+        return ("EVAL", _ENDS, len(symbols), *map(self._keys.stream, symbols))
+
+    def probe(self, epoch: int) -> bytes:
+        """Ask whether the writer's position still stands; answered with `seen` if it does."""
+        return self.append(Batch([], _NO_ROWS, 0, 0, 0), epoch, script_known=True)
 
     def append(self, batch: Batch, epoch: int, *, script_known: bool) -> bytes:
         """Append one batch, packed; with the whole script where the server may not know it yet."""

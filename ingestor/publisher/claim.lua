@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  {namespace}:writer   hash: epoch, token, batch, instance, began = a mark that only a new epoch leaves
 -- ARGV[1]  epoch      0 to begin a new epoch, otherwise the epoch that this writer holds
--- ARGV[2]  batch      the last batch that was answered as applied
+-- ARGV[2]  batch      the count goes on behind this one at the least: whatever came up to it cannot be sent again
 -- ARGV[3]  instance   who we are, for eyes
 -- ARGV[4]  token      who we are, for certain: drawn anew by every process
 --
@@ -13,7 +13,7 @@
 
 local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch', 'token')
 local held_epoch, applied = tonumber(position[1] or 0), tonumber(position[2] or 0)
-local epoch, answered = tonumber(ARGV[1]), tonumber(ARGV[2])
+local epoch, least = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 if epoch == 0 then
   epoch = held_epoch + 1
@@ -28,6 +28,6 @@ if held_epoch < epoch then
   applied = 0
 end
 redis.call(
-  'HSET', KEYS[1], 'epoch', epoch, 'batch', math.max(applied, answered), 'instance', ARGV[3], 'token', ARGV[4]
+  'HSET', KEYS[1], 'epoch', epoch, 'batch', math.max(applied, least), 'instance', ARGV[3], 'token', ARGV[4]
 )
 return {'held', epoch, applied}

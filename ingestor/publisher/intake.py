@@ -1,9 +1,9 @@
-"""The bounded queue between feed and publisher: what was received and is not yet in a batch.
+"""The queue between feed and stamper: frames as they came.
 
-Decides who goes when it is full: the oldest, because a market's newest prices are worth more. Must never know
-Redis, the feed or the clock. Frames are kept as they came, so that receiving costs one append per frame; every
-quote that goes is handed back to be counted and marked. A hole in the feed stands in the queue where it happened:
-what was received before it is stored before its marker.
+Decides nothing but the order. Must never know Redis, the feed or the clock. Frames are kept whole, so that
+receiving costs one append per frame; the publisher takes them out as soon as they make a batch, so little is
+ever in it. A hole in the feed stands in the queue where it happened: what was received before it is stored
+before its marker.
 """
 
 from collections import deque
@@ -27,24 +27,19 @@ because there is one per frame and a named one costs eight times as much to make
 
 
 class Intake:
-    """First in, first out, at most `capacity` quotes."""
+    """First in, first out."""
 
-    __slots__ = ("_capacity", "_frames", "depth")
+    __slots__ = ("_frames", "depth")
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._frames: deque[Received] = deque()
         self.depth = 0
 
-    def put(self, received_ns: int, quotes: list[QuoteMessage]) -> list[Received]:
-        """Take in one frame; the returned ones, oldest first, had to go for it."""
-        if not quotes:
-            return []
-        self._frames.append((received_ns, quotes))
-        self.depth += len(quotes)
-        if self.depth <= self._capacity:
-            return []
-        return self._shed()
+    def put(self, received_ns: int, quotes: list[QuoteMessage]) -> None:
+        """Take in one frame."""
+        if quotes:
+            self._frames.append((received_ns, quotes))
+            self.depth += len(quotes)
 
     def put_hole(self, at_ns: int, hole: Hole) -> None:
         """Remember that quotes are missing after those that are queued now."""
@@ -72,19 +67,6 @@ class Intake:
     def oldest_received_ns(self) -> int | None:
         """When the front quote was read, or None when the queue holds none."""
         return self._frames[0][0] if self.depth else None
-
-    def _shed(self) -> list[Received]:
-        gone = []
-        while self.depth > self._capacity:
-            excess = self.depth - self._capacity
-            size = _size(self._frames[0])
-            if size > excess:
-                gone.append(self._divide(excess))
-                self.depth -= excess
-            else:
-                gone.append(self._frames.popleft())
-                self.depth -= size
-        return gone
 
     def _divide(self, count: int) -> Received:
         received_ns, quotes = self._frames[0]

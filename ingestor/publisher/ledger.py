@@ -15,14 +15,22 @@ BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1024)
 @dataclass(slots=True)
 class PublishCounts:
     """The ledger of this process, cumulative since start. At all times
-    received = stored + already_stored + rejected + dropped + queued + unanswered."""
+    received + recovered = stored + already_stored + rejected + dropped + queued + unanswered + spooled."""
 
     received: int = 0
+    recovered: int = 0
+    """Quotes that an earlier life of the daemon left in the spool."""
     stored: int = 0
     already_stored: int = 0
     markers_stored: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
-    dropped: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    replayed: int = 0
+    """Quotes sent again since the server had acknowledged and then forgotten them; stored once in this ledger."""
+    lost_by_redis: int = 0
+    """Quotes that the server acknowledged and forgot when they were not kept any more."""
+    streams_vanished: int = 0
+    spool_errors: int = 0
     batches: int = 0
     batches_resent: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
@@ -35,6 +43,15 @@ class PublishCounts:
     def reject(self, reason: str) -> None:
         """Count one quote that cannot be stored."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+    def drop(self, reason: str, quotes: int) -> None:
+        """Count quotes that were given up."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + quotes
+
+    @property
+    def dropped_total(self) -> int:
+        """Quotes given up, for whatever reason."""
+        return sum(self.dropped.values())
 
     def refuse(self, kind: str) -> None:
         """Count one batch that was refused whole."""

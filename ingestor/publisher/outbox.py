@@ -1,29 +1,58 @@
-"""Batches between stamping and the server's word that they are stored.
+"""Batches between leaving the queue and the server's word that they are stored, and for a while beyond it.
 
-Decides what is sent next and what must be sent again. Must never know sockets, scripts or the clock. Every
-batch is in exactly one place: in flight (sent on this connection, unanswered) or waiting (never sent, refused, or
-lost with a connection). Order is by number and never changes: the server applies a batch only after the one before.
+Decides what is sent next, what must be sent again, and for how long a stored batch is kept because a server may
+forget it. Must never know sockets, scripts or the clock: `now_s` is an argument. Every batch is in exactly one
+place: in flight (sent on this connection, unanswered), waiting (never sent, refused, or lost with a connection)
+or kept (stored, and young enough to be sent again). Order is by number and never changes: the server applies a
+batch only after the one before.
 """
 
 from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
 
-from ingestor.publisher.stamper import Batch
+from ingestor.publisher.batch import Batch
+
+MAX_COUNTED: Final = 100_000
+"""Of so many forgotten batches it is still known how many quotes they had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a new connection means: `settled` was stored after all, `replayed` was stored and forgotten and will be
+    sent again; the number of batches and quotes that were forgotten and are not kept any more."""
+
+    settled: list[Batch]
+    replayed: list[Batch]
+    lost_batches: int
+    lost_quotes: int
 
 
 class Outbox:
     """At most `window` batches in flight; a refusal stops sending until `go_on`."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, *, replay_s: float, replay_bytes: int) -> None:
         self._window = window
+        self._replay_s = replay_s
+        self._replay_bytes = replay_bytes
         self._in_flight: deque[Batch] = deque()
         self._waiting: deque[Batch] = deque()
         self._refused: list[Batch] = []
+        self._kept: deque[tuple[float, Batch]] = deque()
+        self._kept_bytes = 0
+        self._quotes_let_go: deque[int] = deque(maxlen=MAX_COUNTED)
+        self._next_number = 1
         self._stopped = True
         self.answered = 0
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "running"
-        return f"<Outbox {state}, {len(self._in_flight)} in flight, {self.waiting} waiting>"
+        return (
+            f"<Outbox {state}, {len(self._in_flight)} in flight, {self.waiting} waiting, "
+            f"{len(self._kept)} kept>"
+        )
 
     @property
     def in_flight(self) -> int:
@@ -41,17 +70,29 @@ class Outbox:
         return not (self._in_flight or self._waiting or self._refused)
 
     @property
+    def unsettled(self) -> list[Batch]:
+        """All batches that are not known to be stored, in order."""
+        return [*self._in_flight, *sorted([*self._refused, *self._waiting], key=_order)]
+
+    @property
     def quotes(self) -> int:
-        """Quotes in all batches that are not known to be stored."""
-        return sum(batch.quotes for held in (self._in_flight, self._waiting, self._refused) for batch in held)
+        """Quotes that are not known to be stored; those that are sent again are accounted as stored."""
+        return sum(batch.quotes for batch in self._all() if not batch.accounted)
+
+    @property
+    def replaying(self) -> int:
+        """Quotes that were stored and forgotten by the server, and are not known to be stored again."""
+        return sum(batch.quotes for batch in self._all() if batch.accounted)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that stored batches take up."""
+        return self._kept_bytes
 
     @property
     def oldest_received_ns(self) -> int | None:
         """When the oldest quote that is not known to be stored was received."""
-        held = [
-            b.first_received_ns for group in (self._in_flight, self._waiting, self._refused) for b in group
-        ]
-        return min(held, default=None)
+        return min((batch.first_received_ns for batch in self._all()), default=None)
 
     @property
     def has_room(self) -> bool:
@@ -67,13 +108,15 @@ class Outbox:
         if self._stopped or not self._waiting or len(self._in_flight) >= self._window:
             return None
         batch = self._waiting.popleft()
+        if batch.number == 0:
+            batch.number, self._next_number = self._next_number, self._next_number + 1
         self._in_flight.append(batch)
         return batch
 
-    def stored(self) -> Batch:
-        """The oldest batch in flight was answered, and needs no more care."""
+    def stored(self, now_s: float) -> Batch:
+        """The oldest batch in flight was answered; it is kept in case the server forgets it."""
         batch = self._in_flight.popleft()
-        self.answered = max(self.answered, batch.number)
+        self._settle(batch, now_s)
         return batch
 
     def refused(self) -> Batch:
@@ -96,7 +139,7 @@ class Outbox:
     def go_on(self) -> None:
         """Send again what was refused, and go on."""
         assert not self._in_flight, "the answers of batches in flight are still to come"
-        self._waiting = deque(sorted([*self._refused, *self._waiting], key=lambda batch: batch.number))
+        self._waiting = deque(sorted([*self._refused, *self._waiting], key=_order))
         self._refused = []
         self._stopped = False
 
@@ -108,13 +151,64 @@ class Outbox:
         self._in_flight.clear()
         self._stopped = True
 
-    def resume(self, applied: int) -> list[Batch]:
-        """A new connection, on which the server says what it applied last; what was stored after all is
-        returned, the rest will be sent again."""
+    @property
+    def first_number(self) -> int:
+        """The lowest number that can be sent, now or again."""
+        known = chain((batch for _, batch in self._kept), self._all())
+        return min((batch.number for batch in known if batch.number), default=self._next_number)
+
+    def resume(self, applied: int, now_s: float) -> Resumed:
+        """A new connection, on which the server says what it applied last."""
+        first = self.first_number
+        replayed = self._replay(applied)
         self.go_on()
         settled = []
-        while self._waiting and self._waiting[0].sent_before and self._waiting[0].number <= applied:
-            settled.append(self._waiting.popleft())
-        if settled:
-            self.answered = max(self.answered, settled[-1].number)
-        return settled
+        while self._waiting and self._is_proven(self._waiting[0], applied):
+            batch = self._waiting.popleft()
+            self._settle(batch, now_s)
+            settled.append(batch)
+        lost_batches = max(0, min(self.answered, first - 1) - applied)
+        lost_quotes = sum(list(self._quotes_let_go)[-lost_batches:]) if lost_batches else 0
+        return Resumed(settled, replayed, lost_batches, lost_quotes)
+
+    def forget(self, now_s: float) -> None:
+        """Let go of stored batches that are older than a server's memory can be expected to be short."""
+        while self._kept and (
+            now_s - self._kept[0][0] > self._replay_s or self._kept_bytes > self._replay_bytes
+        ):
+            _, batch = self._kept.popleft()
+            self._kept_bytes -= batch.size_bytes
+            self._quotes_let_go.append(batch.quotes)
+
+    def put_first(self, batch: Batch, number: int) -> None:
+        """A batch that goes before all others, under a number that is not used any more."""
+        batch.number = number
+        self._waiting.appendleft(batch)
+
+    def _replay(self, applied: int) -> list[Batch]:
+        replayed = []
+        while self._kept and self._kept[-1][1].number > applied:
+            _, batch = self._kept.pop()
+            self._kept_bytes -= batch.size_bytes
+            batch.sent_before = batch.accounted = True
+            replayed.append(batch)
+        replayed.reverse()
+        self._refused += replayed
+        return replayed
+
+    def _settle(self, batch: Batch, now_s: float) -> None:
+        self.answered = max(self.answered, batch.number)
+        self._kept.append((now_s, batch))
+        self._kept_bytes += batch.size_bytes
+        self.forget(now_s)
+
+    def _is_proven(self, batch: Batch, applied: int) -> bool:
+        return batch.sent_before and 0 < batch.number <= applied
+
+    def _all(self) -> Iterable[Batch]:
+        return chain(self._in_flight, self._waiting, self._refused)
+
+
+def _order(batch: Batch) -> float:
+    """By number; those that were never sent have none, and stay behind in the order in which they came."""
+    return batch.number or float("inf")

@@ -1,9 +1,10 @@
-"""From received quotes to stored entries: the shell around intake, stamper and outbox.
+"""From received quotes to stored entries: the shell around intake, stamper, backlog and outbox.
 
 Decides when to stamp the next batch and when a silent server is given up. Must never know how ids are made, what
 a quote means, or where quotes come from. Batches adapt by themselves: what is queued when there is room goes out
-as one call, so a quiet feed waits for nothing and a burst goes in large batches. All work happens in callbacks of
-the event loop; the only task here keeps a connection open.
+as one call, so a quiet feed waits for nothing and a burst goes in large batches. While there is no room, quotes are
+stamped as soon as they fill a batch, and wait packed. All work happens in callbacks of the event loop; the only
+task here keeps a connection open.
 """
 
 import asyncio
@@ -15,29 +16,32 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 import hiredis
-import msgspec
 
 from ingestor.feed.messages import QuoteMessage
 from ingestor.journal import Journal
+from ingestor.publisher.backlog import Backlog
+from ingestor.publisher.batch import Batch
 from ingestor.publisher.calls import Calls, kind_of
+from ingestor.publisher.claims import Fenced, claim
 from ingestor.publisher.displaced import Displaced
-from ingestor.publisher.intake import Hole, Intake, Received
+from ingestor.publisher.holdings import Holdings
+from ingestor.publisher.intake import Hole, Intake
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
-from ingestor.publisher.stamper import Batch, Stamper
+from ingestor.publisher.spooling import Spooling
+from ingestor.publisher.stamper import Stamper
+from ingestor.publisher.verdicts import Verdicts
 from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
+from ingestor.spool.spool import Spool
 from wire import Keyspace
 
 MAX_BATCH_QUOTES: Final = 1024
 """A call of this size keeps the server busy for about 2 ms; larger ones would delay everybody else."""
 WINDOW: Final = 3
 REPLY_TIMEOUT_S: Final = 2.0
+PROBE_EVERY_S: Final = 1.0
 REFUSAL_PAUSE_S: Final = (0.05, 1.0)
 CONNECT_PAUSE_S: Final = (0.05, 1.0)
-
-
-class Fenced(Exception):
-    """A newer daemon writes this namespace; this one must not write any more."""
 
 
 class Publisher:
@@ -50,7 +54,10 @@ class Publisher:
         journal: Journal,
         *,
         stream_maxlen: int,
-        queue_quotes: int,
+        memory_bytes: int,
+        replay_s: float,
+        replay_bytes: int,
+        spool: Spool | None,
     ) -> None:
         self._address = address
         self._keys = keys
@@ -58,24 +65,35 @@ class Publisher:
         self._instance = ""
         self._calls = Calls(keys, secrets.token_hex(8), stream_maxlen)
         self._attempt = 0
-        self._intake = Intake(queue_quotes)
-        self.queue_limit = queue_quotes
-        self._outbox = Outbox(WINDOW)
+        self._intake = Intake()
+        self._backlog = Backlog(memory_bytes)
+        self._outbox = Outbox(WINDOW, replay_s=replay_s, replay_bytes=replay_bytes)
         self._displaced = Displaced()
         self._link: RedisLink | None = None
         self._script_known = False
         self._scheduled = False
-        self._sent_at_s: deque[float] = deque()
+        self._sent: deque[tuple[float, bool]] = deque()
+        self._last_sent_s = 0.0
         self._pause_attempt = 0
         self._away_reason: str | None = "not connected yet"
+        self._fenced: Fenced | None = None
+        self._is_saving = False
+        self.memory_bytes = memory_bytes
         self.stamper = Stamper()
         self.counts = PublishCounts()
         self.ready = asyncio.Event()
-        self._fenced: Fenced | None = None
+        self.cache_is_suspect = asyncio.Event()
+        self.spooling = Spooling(spool, self._backlog, self._outbox, self.stamper, self.counts, journal)
+        self.spooling.stamp_rest = self._stamp_rest
+        self.spooling.on_ahead = self._pump
+        self.spooling.oldest_fresh_ns = lambda: self._intake.oldest_received_ns
+        self.holdings = Holdings(self._intake, self._backlog, self.spooling, self._outbox, self._displaced)
+        self._verdicts = Verdicts(keys, self.stamper, self._displaced, self.counts, journal)
 
     def __repr__(self) -> str:
         return (
-            f"<Publisher {self._away_reason or 'connected'}, {self._intake.depth} queued, {self._outbox!r}>"
+            f"<Publisher {self._away_reason or 'connected'}, {self._intake.depth} queued, "
+            f"{self._backlog!r}, {self._outbox!r}>"
         )
 
     @property
@@ -88,31 +106,20 @@ class Publisher:
         """Whether this process ever could write."""
         return self.stamper.epoch is not None
 
-    @property
-    def queued(self) -> int:
-        """Quotes received that are in no batch yet."""
-        return self._intake.depth
+    def position(self) -> tuple[int, str]:
+        """Epoch and token that this writer holds."""
+        return self.stamper.epoch or 0, self._calls.token
 
     @property
-    def unanswered(self) -> int:
-        """Quotes in batches that are not known to be stored."""
-        return self._outbox.quotes + self._displaced.quotes
-
-    @property
-    def oldest_unstored_ns(self) -> int | None:
-        """When the oldest quote that is not known to be stored was received."""
-        held = [
-            t for t in (self._outbox.oldest_received_ns, self._intake.oldest_received_ns) if t is not None
-        ]
-        return min(held, default=None)
+    def refusing(self) -> dict[str, str]:
+        """The symbols whose stream takes no entries, with the reason."""
+        return self._verdicts.refusing
 
     def receive(self, received_ns: int, quotes: list[QuoteMessage]) -> None:
         """Take in quotes of one frame; never waits."""
         self.counts.received += len(quotes)
-        gone = self._intake.put(received_ns, quotes)
-        if gone:
-            self._mark_dropped(gone)
-        if not self._scheduled and self._link is not None:
+        self._intake.put(received_ns, quotes)
+        if not self._scheduled:
             self._scheduled = True
             # Not at once: the frames that this loop iteration still reads belong into the same call.
             asyncio.get_running_loop().call_soon(self._pump)
@@ -128,7 +135,7 @@ class Publisher:
         Raises `Fenced` when another daemon has taken over.
         """
         self._instance = instance
-        while True:
+        while not self._is_saving:
             try:
                 link = await self._address.open("quotebus-publisher")
                 try:
@@ -147,7 +154,7 @@ class Publisher:
             finally:
                 link.abort("stopped")
                 self._link = None
-                self._sent_at_s.clear()
+                self._sent.clear()
                 self._outbox.lost()
             self.counts.reconnects += 1
             self._note_away(reason)
@@ -156,11 +163,24 @@ class Publisher:
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything received is stored; False if that took too long."""
         deadline_s = time.monotonic() + timeout_s
-        while self._intake.depth or not self._outbox.is_empty or self._displaced:
+        while self.holdings.total or not self._outbox.is_empty:
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(0.005)
         return True
+
+    async def save(self, timeout_s: float) -> bool:
+        """Put everything that is not stored into the spool; False if there is none, or it took too long. The last
+        call: nothing is sent any more."""
+        self._is_saving = True
+        if self._link is not None:
+            self._link.abort("saving")
+            self._link = None
+        self._outbox.lost()
+        for symbol, payloads, last, received_ns in self._displaced.take():
+            self._outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+        self._stamp_rest()
+        return await self.spooling.save(timeout_s)
 
     async def _pause(self) -> None:
         """Longer each time, until a batch is applied: a server that lets us in and refuses every batch is not
@@ -169,24 +189,25 @@ class Publisher:
         await asyncio.sleep(_pause_s(CONNECT_PAUSE_S, self._attempt))
 
     async def _claim(self, link: RedisLink) -> None:
-        asked = self.stamper.epoch or 0
-        reply = await link.call(*self._calls.claim(asked, self._outbox.answered, self._instance))
-        if isinstance(reply, hiredis.ReplyError):
-            raise LinkFailure(str(reply))
-        status, epoch, applied = reply
-        if status == b"fenced":
-            raise Fenced(
-                f"epoch {epoch} writes namespace {self._keys.namespace!r}, this daemon holds {asked}"
+        claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, time.monotonic())
+        for batch in claimed.settled:
+            self._on_stored(batch)
+        if claimed.forgot:
+            self.counts.replayed += claimed.replayed_quotes
+            self.counts.lost_by_redis += claimed.lost_quotes
+            self.cache_is_suspect.set()
+            self._journal.note(
+                "redis_forgot",
+                "error" if claimed.lost_batches else "warning",
+                replayed_batches=claimed.replayed_batches,
+                replayed_quotes=claimed.replayed_quotes,
+                lost_batches=claimed.lost_batches,
+                lost_quotes=claimed.lost_quotes,
             )
-        self.stamper.epoch = epoch
-        lost = self._outbox.answered - applied
-        if asked and lost > 0:
-            self._journal.note("redis_lost_batches", "error", batches=lost)
-        for batch in self._outbox.resume(applied):
-            self._account_stored(batch.quotes, batch.markers)
 
     def _adopt(self, link: RedisLink) -> None:
         self._link = link
+        # A probe needs the script on the server; the first batch brings it.
         self._script_known = False
         self._pause_attempt = 0
         link.on_reply = self._on_reply
@@ -204,15 +225,30 @@ class Publisher:
                 raise self._fenced
             if link.closed.done():
                 return link.closed.result()
-            late_s = time.monotonic() - self._sent_at_s[0] if self._sent_at_s else 0.0
+            now_s = time.monotonic()
+            late_s = now_s - self._sent[0][0] if self._sent else 0.0
             if late_s > REPLY_TIMEOUT_S:
                 return f"no answer for {late_s:.1f} s"
+            self._outbox.forget(now_s)
+            if self._script_known and not self._sent and now_s - self._last_sent_s > PROBE_EVERY_S:
+                # A server that was emptied, or another writer, is noticed on a quiet night as well.
+                self._hand_over(link, self._calls.probe(self.stamper.epoch or 0), is_probe=True)
 
     def _pump(self) -> None:
         self._scheduled = False
-        link, outbox, intake = self._link, self._outbox, self._intake
-        if link is None:
-            return
+        link = self._link
+        if link is not None:
+            self._send_what_can_be_sent(link)
+        while self._intake.depth >= MAX_BATCH_QUOTES:
+            self._stamp_into_backlog()
+        if self._backlog.is_half_full:
+            self.spooling.poke()
+        lost = self._backlog.shed(self.stamper.epoch)
+        if lost:
+            self._on_dropped(lost)
+
+    def _send_what_can_be_sent(self, link: RedisLink) -> None:
+        outbox = self._outbox
         while True:
             batch = outbox.next()
             if batch is not None:
@@ -221,106 +257,89 @@ class Publisher:
                 # Only now is it known what else was refused: stamped any earlier, they would lose their order.
                 for symbol, payloads, last, received_ns in self._displaced.take():
                     outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
-            elif outbox.has_room and intake.depth and not self._displaced:
-                batch = self.stamper.stamp(intake.take(MAX_BATCH_QUOTES), time.time_ns())
-                if batch is not None:
-                    outbox.add(batch)
+            elif outbox.has_room and not self._displaced and (fresh := self._next_batch()) is not None:
+                outbox.add(fresh)
             else:
                 return
+
+    def _next_batch(self) -> Batch | None:
+        """What waits longest: on disk, packed in memory, or as it came."""
+        if self.spooling.holds_back:
+            return self.spooling.take()
+        if self._backlog:
+            return self._backlog.take()
+        while self._intake.depth:
+            batch = self.stamper.stamp(self._intake.take(MAX_BATCH_QUOTES), time.time_ns())
+            if batch is not None:
+                return batch
+        return None
+
+    def _stamp_into_backlog(self) -> None:
+        batch = self.stamper.stamp(self._intake.take(MAX_BATCH_QUOTES), time.time_ns())
+        if batch is not None:
+            self._backlog.put(batch)
+
+    def _stamp_rest(self) -> None:
+        while self._intake.depth:
+            self._stamp_into_backlog()
 
     def _send(self, link: RedisLink, batch: Batch) -> None:
         command = self._calls.append(batch, self.stamper.epoch or 0, script_known=self._script_known)
         self._script_known = True
-        self._sent_at_s.append(time.monotonic())
         self.counts.batches += 1
         if batch.sent_before:
             self.counts.batches_resent += 1
+        self._hand_over(link, command)
+
+    def _hand_over(self, link: RedisLink, command: bytes, *, is_probe: bool = False) -> None:
+        self._last_sent_s = time.monotonic()
+        self._sent.append((self._last_sent_s, is_probe))
         link.send(command)
 
     def _on_reply(self, reply: Reply) -> None:
-        if not self._sent_at_s:
-            assert self._link is not None
+        assert self._link is not None
+        if not self._sent:
             self._link.abort(f"unasked: {reply}")
             return
-        sent_at_s = self._sent_at_s.popleft()
-        if isinstance(reply, hiredis.ReplyError):
-            self._on_refusal(str(reply))
-        elif reply[0] == b"applied":
-            self.counts.append_s.observe(time.monotonic() - sent_at_s)
-            self._on_applied(reply)
-        elif reply[0] == b"seen":
-            batch = self._outbox.stored()
-            self._account_stored(batch.quotes, batch.markers)
-        elif reply[0] == b"fenced":
-            self._on_fenced(reply[1])
-            return
+        sent_at_s, is_probe = self._sent.popleft()
+        status = str(reply).partition(" ")[0] if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
+        if status == "fenced":
+            self._fenced = Fenced(f"epoch {reply[1]} has taken over namespace {self._keys.namespace!r}")
+            self._link.abort("fenced")
+        elif is_probe:
+            if status == "behind":
+                self._link.abort("the server has forgotten our position")
+            elif status == "NOSCRIPT":
+                self._script_known = False
+        elif status == "applied":
+            self._on_applied(reply, sent_at_s)
+        elif status == "seen":
+            self._on_stored(self._outbox.stored(time.monotonic()))
         else:
-            self._on_refusal("BEHIND")
+            self._on_refusal(str(reply) if isinstance(reply, hiredis.ReplyError) else "BEHIND")
         self._pump()
 
-    def _on_applied(self, reply: Reply) -> None:
-        batch = self._outbox.stored()
+    def _on_applied(self, reply: Reply, sent_at_s: float) -> None:
+        now_s = time.monotonic()
+        batch = self._outbox.stored(now_s)
         self._pause_attempt = self._attempt = 0
         self._away_reason = None
-        refused = len(reply) > 3 and self._on_refused_entries(batch, reply[3:])
-        if not refused:
-            self._account_stored(batch.quotes, batch.markers)
+        self._on_stored(batch, reply[3:])
         if reply[2]:
             self.counts.cache_errors += reply[2]
+            self.cache_is_suspect.set()
             self._journal.note_rarely("cache_not_written", self._keys.latest, errors=reply[2])
+        self.counts.append_s.observe(now_s - sent_at_s)
         self.counts.latency_s.observe((time.time_ns() - batch.first_received_ns) / 1e9)
         self.counts.batch_entries.observe(batch.entries)
 
-    def _account_stored(self, quotes: int, markers: int) -> None:
-        self.counts.stored += quotes
-        self.counts.markers_stored += markers
-
-    def _on_fenced(self, epoch: int) -> None:
-        assert self._link is not None
-        self._outbox.refused()
-        self._fenced = Fenced(f"epoch {epoch} has taken over namespace {self._keys.namespace!r}")
-        self._link.abort("fenced")
-
-    def _on_refused_entries(self, batch: Batch, refused: list[Reply]) -> bool:
-        """Single entries that the server would not take, in a batch that was applied otherwise."""
-        quotes_left, markers_left = batch.quotes, batch.markers
-        for i in range(0, len(refused), 4):
-            row_number, entry, why_raw, last_id = refused[i : i + 4]
-            row = batch.rows[row_number - 1]
-            symbol, payload = str(row[0]), str(row[2 * entry + 1])
-            why = why_raw.decode("utf-8", "replace")
-            is_quote = payload.startswith("[")
-            quotes_left -= is_quote
-            markers_left -= not is_quote
-            if why == "too_small" and batch.sent_before:
-                self.counts.already_stored += is_quote
-            elif why == "too_small":
-                self._displaced.add(symbol, payload, last_id, batch.first_received_ns)
-                # A first attempt cannot be too small unless somebody else wrote this stream.
-                self._journal.note_rarely(
-                    "foreign_entries",
-                    symbol,
-                    "error",
-                    last_id=last_id.decode(),
-                    stream=self._keys.stream(symbol),
-                )
-            else:
-                self._reject(symbol, why, payload)
-        self._account_stored(quotes_left, markers_left)
-        return True
-
-    def _reject(self, symbol: str, why: str, payload: str) -> None:
-        known = {"wrong_type": "wrong_type", "exhausted": "stream_exhausted"}
-        reason = known.get(why, "refused_by_redis")
-        body = msgspec.json.decode(payload)
-        if isinstance(body, list):
-            self.counts.reject(reason)
-            self.stamper.open_gap_behind(symbol, body[8], "refused_by_redis")
+    def _on_stored(self, batch: Batch, notes: Reply = None) -> None:
+        if notes:
+            self._verdicts.on_noted(batch, notes)
         else:
-            self.stamper.open_gap_behind(symbol, body["from"], body["reason"])
-        self._journal.note_rarely(
-            "stream_refuses", symbol, "error", reason=why[:200], stream=self._keys.stream(symbol)
-        )
+            self._verdicts.on_stored(batch)
+        if batch.position is not None:
+            self.spooling.settle(batch.position)
 
     def _on_refusal(self, message: str) -> None:
         """A whole batch was refused, with nothing done."""
@@ -349,18 +368,13 @@ class Publisher:
             self._outbox.go_on()
             self._pump()
 
-    def _mark_dropped(self, gone: list[Received]) -> None:
-        dropped = 0
-        for received_ns, quotes in gone:
-            if isinstance(quotes, Hole):
-                symbols, reason = quotes.symbols, quotes.reason
-            else:
-                symbols, reason = frozenset(quote.S for quote in quotes), "queue_full"
-                dropped += len(quotes)
-            for symbol in symbols:
-                self.stamper.open_gap(symbol, received_ns, reason)
-        self.counts.dropped += dropped
-        self._journal.note_rarely("quotes_dropped", "queue_full", "error", quotes=dropped)
+    def _on_dropped(self, lost: dict[str, int]) -> None:
+        quotes = sum(lost.values())
+        self.counts.drop("queue_full", quotes)
+        worst = max(lost, key=lambda symbol: lost[symbol])
+        self._journal.note_rarely(
+            "quotes_dropped", "queue_full", "error", quotes=quotes, symbols=len(lost), worst=worst
+        )
 
     def _note_away(self, reason: str) -> None:
         if self._away_reason is None:

@@ -9,17 +9,15 @@ import struct
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, cast
+from typing import Final, cast
 
 import msgspec
 
 from ingestor.feed.messages import QuoteMessage, time_ns_of
+from ingestor.publisher.batch import Batch, Row, StreamEnd, batch_of, pack, time_of
 from ingestor.publisher.intake import Hole, Received
-from wire import EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
+from wire import ZERO_ID, EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
 from wire.ids import MAX_AHEAD_NS
-
-Row: TypeAlias = list[str | bool]
-"""Symbol, cache value or False, then id and payload of each entry in turn."""
 
 _TIMESTAMP_64: Final = 0xD7FF
 _INT64: Final = 2**63
@@ -28,33 +26,27 @@ _INT64: Final = 2**63
 class _Lane:
     """The tail of one symbol's stream, as this writer knows it."""
 
-    __slots__ = ("gap_from_ns", "gap_reason", "last_ms", "last_n", "last_time_ns", "row")
+    __slots__ = (
+        "exists",
+        "gap_from_ns",
+        "gap_reason",
+        "last_ms",
+        "last_n",
+        "last_time_ns",
+        "row",
+        "since_ns",
+        "symbol",
+    )
 
-    def __init__(self, last: EntryId, last_time_ns: int | None) -> None:
+    def __init__(self, symbol: str, last: EntryId, last_time_ns: int | None, exists: bool) -> None:
+        self.symbol = symbol
         self.last_ms, self.last_n = last
         self.last_time_ns = last_time_ns
+        self.since_ns = last_time_ns
+        self.exists = exists
         self.gap_from_ns: int | None = None
         self.gap_reason = ""
         self.row: Row | None = None
-
-
-@dataclass(slots=True)
-class Batch:
-    """Entries with their ids, ready to send any number of times. `first_received_ns` is the oldest quote's."""
-
-    number: int
-    symbols: list[str]
-    rows: list[Row]
-    quotes: int
-    markers: int
-    first_received_ns: int
-    blob: bytes = b""
-    sent_before: bool = False
-
-    @property
-    def entries(self) -> int:
-        """Quotes and markers together."""
-        return self.quotes + self.markers
 
 
 @dataclass(slots=True)
@@ -70,12 +62,11 @@ class StampCounts:
 
 
 class Stamper:
-    """Knows the tail of every stream that this process writes; makes numbered batches."""
+    """Knows the tail of every stream that this process writes; makes batches."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
-        self._next_number = 1
-        self._pack = msgspec.msgpack.Encoder().encode
+        self._floors: dict[str, StreamEnd] = {}
         self.epoch: int | None = None
         self.counts = StampCounts()
 
@@ -95,7 +86,42 @@ class Stamper:
 
     def load(self, symbol: str, last: EntryId, last_time_ns: int | None) -> None:
         """The tail of a stream as Redis has it: last id, and the venue time of the last quote if there is one."""
-        self._lanes[symbol] = _Lane(last, last_time_ns)
+        floor = self._floors.pop(symbol, None)
+        exists = last > ZERO_ID
+        if floor is not None and floor.last > last:
+            last, last_time_ns = floor.last, floor.time_ns if floor.time_ns is not None else last_time_ns
+        self._lanes[symbol] = _Lane(symbol, last, last_time_ns, exists)
+
+    def raise_floor(self, symbol: str, end: StreamEnd) -> None:
+        """Entries up to here have their ids already and are still to be stored; before the tail is loaded."""
+        known = self._floors.get(symbol)
+        if known is not None and end.time_ns is None:
+            end = StreamEnd(end.last, known.time_ns)
+        self._floors[symbol] = end
+
+    def found(self, symbol: str, last: EntryId | None) -> None:
+        """What a server that had lost something still has of a stream: its last id, None for no stream."""
+        lane = self._lanes.get(symbol)
+        if lane is not None:
+            lane.exists = last is not None
+
+    def created(self, symbol: str) -> bool:
+        """The stream was begun anew by an entry of ours; True when there should have been one.
+
+        What had been in it is lost, and the next quote stands behind a marker that says so.
+        """
+        lane = self._lanes.get(symbol)
+        if lane is None:
+            return False
+        vanished, lane.exists = lane.exists, True
+        if vanished and lane.since_ns is not None:
+            self.open_gap_behind(symbol, lane.since_ns, "stream_lost")
+        return vanished
+
+    def end_of(self, symbol: str) -> tuple[EntryId, int | None, int | None]:
+        """Of a known symbol: the last id given, and the venue times of the first and the last quote known."""
+        lane = self._lanes[symbol]
+        return EntryId(lane.last_ms, lane.last_n), lane.since_ns, lane.last_time_ns
 
     def forget(self, symbol: str) -> None:
         """The stream is gone; quotes of this symbol are not expected any more."""
@@ -217,7 +243,7 @@ class Stamper:
             lane.last_ms, lane.last_n = tail
         if newest is not None:
             row[1] = encode_latest(symbol, newest[0], tuple(msgspec.json.decode(newest[1]))).decode()
-        return self._number([symbol], [row], quotes, markers, received_ns)
+        return batch_of([row], quotes, markers, received_ns)
 
     def _open_all(self, hole: Hole, at_ns: int) -> None:
         for symbol in hole.symbols:
@@ -225,20 +251,20 @@ class Stamper:
 
     def _seal(self, newest: dict[str, QuoteRow], quotes: int, markers: int, first_received_ns: int) -> Batch:
         rows: list[Row] = []
+        # The lanes' own names: a name out of a frame is one more string for every quote that waits.
+        symbols: list[str] = []
         lanes = self._lanes
         for symbol, values in newest.items():
             lane = lanes[symbol]
             row, lane.row = lane.row, None
             assert row is not None
+            if lane.since_ns is None:
+                lane.since_ns = time_of(str(row[3]))
+            row[0] = lane.symbol
             row[1] = encode_latest(symbol, str(row[-2]), values).decode()
             rows.append(row)
-        return self._number(list(newest), rows, quotes, markers, first_received_ns)
-
-    def _number(
-        self, symbols: list[str], rows: list[Row], quotes: int, markers: int, received_ns: int
-    ) -> Batch:
-        number, self._next_number = self._next_number, self._next_number + 1
-        return Batch(number, symbols, rows, quotes, markers, received_ns, self._pack(rows))
+            symbols.append(lane.symbol)
+        return Batch(symbols, pack(rows), quotes, markers, first_received_ns)
 
     def _mark(self, symbol: str, lane: _Lane, to_ns: int, now_ns: int) -> None:
         assert lane.gap_from_ns is not None

@@ -221,7 +221,7 @@ class Reconciler:
         reason = "not_subscribed" if self.first_look.is_set() else "daemon_stopped"
         for symbol, tail in (await read_tails(self._client, self._keys, new)).items():
             self._stamper.load(symbol, tail.last, tail.time_ns)
-            if tail.time_ns is not None:
+            if self._stamper.with_quotes((symbol,)):
                 self._stamper.open_gap(symbol, now_ns, reason)
 
     def _tell(self, before: Desired, after: Desired) -> None:

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from ingestor.feed.codes import CODES
 from ingestor.feed.connection import FeedConnection
 from ingestor.histogram import Histogram
+from ingestor.publisher.mender import CacheMender
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts
 from ingestor.subscriptions.reconciler import Reconciler
@@ -35,6 +36,7 @@ REJECT_REASONS = (
     "wrong_type",
     "refused_by_redis",
 )
+DROP_REASONS = ("queue_full", "spool_full", "spool_too_old", "spool_damaged", "superseded")
 SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")
 
 
@@ -49,6 +51,7 @@ class Observed(Protocol):
     reconciler: Reconciler
     loop_lag_s: Histogram
     turn: Turn
+    mender: CacheMender
 
     @property
     def sweep(self) -> SweepCounts:
@@ -78,6 +81,7 @@ class DaemonCollector(Collector):
         yield from self._about()
         yield from self._source()
         yield from self._quotes()
+        yield from self._memory_and_disk()
         yield from self._subscriptions()
         yield from self._redis()
         yield from self._timing()
@@ -176,25 +180,23 @@ class DaemonCollector(Collector):
             "quotebus_quotes_dropped",
             "Quotes given up by policy, by reason; each leaves a gap marker.",
             "reason",
-            {"queue_full": counts.dropped},
-            (),
+            counts.dropped,
+            DROP_REASONS,
         )
-        yield _gauge("quotebus_queue_quotes", "Quotes received that are in no batch yet.", publisher.queued)
-        yield _gauge(
-            "quotebus_queue_limit_quotes",
-            "How many quotes the queue holds before the oldest go.",
-            publisher.queue_limit,
+        yield _counter(
+            "quotebus_quotes_recovered", "Quotes that an earlier run had left on disk.", counts.recovered
         )
-        yield _gauge(
-            "quotebus_unanswered_quotes",
-            "Quotes in batches that Redis has not acknowledged.",
-            publisher.unanswered,
+        yield _counter(
+            "quotebus_quotes_replayed",
+            "Quotes sent again since Redis had acknowledged and then forgotten them.",
+            counts.replayed,
         )
-        yield _gauge(
-            "quotebus_oldest_unstored_timestamp_seconds",
-            "When the oldest quote that is not stored was received, unix time; 0 when all are stored.",
-            (publisher.oldest_unstored_ns or 0) / 1e9,
+        yield _counter(
+            "quotebus_quotes_lost_by_redis",
+            "Quotes that Redis acknowledged and forgot, too long ago to send them again.",
+            counts.lost_by_redis,
         )
+        yield from self._places()
         yield _labelled(
             "quotebus_ids_adjusted",
             "Entry ids that are not the venue's time, by cause.",
@@ -203,6 +205,43 @@ class DaemonCollector(Collector):
             (),
         )
         yield _counter("quotebus_gap_markers", "Gap markers put into streams.", counts.markers_stored)
+
+    def _places(self) -> Iterable[Metric]:
+        holdings = self._daemon.publisher.holdings
+        yield _gauge("quotebus_queue_quotes", "Quotes that wait in memory, never sent.", holdings.queued)
+        yield _gauge(
+            "quotebus_unanswered_quotes",
+            "Quotes on their way that Redis has not acknowledged.",
+            holdings.unanswered,
+        )
+        yield _gauge("quotebus_spooled_quotes", "Quotes that wait on disk.", holdings.spooled)
+        yield _gauge(
+            "quotebus_oldest_unstored_timestamp_seconds",
+            "When the oldest quote that is not stored was received, unix time; 0 when all are stored.",
+            (holdings.oldest_received_ns or 0) / 1e9,
+        )
+
+    def _memory_and_disk(self) -> Iterable[Metric]:
+        publisher = self._daemon.publisher
+        spooling = publisher.spooling
+        yield _gauge(
+            "quotebus_memory_bytes",
+            "Memory of quotes that wait, and of stored ones kept in case Redis forgets them.",
+            publisher.holdings.memory_bytes,
+        )
+        yield _gauge(
+            "quotebus_memory_limit_bytes", "Bound of the quotes that wait in memory.", publisher.memory_bytes
+        )
+        yield _gauge("quotebus_spool_bytes", "What the spool takes up on disk.", spooling.bytes_on_disk)
+        yield _gauge("quotebus_spool_limit_bytes", "Bound of the spool; 0 without one.", spooling.max_bytes)
+        yield _gauge(
+            "quotebus_spool_usable",
+            "1 while quotes can be put on disk.",
+            float(spooling.is_usable),
+        )
+        yield _counter(
+            "quotebus_spool_errors", "Failed operations and damaged files.", publisher.counts.spool_errors
+        )
 
     def _subscriptions(self) -> Iterable[Metric]:
         daemon = self._daemon
@@ -245,6 +284,19 @@ class DaemonCollector(Collector):
         )
         yield _counter(
             "quotebus_cache_errors", "Cache fields that could not be written.", counts.cache_errors
+        )
+        yield _counter(
+            "quotebus_cache_mended", "Cache fields repaired from the streams.", self._daemon.mender.mended
+        )
+        yield _gauge(
+            "quotebus_streams_refusing",
+            "Streams that take no entries now: another type of key, or no id left.",
+            len(publisher.refusing),
+        )
+        yield _counter(
+            "quotebus_streams_vanished",
+            "Streams that were gone when the next quote came.",
+            counts.streams_vanished,
         )
         yield _counter("quotebus_sweeps", "Retention sweeps finished.", sweep.sweeps)
         yield _counter("quotebus_entries_trimmed", "Entries removed by age.", sweep.trimmed)

@@ -186,7 +186,7 @@ def test_a_refused_entry_is_named_with_the_streams_last_id(redis: Redis) -> None
     """Its row, its place in the row, why; the entries after it are stored all the same."""
     writer = Writer(redis, "A", "B")
     batch = writer.batch("A", "B", "B", "B")
-    between = EntryId.parse(str(batch.rows[1][4])).successor()
+    between = EntryId.parse(str(batch.rows()[1][4])).successor()
     writer.raw("XADD", KEYS.stream("B"), str(between), "x", "y")
     assert writer.append(batch) == [
         *(b"applied", 2, 0),
@@ -209,7 +209,7 @@ def test_the_cache_stays_where_only_older_entries_were_accepted(redis: Redis) ->
     """The value is the newest entry's, and that one is not in the stream."""
     writer = Writer(redis, "A")
     batch = writer.batch("A", "A")
-    row = batch.rows[0]
+    row = batch.rows()[0]
     row[4] = "1-1"
     batch.blob = msgspec.msgpack.encode(batch.rows)
     assert writer.append(batch)[:2] == [b"applied", 1]
@@ -222,7 +222,7 @@ def test_entries_stamped_again_are_accepted(redis: Redis) -> None:
     writer.raw("XADD", KEYS.stream("A"), "1900000000000-7", "x", "y")
     batch = writer.batch("A", "A")
     *_, last_id = writer.append(batch)
-    payloads = [str(part) for part in batch.rows[0][3::2]]
+    payloads = [str(part) for part in batch.rows()[0][3::2]]
     again = writer.stamper.restamp("A", payloads, EntryId.parse(last_id), T0_NS)
     assert writer.append(again) == [b"applied", 2, 0]
     assert [q.bid_size for q in stored(writer, "A")] == [0, 1]

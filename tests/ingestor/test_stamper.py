@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.feed.messages import QuoteMessage, time_as_json
-from ingestor.publisher.stamper import Batch, Stamper
+from ingestor.publisher.batch import Batch
+from ingestor.publisher.stamper import Stamper
 from tests.ingestor.vendor import message
 from wire import ZERO_ID, EntryId, Placement, decode_gap, decode_latest, decode_quote, encode_quote, place
 from wire.ids import MAX_AHEAD_NS
@@ -41,7 +42,7 @@ def stamp(made: Stamper, *quotes: QuoteMessage, now_ns: int = NOW_NS) -> Batch:
 
 def entries(batch: Batch, symbol: str = "AAPL") -> list[tuple[EntryId, str]]:
     """The entries of one symbol: id and payload."""
-    for row in batch.rows:
+    for row in batch.rows():
         if row[0] == symbol:
             texts = [str(part) for part in row[2:]]
             return [(EntryId.parse(i), p) for i, p in zip(texts[::2], texts[1::2], strict=True)]
@@ -120,7 +121,7 @@ def test_the_cache_value_equals_the_newest_entry() -> None:
     """Last in the stream, that is, and not latest in venue time."""
     batch = stamp(stamper(), message(bs=1), message(time_ns=NOW_NS + 50, bs=2), message(bs=3))
     entry_id, payload = entries(batch)[-1]
-    cached = decode_latest("AAPL", str(batch.rows[0][1]))
+    cached = decode_latest("AAPL", str(batch.rows()[0][1]))
     assert cached == decode_quote("AAPL", str(entry_id), payload)
     assert cached.bid_size == 3
 
@@ -223,7 +224,7 @@ def test_any_finite_price_comes_back_to_the_last_bit(price: float) -> None:
     stored = json.loads(entries(batch)[0][1])
     for found in (stored[0], stored[3]):
         assert struct.pack(">d", found) == struct.pack(">d", price)
-    cached = decode_latest("AAPL", str(batch.rows[0][1]))
+    cached = decode_latest("AAPL", str(batch.rows()[0][1]))
     assert cached.bid_price == (price or None)
 
 
@@ -354,7 +355,7 @@ def test_entries_refused_for_good_are_stamped_again_after_the_servers_last_id() 
     again = made.restamp("AAPL", payloads, foreign, RECEIVED_NS)
     assert again.number == batch.number + 1
     assert entries(again) == [(EntryId(foreign.ms, 6 + i), p) for i, p in enumerate(payloads)]
-    cached = decode_latest("AAPL", str(again.rows[0][1]))
+    cached = decode_latest("AAPL", str(again.rows()[0][1]))
     assert (cached.id, cached.bid_size) == (f"{foreign.ms}-8", 2)
     assert (again.quotes, again.markers) == (2, 1)
     assert msgpack.unpackb(again.blob) == again.rows

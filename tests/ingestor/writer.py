@@ -7,7 +7,8 @@ from typing import Any
 from redis import Redis
 
 from ingestor.feed.messages import QuoteMessage
-from ingestor.publisher.stamper import Batch, Stamper
+from ingestor.publisher.batch import Batch
+from ingestor.publisher.stamper import Stamper
 from tests.ingestor.vendor import T0_NS, message
 from wire import ZERO_ID, EntryId, Keyspace
 
@@ -27,6 +28,7 @@ class Writer:
             self.stamper.load(symbol, ZERO_ID, None)
         self.epoch = 0
         self.count = 0
+        self.batches = 0
         if claim:
             _, self.epoch, _ = self.claim(0, 0)
             self.stamper.epoch = self.epoch
@@ -47,6 +49,8 @@ class Writer:
             self.count += 1
         batch = self.stamper.stamp([(T0_NS, quotes)], T0_NS + 10**15)
         assert batch is not None
+        self.batches += 1
+        batch.number = self.batches
         return batch
 
     def append(self, batch: Batch, *, epoch: int | None = None, maxlen: int = 0) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from pydantic import SecretStr
+from pydantic import ByteSize, SecretStr
 from typer.testing import CliRunner
 
 import consumers
@@ -26,6 +26,8 @@ def shown(default: Any) -> str:
     value = value.value if isinstance(value, Enum) else value
     if value is None or value == "":
         return "empty"
+    if isinstance(value, ByteSize):
+        return f"`{value.human_readable().replace('.0', '')}`"
     return f"`{value:.0f}`" if isinstance(value, float) else f"`{value}`"
 
 

@@ -24,6 +24,9 @@ class DaemonProcess:
     """`quotebus run` in a process of its own; an async context manager that ends it."""
 
     def __init__(self, redis_url: str, feed_url: str, **settings: str) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="quotebus-daemon-")
+        self._log = Path(self._folder.name) / "daemon.log"
+        self.spool = Path(self._folder.name) / "spool"
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("QUOTEBUS_", "APCA_", "ALPACA_"))},
             "APCA_API_KEY_ID": "PKTESTKEY1234",
@@ -31,13 +34,13 @@ class DaemonProcess:
             "QUOTEBUS_REDIS_URL": redis_url,
             "QUOTEBUS_FEED_URL": feed_url,
             "QUOTEBUS_HTTP": "127.0.0.1:0",
+            "QUOTEBUS_SPOOL_DIR": str(self.spool),
             **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()},
         }
         self.arguments: list[str] = [sys.executable, "-m", "ingestor"]
         self.launch: dict[str, Any] = {}
         """Whatever else `subprocess.Popen` is to be given."""
-        self._folder = tempfile.TemporaryDirectory(prefix="quotebus-daemon-")
-        self._log = Path(self._folder.name) / "daemon.log"
+        self._starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> Self:
@@ -56,6 +59,7 @@ class DaemonProcess:
 
     def start(self) -> None:
         """Start the process; it is not waited for."""
+        self._starts += 1
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.arguments,
@@ -132,7 +136,7 @@ class DaemonProcess:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
             ports = [event["http"] for event in self.events if event["event"] == "started"]
-            if ports:
+            if len(ports) == self._starts:
                 return int(ports[-1])
             assert self.process is not None
             if self.process.poll() is not None:

@@ -9,7 +9,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from simulator import AlpacaSimulator, SimQuote
-from wire import Gap, Keyspace, Quote, decode_gap, decode_quote
+from tests.scenario.daemon import DaemonProcess
+from wire import Gap, Keyspace, Quote, decode_gap, decode_latest, decode_quote
 
 KEYS = Keyspace()
 BASE_NS = 1_763_000_004_123_825_050
@@ -91,3 +92,23 @@ async def event_exists(redis: Redis, kind: str, **details: str) -> bool:
     """Whether the audit trail has an event of this kind with these fields."""
     entries: list[tuple[str, dict[str, str]]] = await redis.xrange(KEYS.events)  # type: ignore[assignment]
     return any(fields["kind"] == kind and details.items() <= fields.items() for _, fields in entries)
+
+
+def event_of(daemon: DaemonProcess, kind: str) -> dict[str, Any]:
+    """The last log line of this kind."""
+    found = [event for event in daemon.events if event["event"] == kind]
+    assert found, f"no {kind!r} in the log:\n{daemon.log[-3000:]}"
+    return found[-1]
+
+
+async def cache_is_newest(redis: Redis, symbol: str) -> bool:
+    """Whether the hash holds the newest quote of the stream, under its id."""
+    value = await redis.hget(KEYS.latest, symbol)
+    quotes = [item for item in await stored(redis, symbol) if isinstance(item, Quote)]
+    return value is not None and decode_latest(symbol, value) == quotes[-1]
+
+
+def ledger_is_even(status: dict[str, Any]) -> bool:
+    """Whether every quote is in exactly one place."""
+    places = ("stored", "already_stored", "rejected", "dropped", "queued", "unanswered", "spooled")
+    return bool(status["received"] + status["recovered"] == sum(status[place] for place in places))

@@ -13,8 +13,17 @@ from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import BASE_NS, KEYS, event_exists, numbered, numbers, state_is, stored
-from wire import Gap, Quote
+from tests.scenario.streams import (
+    BASE_NS,
+    KEYS,
+    event_exists,
+    gaps,
+    numbered,
+    numbers,
+    state_is,
+    stored,
+    subscribed,
+)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -60,38 +69,39 @@ async def test_a_frozen_redis_is_outlived_without_loss_and_the_vendor_notices_no
     assert len(vendor.closed) == 0
 
 
-async def test_a_full_queue_drops_the_oldest_counts_them_and_marks_the_hole(
+async def test_without_a_disk_the_oldest_go_are_counted_and_leave_one_marker(
     own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
 ) -> None:
-    """Past the bound the oldest quotes go: received = stored + dropped, and the stream says where."""
-    async with DaemonProcess(own_server.url, vendor.url("iex"), queue_quotes="1000") as daemon:
-        await own_redis.sadd(KEYS.symbols, "AAPL")
-        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 15)
-        vendor.send(numbered("AAPL", 1, 10))
-        await daemon.until(lambda status: status["stored"] == 10)
+    """Past the bound of memory: received = stored + dropped, and one marker per symbol says where and how many."""
+    settings = {"memory_bytes": "1048576", "spool_dir": "off"}
+    async with DaemonProcess(own_server.url, vendor.url("iex"), **settings) as daemon:
+        await subscribed(own_redis, vendor, "AAPL", "MSFT")
+        for symbol in ("AAPL", "MSFT"):
+            vendor.send(numbered(symbol, 1, 10))
+        await daemon.until(lambda status: status["stored"] == 20)
         own_server.pause()
         try:
-            vendor.send(numbered("AAPL", 11, 5000), frame_size=50)
-            await daemon.until(lambda status: status["received"] == 5010)
+            for first in range(11, 20_011, 500):
+                for symbol in ("AAPL", "MSFT"):
+                    vendor.send(numbered(symbol, first, 500), frame_size=50)
+            await daemon.until(lambda status: status["received"] == 40_020)
         finally:
             own_server.resume()
-        status = await daemon.until(
-            lambda s: s["queued"] == 0 and s["unanswered"] == 0 and s["stored"] > 10, 15
-        )
-        assert status["dropped"] > 0
+        status = await daemon.until(lambda s: s["queued"] == 0 and s["unanswered"] == 0, 15)
         assert status["received"] == status["stored"] + status["already_stored"] + status["dropped"]
-        found = await stored(own_redis, "AAPL")
-        kept = await numbers(own_redis, "AAPL")
-        assert kept[-1] == 5010
-        assert len(kept) == status["stored"] + status["already_stored"]
-        holes = [(before, after) for before, after in pairwise(kept) if after != before + 1]
-        marked = [
-            (before.bid_size, gap.reason, after.bid_size)
-            for before, gap, after in zip(found, found[1:], found[2:], strict=False)
-            if isinstance(before, Quote) and isinstance(gap, Gap) and isinstance(after, Quote)
-        ]
-        assert marked == [(before, "queue_full", after) for before, after in holes]
-        assert holes
+        missing = 0
+        for symbol in ("AAPL", "MSFT"):
+            found, kept = await stored(own_redis, symbol), await numbers(own_redis, symbol)
+            assert kept[-1] == 20_010
+            ((before, after),) = [(a, b) for a, b in pairwise(kept) if b != a + 1]
+            (marker,) = await gaps(own_redis, symbol)
+            place = found.index(marker)
+            assert [item.bid_size for item in (found[place - 1], found[place + 1])] == [before, after]  # type: ignore[union-attr]
+            assert (marker.reason, marker.missing) == ("queue_full", after - before - 1)
+            assert marker.from_ns == BASE_NS + (before + 1) * 1_000_003
+            assert marker.to_ns == BASE_NS + (after - 1) * 1_000_003
+            missing += after - before - 1
+        assert missing == status["dropped"]
 
 
 async def test_a_killed_daemon_is_followed_by_one_that_doubles_nothing(
@@ -127,7 +137,7 @@ async def test_flushall_neither_unsubscribes_nor_stops_the_daemon(
     await daemon.until(lambda status: "vanished" in status["held"])
     vendor.send(numbered("AAPL", 6, 5))
     await daemon.until(lambda status: status["stored"] == 10)
-    assert await numbers(redis, "AAPL") == [6, 7, 8, 9, 10]
+    assert await numbers(redis, "AAPL") == list(range(1, 11))
     assert vendor.symbols == {"AAPL", "MSFT"}
     await redis.sadd(KEYS.symbols, "AAPL")
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
@@ -268,7 +278,7 @@ async def test_a_newer_epoch_fences_a_daemon_off_and_it_ends(
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
     await redis.hincrby(KEYS.writer, "epoch", 1)
     vendor.send(numbered("AAPL", 1, 5))
-    assert await daemon.ended() == 1
+    assert await daemon.ended() == 5
     assert "fenced" in daemon.kinds()
     assert await redis.exists(KEYS.stream("AAPL")) == 0
     await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.closed[0].clean)

@@ -1,0 +1,80 @@
+"""Taking the writer's position on a new connection, and what a forgetful server means for the outbox.
+
+Decides which markers go first when the server came back with less than it had acknowledged: after a failover, a
+restart with a shorter file, an emptied database. Must never know how batches are made.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import hiredis
+
+from ingestor.publisher.batch import Batch
+from ingestor.publisher.calls import Calls
+from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.recovery import ends_found, markers_of_losses
+from ingestor.publisher.stamper import Stamper
+from ingestor.redis_link import LinkFailure, RedisLink
+from wire import EntryId
+
+ENDS_AT_ONCE: Final = 500
+
+
+class Fenced(Exception):
+    """A newer daemon writes this namespace; this one must not write any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Batches that turned out to be stored, and what the server had forgotten of those that it acknowledged."""
+
+    settled: list[Batch]
+    forgot: bool
+    replayed_batches: int
+    replayed_quotes: int
+    lost_batches: int
+    lost_quotes: int
+
+
+async def claim(
+    link: RedisLink, calls: Calls, outbox: Outbox, stamper: Stamper, instance: str, now_s: float
+) -> Claimed:
+    """Take or confirm the position, and make the outbox ready to go on from where the server stands.
+
+    Raises `Fenced` when somebody else has taken over, and `LinkFailure` when the server refuses.
+    """
+    asked, first = stamper.epoch or 0, outbox.first_number
+    # The number before the first is left for markers, should the server have forgotten what came before.
+    reply = await link.call(*calls.claim(asked, max(0, first - 2), instance))
+    if isinstance(reply, hiredis.ReplyError):
+        raise LinkFailure(str(reply))
+    status, epoch, applied = reply
+    if status == b"fenced":
+        raise Fenced(f"epoch {epoch} writes this namespace, this daemon holds {asked}")
+    forgot = bool(asked) and applied < outbox.answered
+    ends = await _ends(link, calls, sorted(stamper.symbols)) if forgot else {}
+    stamper.epoch = epoch
+    resumed = outbox.resume(applied, now_s)
+    for symbol, last in ends.items():
+        stamper.found(symbol, last)
+    if resumed.lost_batches:
+        outbox.put_first(markers_of_losses(stamper, ends, [*resumed.replayed, *outbox.unsettled]), first - 1)
+    return Claimed(
+        resumed.settled,
+        forgot,
+        len(resumed.replayed),
+        sum(batch.quotes for batch in resumed.replayed),
+        resumed.lost_batches,
+        resumed.lost_quotes,
+    )
+
+
+async def _ends(link: RedisLink, calls: Calls, symbols: list[str]) -> dict[str, EntryId | None]:
+    ends: dict[str, EntryId | None] = {}
+    for start in range(0, len(symbols), ENDS_AT_ONCE):
+        some = symbols[start : start + ENDS_AT_ONCE]
+        reply = await link.call(*calls.ends(some))
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkFailure(str(reply))
+        ends |= ends_found(some, reply)
+    return ends

@@ -1,0 +1,339 @@
+"""A queue of records on disk: what was appended comes out in order, also after a crash, until it is settled.
+
+Decides the order of file operations, so that a crash between any two of them loses nothing that is not counted, and
+what an error of the disk means for the caller. Must never know what a body holds, nor wait for anything but the
+disk. Not for several threads at once.
+
+There is no file that says how far the queue was settled. After a restart every segment that still exists is handed
+out from its beginning, so records must be harmless to repeat.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ingestor.spool.folder import Folder, SpoolUnusable, is_damage
+from ingestor.spool.records import (
+    HEADER_BYTES,
+    Damage,
+    Found,
+    Hole,
+    Item,
+    Record,
+    head,
+    header,
+    identity_of,
+    record_bytes,
+    walk,
+)
+from ingestor.spool.recovery import recover
+from ingestor.spool.shelf import Excess, Portion, Segment, Shelf
+from ingestor.spool.writer import Writer
+
+MAX_SEGMENT_BYTES: Final = 4 << 20
+MIN_SEGMENT_BYTES: Final = 64 << 10
+_SEGMENTS: Final = 16
+_QUARANTINE_SHARE: Final = 8
+"""Damaged files that are kept may take this part of `max_bytes` on top of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an earlier run left: whole records, their quotes, bytes on disk, and what could not be read."""
+
+    records: int
+    quotes: int
+    bytes: int
+    damages: list[Damage]
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """Quotes that had to go, and why. `leftover` is their digest where the disk would not even take that."""
+
+    reason: str
+    quotes: int
+    leftover: Item | None = None
+
+
+class Spool:
+    """The queue. `identity` names the Redis and namespace that the records are for.
+
+    `digest` turns records that are shed into the one that tells of them, or None where nothing is to be told. It
+    may be given an earlier digest again, before other records. Sizes in bytes, on disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: str,
+        max_bytes: int,
+        max_age_s: float,
+        digest: Callable[[Sequence[Record]], Item | None],
+        segment_bytes: int | None = None,
+    ) -> None:
+        if segment_bytes is None:
+            segment_bytes = max(min(MAX_SEGMENT_BYTES, max_bytes // _SEGMENTS), MIN_SEGMENT_BYTES)
+        self.max_bytes: Final = max_bytes
+        self._identity = identity_of(identity)
+        self._digest = digest
+        self._folder = Folder(folder, max_quarantined_bytes=max_bytes // _QUARANTINE_SHARE)
+        self._shelf = Shelf(
+            max_bytes=max_bytes, max_age_ns=round(max_age_s * 1e9), segment_bytes=segment_bytes
+        )
+        self._writer = Writer(self._folder, self._identity)
+        self._undeleted: dict[int, Segment] = {}
+        self._damages: list[Damage] = []
+
+    @property
+    def bytes_used(self) -> int:
+        """On disk, damaged files that are kept aside not included."""
+        return self._shelf.bytes + sum(segment.end for segment in self._undeleted.values())
+
+    @property
+    def quotes_held(self) -> int:
+        """Quotes that are not settled."""
+        return self._shelf.quotes
+
+    @property
+    def records_held(self) -> int:
+        """Records that are not settled."""
+        return self._shelf.records
+
+    @property
+    def unread_quotes(self) -> int:
+        """Quotes that are not handed out."""
+        return sum(segment.unread_quotes for segment in self._shelf.segments)
+
+    @property
+    def unread_records(self) -> int:
+        """Records that are not handed out."""
+        return sum(segment.unread_records for segment in self._shelf.segments)
+
+    @property
+    def oldest_at_ns(self) -> int | None:
+        """When the oldest quote that is not settled was received, or up to one segment earlier."""
+        return self._shelf.oldest_ns
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything is settled."""
+        return self._shelf.records == 0
+
+    @property
+    def segments(self) -> int:
+        """Number of files in the queue."""
+        return len(self._shelf.segments)
+
+    @property
+    def quarantined(self) -> int:
+        """Number of damaged files that are kept aside."""
+        return self._folder.quarantined
+
+    def open(self) -> Opened:
+        """Take the folder and verify what it holds. Raises SpoolUnusable."""
+        self._folder.lock()
+        try:
+            found = recover(self._folder, self._identity)
+        except SpoolUnusable:
+            self._folder.unlock()
+            raise
+        except OSError as error:
+            self._folder.unlock()
+            raise SpoolUnusable(
+                f"the spool cannot be opened in {self._folder.path}: {error}; mend it, or move the folder away"
+            ) from error
+        self._shelf.fill(found.segments, found.next_number)
+        return Opened(self._shelf.records, self._shelf.quotes, self._shelf.bytes, found.damages)
+
+    def recovered(self) -> Iterator[Record]:
+        """Every record in order, without handing any out. For the time before the first other call."""
+        for segment in self._shelf.segments:
+            yield from self._records_of(segment)
+
+    def take_damages(self) -> list[Damage]:
+        """What was found damaged since the opening, each once."""
+        damages, self._damages = self._damages, []
+        return damages
+
+    def append(self, items: Sequence[Item]) -> list[int]:
+        """Write all of them, or none and raise OSError; their positions.
+
+        They outlast the process at once, and a loss of power from the next `sync` on.
+        """
+        portions = self._shelf.plan(items)
+        begun: list[Portion] = []
+        try:
+            for portion in portions:
+                begun.append(portion)
+                self._writer.write(portion)
+        except BaseException:
+            self._writer.take_back(begun)
+            raise
+        positions = []
+        for portion in portions:
+            self._writer.count(portion)
+            positions += self._shelf.commit(portion)
+        return positions
+
+    def read(self, max_bytes: int) -> list[Record]:
+        """The next records that are not handed out, at least one if there is any. Raises OSError where the system
+        is short of something; what is unreadable is skipped and noted as damage."""
+        records: list[Record] = []
+        while (segment := self._shelf.next_unread()) is not None:
+            try:
+                self._read_from(segment, records, max_bytes)
+            except OSError as error:
+                if is_damage(error):
+                    segment.untold = segment.read_offset, f"unreadable: {error.strerror}"
+                    segment.holes[segment.read_offset] = segment.end
+                    segment.read_offset = segment.end
+                elif records:
+                    return records
+                else:
+                    raise
+            if segment.read_offset < segment.end:
+                return records
+            self._finish(segment)
+        return records
+
+    def unread(self, position: int) -> None:
+        """Hand out again everything from this position on that is not settled."""
+        self._shelf.rewind(position)
+
+    def settle(self, position: int) -> None:
+        """Records up to this position are safe elsewhere. Raises OSError if a file cannot be deleted; that is tried
+        again with the next `settle` or `sync`. Records that are not handed out are not meant."""
+        self._shelf.settle(position)
+        self._clear_away()
+
+    def shed(self, now_ns: int) -> Shed | None:
+        """Replace the oldest segment that is too much by a digest of it; None when nothing has to go.
+
+        Raises OSError if the disk lets nothing be replaced or deleted; the segment is kept then.
+        """
+        while (excess := self._shelf.excess(now_ns)) is not None:
+            self._writer.stop(excess.segment)
+            records = self._last_look(excess.segment)
+            if not records:
+                self._folder.delete(excess.segment.number)
+                self._shelf.remove(excess.segment)
+                continue
+            if excess.earlier is not None:
+                records = self._last_look(excess.earlier) + records
+            item = self._digest(records)
+            leftover = self._replace(excess, item)
+            kept = 0 if item is None else item[0]
+            return Shed(excess.reason, sum(record.quotes for record in records) - kept, leftover)
+        return None
+
+    def sync(self) -> None:
+        """Make what was appended outlast a loss of power. Raises NotDurable, once for the same records, and OSError
+        where a file that is done cannot be deleted."""
+        self._writer.sync()
+        self._clear_away()
+
+    def close(self) -> None:
+        """Sync and let go of the folder. Raises OSError as `sync` does, after everything is closed."""
+        try:
+            self.sync()
+        finally:
+            self._writer.close()
+            self._folder.unlock()
+
+    def _read_from(self, segment: Segment, records: list[Record], max_bytes: int) -> None:
+        taken = sum(len(record.body) for record in records)
+
+        def fits(length: int) -> bool:
+            return not records or taken + length <= max_bytes
+
+        with self._folder.source(segment.number) as source:
+            for piece in walk(source, segment.number, segment.read_offset, segment.end, fits):
+                if isinstance(piece, Found) and not segment.is_in_hole(piece.offset):
+                    records.append(self._shelf.hand_out(segment, piece))
+                    taken += len(piece.body)
+                    continue
+                if isinstance(piece, Hole) and not segment.is_in_hole(piece.offset):
+                    segment.holes[piece.offset] = piece.end
+                    segment.untold = segment.untold or (piece.offset, piece.reason)
+                segment.read_offset = piece.end
+
+    def _finish(self, segment: Segment) -> None:
+        lost_records, lost_quotes = self._shelf.write_off(segment)
+        if not lost_records:
+            return
+        offset, reason = segment.untold or (segment.end, "fewer records than were written")
+        segment.untold = None
+        segment.is_sealed = True
+        self._damages.append(Damage(self._folder.file(segment.number).name, offset, reason, lost_quotes))
+
+    def _records_of(self, segment: Segment) -> Iterator[Record]:
+        try:
+            with self._folder.source(segment.number) as source:
+                for piece in walk(source, segment.number, HEADER_BYTES, segment.end):
+                    if isinstance(piece, Found) and not segment.is_in_hole(piece.offset):
+                        position = segment.base + piece.ordinal
+                        yield Record(position, piece.quotes, piece.at_ns, piece.body)
+        except OSError as error:
+            if not is_damage(error):
+                raise
+
+    def _last_look(self, segment: Segment) -> list[Record]:
+        records = list(self._records_of(segment))
+        if len(records) < segment.held_records:
+            lost = segment.held_quotes - sum(record.quotes for record in records)
+            name = self._folder.file(segment.number).name
+            self._damages.append(Damage(name, HEADER_BYTES, "unreadable when it had to go", lost))
+        return records
+
+    def _replace(self, excess: Excess, item: Item | None) -> Item | None:
+        number, leftover = excess.segment.number, None
+        digest: Segment | None = None
+        if item is None:
+            self._folder.delete(number)
+        else:
+            first = excess.segment.first if excess.earlier is None else excess.earlier.first
+            digest = Segment(number, first, excess.segment.base, is_digest=True, is_sealed=True)
+            parts = [
+                header(number, first, self._identity, is_digest=True),
+                head(number, digest.end, 0, 0, item),
+                item[2],
+            ]
+            try:
+                self._folder.put(number, parts)
+            except OSError:
+                self._folder.delete(number)  # Makes room; if even that fails, nothing has changed.
+                try:
+                    self._folder.put(number, parts)
+                except OSError:
+                    digest, leftover = None, item
+        if digest is not None and item is not None:
+            digest.add(0, 0, item[0], item[1], digest.end + record_bytes(item))
+        self._shelf.replace(excess, digest)
+        if excess.earlier is not None:
+            self._undeleted[excess.earlier.number] = excess.earlier
+            with contextlib.suppress(OSError):  # The next `settle` or `sync` tries again, and says so.
+                self._delete_done()
+        return leftover
+
+    def _clear_away(self) -> None:
+        for segment in self._shelf.done():
+            self._writer.stop(segment)
+            self._shelf.remove(segment)
+            self._undeleted[segment.number] = segment
+        self._delete_done()
+
+    def _delete_done(self) -> None:
+        failed: OSError | None = None
+        for number, segment in list(self._undeleted.items()):
+            try:
+                put_away = self._folder.quarantine if segment.is_damaged else self._folder.delete
+                put_away(number)
+                del self._undeleted[number]
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed

@@ -1,0 +1,165 @@
+"""Redis is away for longer than memory lasts: the disk takes over, and gives back in order."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from simulator import AlpacaSimulator
+from simulator.redis_server import RedisServer
+from tests.scenario.conftest import until
+from tests.scenario.daemon import DaemonProcess
+from tests.scenario.streams import (
+    cache_is_newest,
+    event_of,
+    gaps,
+    ledger_is_even,
+    numbered,
+    numbers,
+    subscribed,
+)
+
+SMALL = {"memory_bytes": "1048576", "drain_s": "0.5"}
+
+
+async def outage(
+    server: RedisServer, daemon: DaemonProcess, vendor: AlpacaSimulator, first: int, count: int
+) -> None:
+    """Redis is frozen while so many quotes of AAPL come, until most of them are on disk."""
+    server.pause()
+    before = (await daemon.status())["received"]
+    for done in range(0, count, 5000):
+        size = min(5000, count - done)
+        vendor.send(numbered("AAPL", first + done, size), frame_size=20)
+        await daemon.until(lambda s, n=before + done + size: s["received"] == n, 15)  # type: ignore[misc]
+    await daemon.until(lambda s: s["spooled"] + s["unanswered"] == count and s["state"] == "redis_away", 15)
+
+
+@pytest.mark.fault("K08")
+async def test_what_memory_does_not_hold_goes_to_disk_and_comes_back_in_order(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Nothing is lost or doubled, the newest is in the cache, the disk is empty, and the vendor noticed nothing."""
+    async with DaemonProcess(own_server.url, vendor.url("iex"), **SMALL) as daemon:
+        await subscribed(own_redis, vendor, "AAPL")
+        vendor.send(numbered("AAPL", 1, 10))
+        await daemon.until(lambda status: status["stored"] == 10)
+        await outage(own_server, daemon, vendor, 11, 40_000)
+        assert ledger_is_even(await daemon.status())
+        assert (await daemon.page("/readyz"))[0] == 503
+        own_server.resume()
+        vendor.send(numbered("AAPL", 40_011, 1000), frame_size=20)
+        await daemon.until(lambda s: s["stored"] + s["already_stored"] == 41_010, 20)
+        assert ledger_is_even(await daemon.status())
+        assert await numbers(own_redis, "AAPL") == list(range(1, 41_011))
+        assert await gaps(own_redis, "AAPL") == []
+        assert await cache_is_newest(own_redis, "AAPL")
+        assert len(vendor.closed) == 0
+        await until(_no_segments(daemon.spool), 5)
+
+
+@pytest.mark.fault("P02")
+async def test_stopped_while_redis_is_away_the_daemon_leaves_its_quotes_on_disk(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """It ends in time with a code of its own, and the next one stores them before what it receives itself."""
+    async with DaemonProcess(own_server.url, vendor.url("iex"), **SMALL) as daemon:
+        await subscribed(own_redis, vendor, "AAPL")
+        vendor.send(numbered("AAPL", 1, 10))
+        await daemon.until(lambda status: status["stored"] == 10)
+        own_server.pause()
+        vendor.send(numbered("AAPL", 11, 5000), frame_size=20)
+        await daemon.until(lambda status: status["received"] == 5010)
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.ended(10) == 3
+        assert "wait on disk" in event_of(daemon, "left_on_disk")["reason"]
+        own_server.resume()
+        daemon.start()
+        status = await daemon.until(lambda s: s["state"] == "live" and s["spooled"] == 0, 20)
+        assert status["recovered"] == 5000
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 20)
+        vendor.send(numbered("AAPL", 5011, 10))
+        status = await daemon.until(lambda s: s["stored"] + s["already_stored"] == 5010)
+        assert ledger_is_even(status)
+    assert await numbers(own_redis, "AAPL") == list(range(1, 5021))
+    (marker,) = await gaps(own_redis, "AAPL")
+    assert marker.reason == "daemon_stopped"
+
+
+@pytest.mark.fault("P04", "P05")
+async def test_killed_in_a_long_outage_the_daemon_loses_only_the_last_moment(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """What was on disk is stored by the next one, once and in order, though some of it had arrived already."""
+    async with DaemonProcess(own_server.url, vendor.url("iex"), **SMALL) as daemon:
+        await subscribed(own_redis, vendor, "AAPL")
+        vendor.send(numbered("AAPL", 1, 10))
+        await daemon.until(lambda status: status["stored"] == 10)
+        await outage(own_server, daemon, vendor, 11, 5000)
+        # Also what was on its way just then has a copy on disk by now.
+        await until(_holds(daemon.spool, 5000 * 100), 5)
+        daemon.signal(signal.SIGKILL)
+        await daemon.ended()
+        # The server reads what was on its way when the daemon died.
+        own_server.resume()
+        daemon.start()
+        status = await daemon.until(lambda s: s["state"] == "live" and s["spooled"] == 0, 20)
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 20)
+        vendor.send(numbered("AAPL", 5011, 10))
+        status = await daemon.until(
+            lambda s: (
+                s["stored"] + s["already_stored"] == s["received"] + s["recovered"] and s["received"] == 10
+            )
+        )
+        assert ledger_is_even(status)
+    assert await numbers(own_redis, "AAPL") == list(range(1, 5021))
+    (marker,) = await gaps(own_redis, "AAPL")
+    assert marker.reason == "daemon_stopped"
+    assert await cache_is_newest(own_redis, "AAPL")
+
+
+async def test_a_full_spool_gives_up_the_oldest_and_leaves_one_marker(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Past the bound of the disk: counted by reason, one marker in the place of the hole, the rest in order."""
+    settings = {**SMALL, "spool_bytes": "1048576"}
+    async with DaemonProcess(own_server.url, vendor.url("iex"), **settings) as daemon:
+        await subscribed(own_redis, vendor, "AAPL")
+        vendor.send(numbered("AAPL", 1, 10))
+        await daemon.until(lambda status: status["stored"] == 10)
+        own_server.pause()
+        for first in range(11, 30_011, 3000):
+            vendor.send(numbered("AAPL", first, 3000), frame_size=20)
+            await daemon.until(lambda s, n=first: s["received"] == n + 2999 and s["queued"] == 0, 15)  # type: ignore[misc]
+        status = await daemon.until(lambda s: s["dropped"] > 0)
+        assert ledger_is_even(status)
+        own_server.resume()
+        status = await daemon.until(lambda s: s["spooled"] == 0 and s["unanswered"] == 0, 20)
+        assert ledger_is_even(status)
+        kept = await numbers(own_redis, "AAPL")
+        (marker,) = await gaps(own_redis, "AAPL")
+        assert (marker.reason, marker.missing) == ("spool_full", status["dropped"])
+        assert kept == sorted(set(kept))
+        assert len(kept) == 30_010 - status["dropped"]
+        assert kept[-1] == 30_010
+
+
+def _no_segments(spool: Path) -> Callable[[], Awaitable[bool]]:
+    return _disk(spool, lambda used_bytes: used_bytes == 0)
+
+
+def _holds(spool: Path, least_bytes: int) -> Callable[[], Awaitable[bool]]:
+    return _disk(spool, lambda used_bytes: used_bytes >= least_bytes)
+
+
+def _disk(spool: Path, condition: Callable[[int], bool]) -> Callable[[], Awaitable[bool]]:
+    def used_bytes() -> int:
+        return sum(path.stat().st_size for path in spool.rglob("*") if path.is_file() and path.name != "lock")
+
+    async def check() -> bool:
+        return condition(await asyncio.to_thread(used_bytes))
+
+    return check
