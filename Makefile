@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench lock clean
+.PHONY: setup demo run test lint types layers bench faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -33,6 +33,9 @@ layers: setup
 bench: setup  ## figures side by side in one run; BENCH="--quick", BENCH="--tape FILE"
 	@REDIS_BENCHMARK="$$(scripts/debian_tool.sh redis-tools redis-benchmark)" \
 		$(BIN)/python -m benchmarks $(BENCH)
+
+faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
+	@$(BIN)/python -m tests.catalogue
 
 LOCKED := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 

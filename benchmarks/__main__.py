@@ -41,7 +41,7 @@ def end_to_end(report: Report, quick: bool) -> None:
     report.add(
         Table(
             "From websocket to stored in Redis, 100 symbols",
-            "medians; CPU in us per quote; the loops get 10 quotes per frame; the daemon's settings are the defaults",
+            "medians; CPU in us per quote; the loops get 10 quotes per frame; the daemon runs as it comes",
             ("", "quotes/s", "of ceiling", "writer CPU", "server CPU", "source CPU"),
             rows,
         )

@@ -109,7 +109,11 @@ class Link:
             raise ConnectionResetError("the connection was closed")
         replies: list[Reply] = []
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            try:
+                await connection.send_packed_command(connection.pack_commands(commands))
+            except RuntimeError as error:
+                # So says uvloop's transport of a connection that the other side has reset.
+                raise ConnectionResetError(f"the connection is gone: {error}") from None
             for _ in commands:
                 try:
                     replies.append(await connection.read_response())

@@ -16,16 +16,16 @@ from importlib import metadata
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from ingestor.control import control_client
 from ingestor.feed.connection import FeedConnection
+from ingestor.feed.hours import MarketHours
 from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
 from ingestor.log_lines import log_lines
-from ingestor.parts import background
+from ingestor.parts import background, measure_loop_lag
 from ingestor.publisher.claims import Fenced
 from ingestor.publisher.mender import CacheMender
 from ingestor.publisher.publisher import Publisher
@@ -40,6 +40,7 @@ from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
 from ingestor.supervisor import Supervisor
 from ingestor.turn import Turn
+from ingestor.watching.guard import Guard
 from ingestor.watching.metrics import registry_for, render
 from ingestor.watching.pages import Check, Sources, serve
 from ingestor.watching.reporter import Reporter, iso
@@ -48,8 +49,6 @@ from wire import CONTRACT_VERSION, Keyspace
 CONTROL_TIMEOUT_S: Final = 2.0
 FAREWELL_S: Final = 1.0
 SAVE_S: Final = 5.0
-LOOP_LAG_EVERY_S: Final = 0.1
-"""A stall that is shorter may fall between two looks."""
 
 
 class Undrained(Exception):
@@ -64,7 +63,11 @@ class Daemon:
     """All parts of one daemon, wired."""
 
     def __init__(
-        self, settings: Settings, credentials: Callable[[], Credentials], spool: Spool | None = None
+        self,
+        settings: Settings,
+        credentials: Callable[[], Credentials],
+        spool: Spool | None = None,
+        redis_url: Callable[[], str] | None = None,
     ) -> None:
         url = settings.redis_url.get_secret_value()
         self.settings = settings
@@ -73,19 +76,9 @@ class Daemon:
         self.started_ns = time.time_ns()
         self.instance = settings.instance or default_instance()
         self.keys = Keyspace(settings.namespace)
-        self.address = RedisAddress(url)
+        self.address = RedisAddress(url, redis_url)
         self.journal = Journal()
-        self.control: Redis = Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=CONTROL_TIMEOUT_S,
-            socket_connect_timeout=CONTROL_TIMEOUT_S,
-            # redis-py would retry writes silently; here every retry is somebody's decision.
-            retry=Retry(NoBackoff(), 0),
-            client_name="quotebus-control",
-            # Library name and version are for eyes only, and a right that a daemon's user need not have.
-            driver_info=None,
-        )
+        self.control: Redis = control_client(self.address, CONTROL_TIMEOUT_S)
         self.publisher = Publisher(
             *(self.address, self.keys, self.journal),
             stream_maxlen=settings.stream_maxlen,
@@ -108,6 +101,7 @@ class Daemon:
         self.feed = FeedConnection(settings.url, credentials, self.publisher.receive, self.reconciler)
         self.feed.on_oddity = self._note_oddity
         self.reconciler.poke_feed = self.feed.poke
+        self.guard = self._guard()
         self.sweeper = Sweeper(
             self.control,
             self.keys,
@@ -130,6 +124,11 @@ class Daemon:
         self._counted: Counter[str] = Counter()
         self._counted_version = -1
         self.http_port: int | None = None
+
+    def _guard(self) -> Guard:
+        hours = MarketHours(self.settings.expected_hours)
+        watched = (self.feed, self.reconciler, self.publisher)
+        return Guard(*watched, self.journal, hours, self.settings.watchdog_limits)
 
     @property
     def sweep(self) -> SweepCounts:
@@ -180,6 +179,7 @@ class Daemon:
             Check(
                 "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
             ),
+            Check("watchdog", self.guard.problem),
         ]
 
     @property
@@ -203,6 +203,8 @@ class Daemon:
             "last_quote": iso(feed.last_quote_ns / 1e9) if feed.last_quote_ns else "",
             "reconnects": max(0, feed.counts.connects - 1),
             "reconnect_attempt": feed.attempt,
+            "market": self.guard.market,
+            "watchdog": " ".join(self.guard.active),
             "epoch": publisher.stamper.epoch or 0,
             "desired": len(book.desired.symbols),
             "live": len(book.confirmed),
@@ -263,6 +265,7 @@ class Daemon:
                 "vendor",
                 count=len(oddities.unreadable),
                 first=oddities.unreadable[0][:256],
+                sample=oddities.sample.hex(),
             )
         for kind in oddities.unknown:
             self.journal.note_rarely("unknown_message", kind)
@@ -277,15 +280,17 @@ async def run(
     settings: Settings,
     credentials: Callable[[], Credentials],
     stop: asyncio.Event,
+    redis_url: Callable[[], str] | None = None,
     reload: Reload | None = None,
 ) -> None:
-    """Run one daemon until `stop` is set; `reload` tells the journal what came of a new look at the settings.
+    """Run one daemon until `stop` is set. `redis_url` reads the URL anew, for a login that was refused; `reload`
+    tells the journal what came of a new look at the settings.
 
     Raises `Fenced` when another daemon has taken over, `LeftOnDisk` or `Undrained` when quotes were left at the
     end, `SpoolUnusable` when the folder that was asked for cannot be used, `Unsuitable` when this Redis cannot
     serve, and `PagesProblem` when the HTTP address is taken.
     """
-    daemon = Daemon(settings, credentials, spool_for(settings))
+    daemon = Daemon(settings, credentials, spool_for(settings), redis_url)
     if reload is not None:
         reload.note = daemon.journal.note
     sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
@@ -379,7 +384,8 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "cache": daemon.mender.run(daemon.publisher.cache_is_suspect),
         "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
         "reporter": daemon.reporter.run(),
-        "loop lag": _measure_loop_lag(daemon.loop_lag_s),
+        "guard": daemon.guard.run(),
+        "loop lag": measure_loop_lag(daemon.loop_lag_s),
     }
 
 
@@ -388,11 +394,3 @@ async def _feed(daemon: Daemon) -> None:
     await daemon.publisher.ready.wait()
     await daemon.reconciler.first_look.wait()
     await daemon.feed.run()
-
-
-async def _measure_loop_lag(lag_s: Histogram) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due_s = loop.time() + LOOP_LAG_EVERY_S
-        await asyncio.sleep(LOOP_LAG_EVERY_S)
-        lag_s.observe(max(0.0, loop.time() - due_s))

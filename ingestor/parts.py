@@ -7,7 +7,12 @@ part does.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Final
+
+from ingestor.histogram import Histogram
+
+LOOP_LAG_EVERY_S: Final = 0.1
+"""A stall that is shorter may fall between two looks."""
 
 
 @contextlib.asynccontextmanager
@@ -33,3 +38,12 @@ async def _end(tasks: list["asyncio.Task[None]"]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=1.0)
+
+
+async def measure_loop_lag(lag_s: Histogram) -> None:
+    """Note how late the event loop wakes a timer, again and again; never returns."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LOOP_LAG_EVERY_S
+        await asyncio.sleep(LOOP_LAG_EVERY_S)
+        lag_s.observe(max(0.0, loop.time() - due_s))

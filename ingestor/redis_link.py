@@ -6,14 +6,15 @@ read callback, and nothing is ever sent twice behind its back. The control plane
 """
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
+from ingestor.login import Login
 from ingestor.resp import pack
 
 CONNECT_TIMEOUT_S: Final = 2.0
@@ -88,10 +89,16 @@ class RedisLink(asyncio.Protocol):
 
 
 class RedisAddress:
-    """Where Redis is and who we are there, from a `redis://`, `rediss://` or `unix://` URL."""
+    """Where Redis is and who we are there, from a `redis://`, `rediss://` or `unix://` URL.
 
-    def __init__(self, url: str) -> None:
+    `read_again` gives the URL as it stands now, or raises `LinkFailure`; it is asked after Redis has refused the
+    login, and user and password are taken from it. Where Redis is stays as it was.
+    """
+
+    def __init__(self, url: str, read_again: Callable[[], str] | None = None) -> None:
         self._options: dict[str, Any] = dict(parse_url(url))
+        self._read_again = read_again
+        self.login: Final = Login(self._options.pop("username", None), self._options.pop("password", None))
 
     def __repr__(self) -> str:
         where = self._options.get("path") or (
@@ -99,8 +106,26 @@ class RedisAddress:
         )
         return f"{where}/{self._options.get('db', 0)}"
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Where Redis is, as redis-py's connections want to be told."""
+        return self._options
+
+    def check_login(self) -> None:
+        """Before a connection: `LinkFailure` when Redis has refused this login and may not be asked again yet."""
+        if self.login.refusal is not None and self._read_again is not None:
+            options = parse_url(self._read_again())
+            self.login.change(options.get("username"), options.get("password"))
+        if refusal := self.login.hinders(time.monotonic()):
+            raise LinkFailure(refusal)
+
+    def note_refusal(self, password: str | None, refusal: str) -> None:
+        """Redis refused a login with this password."""
+        self.login.refused(password, f"{self!r}: authentication refused: {refusal}", time.monotonic())
+
     async def open(self, client_name: str) -> RedisLink:
         """Connect, authenticate, select; `LinkFailure` with the reason if any of it fails in time."""
+        self.check_login()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 link = await self._connect()
@@ -127,15 +152,23 @@ class RedisAddress:
         return link
 
     async def _introduce(self, link: RedisLink, client_name: str) -> None:
-        password = self._options.get("password")
+        user, password = self.login.user, self.login.password
         if password is not None:
-            user = self._options.get("username")
-            _expect(await link.call("AUTH", *([user] if user else []), password), "authentication")
+            self._expect_login(password, await link.call("AUTH", *([user] if user else []), password))
+        named = await link.call("CLIENT", "SETNAME", client_name)
+        if str(named).startswith("NOAUTH"):
+            self._expect_login(password, named)
+        elif not str(named).startswith(("NOPERM", "ERR unknown")):
+            # The name is for eyes in CLIENT LIST, and a right that a user need not have.
+            _expect(named, "CLIENT SETNAME")
         if self._options.get("db"):
             _expect(await link.call("SELECT", int(self._options["db"])), "SELECT")
-        with contextlib.suppress(LinkFailure):
-            # For eyes in CLIENT LIST only; a user without the right to it is no failure.
-            await link.call("CLIENT", "SETNAME", client_name)
+        self.login.accepted()
+
+    def _expect_login(self, password: str | None, reply: Reply) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            self.note_refusal(password, str(reply))
+            raise LinkFailure(self.login.refusal or str(reply))
 
 
 def _expect(reply: Reply, step: str) -> None:

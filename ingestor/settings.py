@@ -17,6 +17,8 @@ from pydantic import AfterValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
+from ingestor.feed.findings import Limits
+from ingestor.feed.hours import ALWAYS, DELAY_S, FEEDS
 from ingestor.feed.session import Credentials
 from wire import Keyspace
 
@@ -64,6 +66,12 @@ def _redis_url(secret: SecretStr) -> SecretStr:
 
 def _namespace(name: str) -> str:
     Keyspace(name)
+    return name
+
+
+def _market_hours(name: str) -> str:
+    if name not in ("auto", ALWAYS, *FEEDS):
+        raise ValueError(f"must be auto, always, or one of the feeds {', '.join(FEEDS)}")
     return name
 
 
@@ -135,6 +143,20 @@ class Settings(BaseSettings):
     drain_s: Annotated[
         float, Field(ge=0, description="time for storing what is queued when the daemon is asked to stop")
     ] = 8.0
+    market_hours: Annotated[
+        str,
+        AfterValidator(_market_hours),
+        Field(description="when quotes are expected: auto (by feed), always, or a feed's name"),
+    ] = "auto"
+    mute_after_s: Annotated[
+        float, Field(ge=0, description="silence of all symbols that is a fault, in market hours; 0: never")
+    ] = 30.0
+    quiet_after_s: Annotated[
+        float, Field(ge=0, description="silence of one symbol that is shown, in market hours; 0: never")
+    ] = 900.0
+    vendor_lag_limit_s: Annotated[
+        float, Field(ge=0, description="age of quotes at receipt that is a fault; 0: none")
+    ] = 10.0
     instance: Annotated[
         str, Field(max_length=100, description="this daemon's name in status; default HOST:PID")
     ] = ""
@@ -149,6 +171,24 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The websocket address to connect to."""
         return self.feed_url or self.feed.url
+
+    @property
+    def expected_hours(self) -> str:
+        """The feed whose hours count, or `always`: a URL of one's own may be a simulator or a tape."""
+        if self.market_hours != "auto":
+            return self.market_hours
+        return ALWAYS if self.feed_url else self.feed.value
+
+    @property
+    def watchdog_limits(self) -> Limits:
+        """What the watchdog puts up with."""
+        is_delayed = self.feed is Feed.DELAYED_SIP and not self.feed_url
+        return Limits(
+            mute_after_s=self.mute_after_s,
+            quiet_after_s=self.quiet_after_s,
+            vendor_lag_limit_s=self.vendor_lag_limit_s,
+            delay_s=DELAY_S if is_delayed or self.market_hours == Feed.DELAYED_SIP.value else 0.0,
+        )
 
     @property
     def http_host_port(self) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints the path of a program that the checks or benchmarks need and that no Python package carries: promtool from
-# the Debian package prometheus, redis-benchmark from redis-tools.
+# the Debian package prometheus, redis-benchmark from redis-tools, redis-server.
 #
 #   scripts/debian_tool.sh PACKAGE BINARY
 #
@@ -64,20 +64,31 @@ unpack() {
         dpkg-deb -x "$deb" "$work/root" || fail "$(basename "$deb") cannot be unpacked"
     done
 }
+depends() {
+    for deb in "$work"/debs/*.deb; do
+        dpkg-deb -f "$deb" Depends
+    done | tr ',' '\n' | sed 's/|.*//; s/(.*//; s/:any//; s/ //g' | sort -u
+}
 said() { tail -n 2 "$work/log" | tr '\n' ' '; }
 
 download "$package" || fail "apt-get could not download $package ($(said))"
 unpack
 found=$(find "$work/root" -name "$binary" -path '*/bin/*' | head -n 1)
 [ -n "$found" ] || fail "the package $package has no program of that name"
+if [ ! -e "$found" ]; then
+    # A link to a program that a sister package has, as redis-server is to one of redis-tools.
+    for name in $(depends); do
+        case $name in *"${package%%-*}"*) download "$name" || true ;; esac
+    done
+    unpack
+    [ -e "$found" ] || fail "in $package it is a link to a program that its dependencies do not have"
+fi
 
 # Libraries that this machine lacks come from the packages that the package depends on, two levels deep.
 libraries=$(find "$work/root" -name '*.so*' -exec dirname {} + | sort -u | tr '\n' ':')
 for _ in 1 2; do
     LD_LIBRARY_PATH=$libraries ldd "$found" 2>/dev/null | grep -q 'not found' || break
-    wanted=$(for deb in "$work"/debs/*.deb; do dpkg-deb -f "$deb" Depends; done |
-        tr ',' '\n' | sed 's/|.*//; s/(.*//; s/:any//; s/ //g' | grep '^lib' | sort -u)
-    for name in $wanted; do
+    for name in $(depends | grep '^lib'); do
         # The C library is the one thing that must be the machine's own.
         case $name in libc6 | libgcc-s1 | libstdc++6) continue ;; esac
         ls "$work/debs/${name}"_*.deb >/dev/null 2>&1 || download "$name" || true

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from simulator.connection import Connection
     from simulator.faults import (
         AckExtra,
+        AckTwice,
         DelayAck,
         IgnoreUnsubscribe,
         NoAck,
@@ -38,6 +39,7 @@ __all__ = [
     "FEEDS",
     "AccountRules",
     "AckExtra",
+    "AckTwice",
     "AlpacaSimulator",
     "BadScript",
     "BadSettings",
@@ -67,6 +69,7 @@ __all__ = [
 _HOMES: Final = {
     "AccountRules": "simulator.account",
     "AckExtra": "simulator.faults",
+    "AckTwice": "simulator.faults",
     "AlpacaSimulator": "simulator.server",
     "BadScript": "simulator.script",
     "BadSettings": "simulator.settings",

@@ -195,7 +195,7 @@ class Session:
                 for symbol in symbols:
                     self._sets[name].pop(symbol, None)
         self._look()
-        messages = () if quirk.silent else (self.acknowledgement(),)
+        messages = () if quirk.silent else (self.acknowledgement(),) * (1 + quirk.twice)
         return Answer(kind, messages, delay_s=quirk.delay_s, quotes=named[0], trades=named[1])
 
     def expire(self, now_s: float) -> Answer | None:

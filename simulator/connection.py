@@ -20,7 +20,7 @@ from simulator.timers import Timers
 
 
 class _Chunk:
-    __slots__ = ("close_code", "items", "raw", "sealed")
+    __slots__ = ("breaks_off", "close_code", "items", "raw", "sealed", "wire")
 
     def __init__(
         self,
@@ -29,11 +29,15 @@ class _Chunk:
         close_code: int | None = None,
         *,
         sealed: bool = True,
+        wire: bytes | None = None,
+        breaks_off: bool = False,
     ) -> None:
         self.items = items
         self.raw = raw
         self.close_code = close_code
         self.sealed = sealed
+        self.wire = wire
+        self.breaks_off = breaks_off
 
 
 class Connection:
@@ -113,6 +117,11 @@ class Connection:
         if not self.severed:
             self._append(_Chunk(raw=raw))
 
+    def push_wire(self, wire: bytes, *, breaks_off: bool = False) -> None:
+        """Queue bytes that go into the TCP connection as they are; `breaks_off` ends it behind them."""
+        if not self.severed:
+            self._append(_Chunk(wire=wire, breaks_off=breaks_off))
+
     def push_close(self, code: int) -> None:
         """Queue the end."""
         self._append(_Chunk(close_code=code))
@@ -149,6 +158,12 @@ class Connection:
                 if chunk.close_code is not None:
                     await self.ws.close(chunk.close_code)
                     return
+                if chunk.wire is not None:
+                    self.ws.transport.write(chunk.wire)
+                    if chunk.breaks_off:
+                        # Closing sends what was written; aborting might take it back.
+                        self.ws.transport.close()
+                    continue
                 if chunk.items is None:
                     await self.ws.send(chunk.raw)
                     self.frames_sent += 1

@@ -43,6 +43,20 @@ class Garbage:
 
 
 @dataclass(frozen=True)
+class HalfFrame:
+    """A frame of quotes breaks off in the middle, and the connection with it; with `ghost` as in `Drop`."""
+
+    ghost: bool = True
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """One frame that says it is compressed, which nobody negotiated; inflated it would be `size_bytes`."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class SendError:
     """An error out of the blue."""
 
@@ -69,15 +83,18 @@ class Heal:
     """All rules are forgotten and a mute ends."""
 
 
-Event: TypeAlias = Drop | Close | Mute | HalfOpen | Garbage | SendError | Burst | Rate | Heal
+Event: TypeAlias = (
+    Drop | Close | Mute | HalfOpen | Garbage | HalfFrame | Compressed | SendError | Burst | Rate | Heal
+)
 
 
 @dataclass(frozen=True)
 class RefuseUpgrade:
-    """The HTTP upgrade gets this status instead, with these headers."""
+    """The HTTP upgrade gets this status instead, with these headers and this page."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
+    page: str = "refused\n"
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,13 @@ class NoAck:
 
 
 @dataclass(frozen=True)
+class AckTwice:
+    """The request takes effect, and its acknowledgement comes a second time behind the first."""
+
+    on: RequestKind = "subscribe"
+
+
+@dataclass(frozen=True)
 class PartialAck:
     """Only the request's first `count` symbols per channel take effect, and the acknowledgement shows it."""
 
@@ -150,6 +174,7 @@ Rule: TypeAlias = (
     | RefuseRequest
     | DelayAck
     | NoAck
+    | AckTwice
     | PartialAck
     | AckExtra
     | IgnoreUnsubscribe
@@ -162,6 +187,7 @@ class Quirk:
 
     error: int | None = None
     silent: bool = False
+    twice: bool = False
     delay_s: float = 0.0
     take: int | None = None
     extra: tuple[str, ...] = ()
@@ -224,15 +250,17 @@ class Mischief:
         if isinstance(refusal, RefuseRequest):
             return Quirk(error=refusal.code)
         silent = self._take(now_s, NoAck, on=on) is not None
+        twice = not silent and self._take(now_s, AckTwice, on=on) is not None
         delay = None if silent else self._take(now_s, DelayAck, on=on)
         delay_s = delay.delay_s if isinstance(delay, DelayAck) else 0.0
         if on == "unsubscribe":
             ignore = self._take(now_s, IgnoreUnsubscribe) is not None
-            return Quirk(silent=silent, delay_s=delay_s, ignore=ignore)
+            return Quirk(silent=silent, twice=twice, delay_s=delay_s, ignore=ignore)
         part = self._take(now_s, PartialAck)
         extra = self._take(now_s, AckExtra)
         return Quirk(
             silent=silent,
+            twice=twice,
             delay_s=delay_s,
             take=part.count if isinstance(part, PartialAck) else None,
             extra=(extra.symbol,) if isinstance(extra, AckExtra) else (),

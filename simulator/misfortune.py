@@ -6,7 +6,11 @@ accepted; which armed rule meets whom is `faults`' decision, and the grammar `sc
 
 import logging
 import time
+import zlib
+from collections.abc import Sequence
 from typing import Final
+
+from websockets.frames import Frame, Opcode
 
 from ingestor.feed.codes import code_of
 from ingestor.feed.messages import Error
@@ -15,16 +19,18 @@ from simulator.audience import Audience
 from simulator.faults import (
     Burst,
     Close,
+    Compressed,
     Drop,
     Event,
     Garbage,
+    HalfFrame,
     HalfOpen,
     Heal,
     Mute,
     Rate,
     SendError,
 )
-from simulator.frames import encode_control
+from simulator.frames import SimQuote, encode_control, encode_items, join_items
 from simulator.script import Arm, Line, parse_script
 from simulator.sources import MarketSource
 from simulator.timers import Timers
@@ -36,6 +42,10 @@ _HALF_OPEN_S: Final = 600.0
 _FATAL: Final = frozenset({404, 407})
 """Errors after which the vendor closes by itself."""
 _GARBAGE: Final = b'\xc1\xff{"T":'
+_TORN: Final = SimQuote("AAPL", 1_763_000_004_123_825_050, 187.12, 300, 187.13, 200)
+_ZEROS: Final = bytes(2**20)
+_COMPRESSED: Final = 0x40
+"""The bit of a frame's first byte that says so (RSV1, RFC 7692)."""
 
 
 class Misfortune:
@@ -74,6 +84,28 @@ class Misfortune:
         for link in self._audience.chosen(connection):
             link.push_raw(_GARBAGE if link.encoding == "msgpack" else _GARBAGE.decode("latin-1"))
 
+    def half_frame(
+        self, quotes: Sequence[SimQuote] = (), connection: int | None = None, *, ghost: bool = True
+    ) -> None:
+        """The first half of a frame of these quotes, and the end of the connection behind it."""
+        for link in self._audience.chosen(connection):
+            link.keeps_ghost = ghost
+            frame = join_items(encode_items(quotes or (_TORN,), link.encoding), link.encoding)
+            wire = _frame(frame.encode() if isinstance(frame, str) else frame)
+            link.push_wire(wire[: len(wire) // 2], breaks_off=True)
+
+    def compressed(self, size_bytes: int, connection: int | None = None) -> None:
+        """One compressed frame that inflates to so many bytes, whatever was negotiated."""
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+        payload = b"".join(deflate.compress(_ZEROS) for _ in range(size_bytes // len(_ZEROS)))
+        payload += deflate.compress(_ZEROS[: size_bytes % len(_ZEROS)]) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        # The tail of a synchronising flush is left out on the wire (RFC 7692, 7.2.1).
+        wire = bytearray(_frame(payload[:-4]))
+        # Set here, because the library refuses to write what it would refuse to read.
+        wire[0] |= _COMPRESSED
+        for link in self._audience.chosen(connection):
+            link.push_wire(bytes(wire))
+
     def error(self, code: int, msg: str | None = None, connection: int | None = None) -> None:
         """An error out of the blue, and the end of the connection if it is a fatal one."""
         message = Error(code, code_of(code).msg if msg is None else msg)
@@ -111,6 +143,10 @@ class Misfortune:
                 self.half_open()
             case Garbage():
                 self.garbage()
+            case HalfFrame(ghost):
+                self.half_frame(ghost=ghost)
+            case Compressed(size_bytes):
+                self.compressed(size_bytes)
             case SendError(code):
                 self.error(code)
             case Burst(count, over_s):
@@ -151,3 +187,7 @@ class Misfortune:
                 self._schedule(line, line.every_s)
 
         self._timers.later(after_s, strike)
+
+
+def _frame(payload: bytes) -> bytes:
+    return Frame(Opcode.BINARY, payload).serialize(mask=False)

@@ -89,16 +89,23 @@ class Reception:
             return self._rejection(ws, 503, ())
         refusal = self._account.mischief.upgrade(time.monotonic())
         if refusal is not None:
-            return self._rejection(ws, refusal.status, refusal.headers)
+            return self._rejection(ws, refusal.status, refusal.headers, refusal.page)
         return None
 
-    def _rejection(self, ws: ServerConnection, status: int, headers: Iterable[tuple[str, str]]) -> Response:
+    def _rejection(
+        self,
+        ws: ServerConnection,
+        status: int,
+        headers: Iterable[tuple[str, str]],
+        page: str = "refused\n",
+    ) -> Response:
         self._chronicle.record(ClientAction(time.monotonic(), 0, "upgrade", status))
         try:
-            response = ws.respond(status, "refused\n")
+            response = ws.respond(status, page)
         except ValueError:
             response = Response(status, "Refused", Headers())
         for name, value in headers:
+            response.headers.pop(name, None)
             response.headers[name] = value
         return response
 

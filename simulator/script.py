@@ -8,6 +8,7 @@ often from then on; rules wait for an occasion, `xN` times or `for` a while from
     at 5s drop                    at 5s drop no-ghost         every 30s drop
     at 10s mute 30s               at 50s unmute               at 3s half-open
     at 4s garbage                 at 2s error 500             at 8s close 1012
+    at 7s half-frame              at 7s half-frame no-ghost   at 9s compressed 100000000
     at 6s burst 50000 in 1s       at 9s rate 2000             at 60s heal
     on upgrade status 429 retry-after 3 x2
     on connect refuse 406 for 20s
@@ -15,6 +16,7 @@ often from then on; rules wait for an occasion, `xN` times or `for` a while from
     on connect no-answer
     on subscribe delay-ack 4s
     on subscribe no-ack x2
+    on subscribe ack-twice
     on subscribe partial-ack 3
     on subscribe error 405 x1
     on unsubscribe no-ack
@@ -30,12 +32,15 @@ from typing import Final, TypeAlias
 
 from simulator.faults import (
     AckExtra,
+    AckTwice,
     Burst,
     Close,
+    Compressed,
     DelayAck,
     Drop,
     Event,
     Garbage,
+    HalfFrame,
     HalfOpen,
     Heal,
     IgnoreUnsubscribe,
@@ -57,6 +62,7 @@ from wire import BadSymbol, parse_symbol
 
 MAX_LINES: Final = 1_000
 MAX_BURST: Final = 10_000_000
+MAX_INFLATED_BYTES: Final = 2**30
 
 
 class BadScript(ValueError):
@@ -129,6 +135,14 @@ def _drop(words: Words) -> Event:
     return Drop(ghost=not words.maybe("no-ghost"))
 
 
+def _half_frame(words: Words) -> Event:
+    return HalfFrame(ghost=not words.maybe("no-ghost"))
+
+
+def _compressed(words: Words) -> Event:
+    return Compressed(words.number(1, MAX_INFLATED_BYTES, "a size in bytes when inflated"))
+
+
 def _close(words: Words) -> Event:
     code = words.number(1000, 4999, "a websocket close code") if words else 1000
     if code in (1004, 1005, 1006) or 1015 <= code < 3000:
@@ -159,6 +173,8 @@ _EVENTS: Final[dict[str, Callable[[Words], Event]]] = {
     "unmute": lambda _: Mute(on=False),
     "half-open": lambda _: HalfOpen(),
     "garbage": lambda _: Garbage(),
+    "half-frame": _half_frame,
+    "compressed": _compressed,
     "error": lambda words: SendError(words.code()),
     "burst": _burst,
     "rate": _rate,
@@ -195,14 +211,14 @@ def _on_connect(words: Words) -> Rule:
 
 
 def _on_subscribe(words: Words) -> Rule:
-    verb = words.next("delay-ack, no-ack, partial-ack or error")
+    verb = words.next("delay-ack, no-ack, ack-twice, partial-ack or error")
     if verb == "partial-ack":
         return PartialAck(words.number(0, MAX_BURST, "a number of symbols"))
     return _on_request(verb, "subscribe", words)
 
 
 def _on_unsubscribe(words: Words) -> Rule:
-    return _on_request(words.next("delay-ack, no-ack or error"), "unsubscribe", words)
+    return _on_request(words.next("delay-ack, no-ack, ack-twice or error"), "unsubscribe", words)
 
 
 def _on_request(verb: str, on: RequestKind, words: Words) -> Rule:
@@ -210,9 +226,11 @@ def _on_request(verb: str, on: RequestKind, words: Words) -> Rule:
         return DelayAck(words.duration_s(), on)
     if verb == "no-ack":
         return NoAck(on)
+    if verb == "ack-twice":
+        return AckTwice(on)
     if verb == "error":
         return RefuseRequest(words.code(), on)
-    raise BadWord(f"{verb!r} is not understood", "take delay-ack, no-ack, partial-ack or error")
+    raise BadWord(f"{verb!r} is not understood", "take delay-ack, no-ack, ack-twice, partial-ack or error")
 
 
 def _ack_extra(words: Words) -> Arm:

@@ -172,6 +172,11 @@ class AlpacaSimulator:
         for link in self._audience.chosen(connection):
             link.push_raw(frame)
 
+    def send_wire(self, wire: bytes, *, connection: int | None = None) -> None:
+        """Put bytes into the TCP connection as they are: a frame that no library would write."""
+        for link in self._audience.chosen(connection):
+            link.push_wire(wire)
+
     @property
     def rate(self) -> float:
         """Quotes per second of the synthetic market."""
@@ -206,6 +211,16 @@ class AlpacaSimulator:
     def garbage(self, *, connection: int | None = None) -> None:
         """One frame that no decoder accepts, binary for msgpack and text for JSON."""
         self._misfortune.garbage(connection)
+
+    def half_frame(
+        self, quotes: Sequence[SimQuote] = (), *, connection: int | None = None, ghost: bool = True
+    ) -> None:
+        """The first half of a frame of these quotes, and the end of the TCP connection behind it."""
+        self._misfortune.half_frame(quotes, connection, ghost=ghost)
+
+    def compressed(self, size_bytes: int, *, connection: int | None = None) -> None:
+        """One frame marked as compressed, which inflates to so many bytes, whatever was negotiated."""
+        self._misfortune.compressed(size_bytes, connection)
 
     def error(self, code: int, msg: str | None = None, *, connection: int | None = None) -> None:
         """An error out of the blue; 404 and 407 are followed by the end of the connection."""

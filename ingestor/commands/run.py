@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 import uvloop
+from redis.asyncio.connection import parse_url
 
 from ingestor.app import LeftOnDisk, Undrained
 from ingestor.app import run as run_app
@@ -22,6 +23,7 @@ from ingestor.feed.session import Credentials, CredentialsUnavailable
 from ingestor.log_lines import log_lines
 from ingestor.logs import configure_logs, redactor
 from ingestor.publisher.claims import Fenced
+from ingestor.redis_link import LinkFailure
 from ingestor.reload import Reload
 from ingestor.rights import NotPermitted, Unsuitable
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
@@ -54,7 +56,7 @@ def run_daemon(config: Path | None) -> int:
     log_lines.open()
     configure_logs(settings.log_level, settings.log_format, log_lines)
     try:
-        return _run(settings, Reload(settings, lambda: load_settings(config, os.environ)))
+        return _run(settings, config, Reload(settings, lambda: load_settings(config, os.environ)))
     finally:
         log_lines.close(LAST_LINES_S)
 
@@ -69,11 +71,11 @@ def _too_few_descriptors() -> list[str]:
     ]
 
 
-def _run(settings: Settings, reload: Reload) -> int:
+def _run(settings: Settings, config: Path | None, reload: Reload) -> int:
     log = structlog.get_logger("quotebus")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(settings, reload))
+            runner.run(_until_signalled(settings, config, reload))
     except tuple(_ENDS) as problem:
         end, code = _ENDS[type(problem)]
         log.error(end, reason=str(problem))  # noqa: TRY400 - expected, no traceback
@@ -97,7 +99,7 @@ _ENDS: Final[dict[type[Exception], tuple[str, int]]] = {
 """What is told, and the exit code. 1 is a defect, 2 is for a human to mend before the next start."""
 
 
-async def _until_signalled(settings: Settings, reload: Reload) -> None:
+async def _until_signalled(settings: Settings, config: Path | None, reload: Reload) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,7 +107,7 @@ async def _until_signalled(settings: Settings, reload: Reload) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload.on_hangup)
     defects: list[Exception] = []
     loop.set_exception_handler(lambda loop, context: _on_defect(loop, context, defects, stop))
-    await run_app(settings, _protected_credentials, stop, reload)
+    await run_app(settings, _protected_credentials, stop, lambda: _redis_url(config), reload)
     if defects:
         raise defects[0]
 
@@ -132,6 +134,16 @@ def _protected_credentials() -> Credentials:
     redactor.protect(credentials.secret)
     redactor.protect(credentials.key)
     return credentials
+
+
+def _redis_url(config: Path | None) -> str:
+    """The URL as it stands now, in its file or elsewhere; `LinkFailure` when it cannot be used."""
+    try:
+        url = load_settings(config, os.environ).redis_url.get_secret_value()
+    except SettingsProblem as problem:
+        raise LinkFailure(str(problem).replace("\n", "; ")) from None
+    redactor.protect(parse_url(url).get("password") or "")
+    return url
 
 
 def _ask_then_insist(stop: asyncio.Event) -> Callable[[], Any]:

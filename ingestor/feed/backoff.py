@@ -6,6 +6,8 @@ worth having, so only market data resets the count: a vendor that accepts and dr
 
 import random
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from ingestor.feed.codes import Remedy
@@ -29,6 +31,24 @@ PACES: Final = {
     Remedy.SLOT_TAKEN: Pace(5.0, 30.0),
     Remedy.REJECTED: Pace(30.0, 300.0),
 }
+
+
+MAX_RETRY_AFTER_S: Final = 300.0
+"""The longest pause that we would make ourselves: a mistaken header must not keep the daemon away for a day."""
+
+
+def retry_after_s(header: str, now_unix_s: float) -> float:
+    """Seconds to stay away that a `Retry-After` asks for, as a number or as a date (RFC 9110, 10.2.3); 0 for
+    anything else, and never more than `MAX_RETRY_AFTER_S`."""
+    if header.isascii() and header.isdigit():
+        asked_s = float(header)
+    else:
+        try:
+            date = parsedate_to_datetime(header)
+            asked_s = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now_unix_s
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(max(asked_s, 0.0), MAX_RETRY_AFTER_S)
 
 
 class Backoff:

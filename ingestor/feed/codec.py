@@ -8,7 +8,7 @@ every frame there is, is decoded by one call into typed structs; anything else g
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -16,17 +16,24 @@ from ingestor.feed.messages import Action, Control, Encoding, Error, QuoteMessag
 
 MAX_MESSAGE_TYPES_COUNTED: Final = 32
 """A hostile peer could invent types without end; the ones beyond are counted under one name."""
+MAX_ELEMENTS: Final = 250_000
+"""A frame of more is refused before it is read: elements of one byte would cost a hundred times their size."""
+SAMPLE_BYTES: Final = 64
+
+_Quotes: TypeAlias = Annotated[list[QuoteMessage], msgspec.Meta(max_length=MAX_ELEMENTS)]
+_Elements: TypeAlias = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ELEMENTS)]
 
 
 @dataclass(slots=True)
 class Frame:
     """What one frame held. `unknown` counts messages of types we do not subscribe to, by their `T`;
-    `unreadable` holds one reason per element that could not be read."""
+    `unreadable` holds one reason per element that could not be read, `sample` how the first of them begins."""
 
     quotes: list[QuoteMessage] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
+    sample: bytes = b""
 
 
 class _Kind(msgspec.Struct):
@@ -52,8 +59,8 @@ class FrameCodec:
     def __init__(self, encoding: Encoding = "msgpack") -> None:
         wire = msgspec.msgpack if encoding == "msgpack" else msgspec.json
         self.encoding: Final = encoding
-        self._quotes: Callable[[bytes], list[QuoteMessage]] = wire.Decoder(list[QuoteMessage]).decode
-        self._elements = wire.Decoder(list[msgspec.Raw]).decode
+        self._quotes: Callable[[bytes], list[QuoteMessage]] = wire.Decoder(_Quotes).decode
+        self._elements = wire.Decoder(_Elements).decode
         self._kind = wire.Decoder(_Kind).decode
         # Lax, because 300.0 shares are still 300 shares; the fast gear leaves such elements to this one. Lax would
         # also read "300", so the numbers are looked at first.
@@ -91,12 +98,14 @@ class FrameCodec:
             elements = self._elements(payload)
         except _UNREADABLE as error:
             frame.unreadable.append(f"frame: {error}")
+            frame.sample = payload[:SAMPLE_BYTES]
             return frame
         for element in elements:
             try:
                 self._sort(element, frame)
             except _UNREADABLE as error:
                 frame.unreadable.append(str(error))
+                frame.sample = frame.sample or bytes(element)[:SAMPLE_BYTES]
         return frame
 
     def _sort(self, element: msgspec.Raw, frame: Frame) -> None:

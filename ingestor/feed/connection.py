@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from ingestor.feed.backoff import Backoff
 from ingestor.feed.codec import FrameCodec
 from ingestor.feed.codes import CODES, Code, Remedy
-from ingestor.feed.messages import QuoteMessage
+from ingestor.feed.messages import QuoteMessage, time_ns_of
 from ingestor.feed.session import (
     Change,
     ChangeExpired,
@@ -36,6 +36,7 @@ from ingestor.feed.session import (
 from ingestor.feed.transport import CannotOpen, Closed, Socket, open_socket
 
 TOO_MANY_REQUESTS_PAUSE_S: Final = 30.0
+LOOK_AT_CREDENTIALS_EVERY_S: Final = 1.0
 REJECTING_STATUSES: Final = frozenset({401, 403, 404})
 
 
@@ -101,9 +102,11 @@ class FeedConnection:
         self._session: FeedSession | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended: SessionEnded | None = None
+        self._tried: Credentials | None = None
         self.counts = FeedCounts()
         self.connected_since_ns: int | None = None
         self.last_quote_ns: int | None = None
+        self._last_quotes: list[QuoteMessage] = []
         self.on_oddity: Callable[[Oddities], None] = lambda _: None
 
     def __repr__(self) -> str:
@@ -133,12 +136,46 @@ class FeedConnection:
             session.ask(change, now_s)
         self._flush(session)
 
+    @property
+    def last_frame(self) -> tuple[int, int] | None:
+        """When the last quotes were received, and the venue's time of the newest of them, in unix ns; None before
+        the first, and for a time that cannot be read."""
+        if self.last_quote_ns is None or not self._last_quotes:
+            return None
+        try:
+            return self.last_quote_ns, time_ns_of(bytes(self._last_quotes[-1].t))
+        except ValueError:
+            return None
+
+    def reconnect(self, kind: str, reason: str) -> bool:
+        """Give this session up for another; `kind` is its label in the metrics. False when there is none."""
+        if not self.is_ready:
+            return False
+        self._end(SessionEnded(Remedy.RECONNECT, reason, kind=kind))
+        return True
+
     async def run(self) -> None:
         """Connect, converse, wait, again; never returns. Cancelling it closes the socket in good order."""
         while True:
             ended, at_least_s = await self._have_a_session()
             self._desk.on_ended(ended)
-            await asyncio.sleep(self._backoff.delay_s(ended.remedy, at_least_s))
+            delay_s = self._backoff.delay_s(ended.remedy, at_least_s)
+            if ended.remedy is Remedy.REJECTED:
+                await self._wait_for_other_credentials(delay_s)
+            else:
+                await asyncio.sleep(delay_s)
+
+    async def _wait_for_other_credentials(self, at_most_s: float) -> None:
+        """A human who has rotated the keys should not have to wait for a pause made for the old ones."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + at_most_s
+        while (left_s := until_s - loop.time()) > 0:
+            await asyncio.sleep(min(left_s, LOOK_AT_CREDENTIALS_EVERY_S))
+            try:
+                if self._credentials() != self._tried:
+                    return
+            except CredentialsUnavailable:
+                continue
 
     async def _have_a_session(self) -> tuple[SessionEnded, float]:
         headers = {"Content-Type": "application/msgpack", "User-Agent": "quotebus"}
@@ -146,7 +183,9 @@ class FeedConnection:
         self._ended = None
         try:
             # Read anew each time, so that a rotated key needs no restart.
-            self._session = FeedSession(self._credentials(), self._codec, now_s)
+            self._tried = None
+            self._tried = self._credentials()
+            self._session = FeedSession(self._tried, self._codec, now_s)
             self._socket = await open_socket(self._url, headers, self._on_message)
         except CredentialsUnavailable as failure:
             return SessionEnded(Remedy.REJECTED, str(failure)), 0.0
@@ -207,6 +246,7 @@ class FeedConnection:
             counts.largest_frame_quotes = len(quotes)
         self._backoff.data_flowed()
         self.last_quote_ns = received_ns = time.time_ns()
+        self._last_quotes = quotes
         self._on_quotes(received_ns, quotes)
 
     def _handle(self, event: FeedEvent) -> None:
@@ -246,7 +286,8 @@ class FeedConnection:
             self._socket.begin_close()
 
     def _verdict_on(self, closed: Closed) -> SessionEnded:
-        return self._ended or SessionEnded(Remedy.RECONNECT, _how(closed))
+        kind = "half_open" if closed.half_open else None
+        return self._ended or SessionEnded(Remedy.RECONNECT, _how(closed), kind=kind)
 
     def _flush(self, session: FeedSession) -> None:
         if self._socket is not None:
@@ -272,6 +313,8 @@ class FeedConnection:
 
 def _label(ended: SessionEnded, closed: Closed) -> str:
     """What a metric may call this end: numbers that a peer made up must not become labels."""
+    if ended.kind is not None:
+        return ended.kind
     if ended.code is not None:
         return str(ended.code.number) if ended.code.number in CODES else "unknown"
     if closed.code is None:
@@ -287,4 +330,5 @@ def _verdict(failure: CannotOpen) -> SessionEnded:
 def _how(closed: Closed) -> str:
     if closed.code is None:
         return closed.reason
-    return f"closed by the vendor with {closed.code}" + (f" {closed.reason}" if closed.reason else "")
+    verb = "given up" if closed.by_us else "closed by the vendor"
+    return f"{verb} with {closed.code}" + (f" {closed.reason}" if closed.reason else "")

@@ -140,15 +140,18 @@ class Oddities:
 
     unknown: dict[str, int]
     unreadable: tuple[str, ...]
+    sample: bytes = b""
+    """How the first unreadable element begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEnded:
-    """The conversation is over and the socket is to be closed; `code` is the vendor's, where it gave one."""
+    """The conversation is over; `code` is the vendor's, where it gave one, `kind` another name for metrics."""
 
     remedy: Remedy
     reason: str
     code: Code | None = None
+    kind: str | None = None
 
 
 FeedEvent: TypeAlias = (
@@ -208,7 +211,7 @@ class FeedSession:
         for control in frame.controls:
             events += self._on_control(control, now_s)
         if frame.unknown or frame.unreadable:
-            events.append(Oddities(dict(frame.unknown), tuple(frame.unreadable)))
+            events.append(Oddities(dict(frame.unknown), tuple(frame.unreadable), frame.sample))
         return events
 
     def ask(self, change: Change, now_s: float) -> None:

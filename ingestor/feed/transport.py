@@ -8,12 +8,19 @@ half the time of the asyncio client of `websockets` (`benchmarks/receive.py`).
 import asyncio
 import contextlib
 import logging
+import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import picows
 
+from ingestor.feed.backoff import retry_after_s
+
+CONNECT_TIMEOUT_S: Final = 2.5
+"""For each address of the vendor's name: one that is dead must not use up the time of the next."""
+MAX_ADDRESSES: Final = 4
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 SILENCE_BEFORE_PING_S: Final = 4.0
@@ -35,10 +42,13 @@ class CannotOpen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How a websocket ended: the peer's close code, or None when there was no closing handshake."""
+    """How a websocket ended: the close code, or None when there was no closing handshake; `by_us` when it was our
+    side that found it could not go on; `half_open` when the peer no longer answered pings."""
 
     code: int | None
     reason: str
+    by_us: bool = False
+    half_open: bool = False
 
 
 class Socket(picows.WSListener):
@@ -55,7 +65,13 @@ class Socket(picows.WSListener):
 
     async def wait_closed(self) -> Closed:
         """Wait for the end. Giving up the wait leaves the connection as it is."""
-        return await asyncio.shield(self._closed)
+        closed = await asyncio.shield(self._closed)
+        if self._transport is not None:
+            # Where the peer broke the protocol, picows puts the error into a future of its own; left there, it
+            # would be taken for a defect of this program.
+            with contextlib.suppress(picows.WSProtocolError):
+                await self._transport.wait_disconnected()
+        return closed
 
     def send(self, payload: bytes) -> None:
         """Hand one message to the socket; after the end of the connection, nothing happens."""
@@ -94,24 +110,29 @@ class Socket(picows.WSListener):
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         """Called by picows with each frame; control frames other than CLOSE are answered by picows itself."""
         kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            # The library passes such a frame on; its payload is not what it seems, compressed for one.
+            raise picows.WSProtocolError(
+                picows.WSCloseCode.PROTOCOL_ERROR, "a frame uses an extension that was not agreed on"
+            )
         if kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT) and frame.fin:
             self._deliver(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CLOSE:
             code = frame.get_close_code()
-            self._peer_close = Closed(code.value, frame.get_close_reason() or "")
+            self._peer_close = _our_verdict(transport) or Closed(code.value, frame.get_close_reason() or "")
             transport.send_close(picows.WSCloseCode.OK)
             transport.disconnect()
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):
             self._collect(frame)
 
-    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:  # noqa: ARG002 - picows' signature
+    def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """Called by picows once the connection is gone."""
         if self._closed.done():
             return
         if self._failure is not None:
             self._closed.set_exception(self._failure)
         else:
-            self._closed.set_result(self._peer_close or Closed(None, "connection lost"))
+            self._closed.set_result(self._peer_close or _our_verdict(transport) or _lost(transport))
 
     def _collect(self, frame: picows.WSFrame) -> None:
         part = frame.get_payload_as_bytes()
@@ -136,6 +157,16 @@ class Socket(picows.WSListener):
             self.abort("defect in the receiver")
 
 
+def _lost(transport: picows.WSTransport) -> Closed:
+    # None where no close frame went either way, which picows' annotation does not say.
+    goodbyes: Any = transport.close_handshake
+    sent = goodbyes.sent if goodbyes is not None else None
+    # Only picows itself says GOING_AWAY, to a peer that owes it a pong; ours is always OK.
+    if sent is not None and sent.code == picows.WSCloseCode.GOING_AWAY:
+        return Closed(None, f"no answer to a ping for {PONG_TIMEOUT_S:g} s", half_open=True)
+    return Closed(None, "connection lost")
+
+
 async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable[[bytes], None]) -> Socket:
     """Open a websocket; `CannotOpen` with the reason if that fails within the timeout.
 
@@ -143,13 +174,14 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
     """
     try:
         async with asyncio.timeout(2 * HANDSHAKE_TIMEOUT_S):
-            _, socket = await picows.ws_connect(
+            _, opened = await picows.ws_connect(
                 lambda: Socket(on_message),
                 url,
                 websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S,
                 extra_headers=headers,
                 max_frame_size=MAX_MESSAGE_BYTES,
                 max_redirects=0,
+                socket_factory=_dial,
                 enable_auto_ping=True,
                 auto_ping_idle_timeout=SILENCE_BEFORE_PING_S,
                 auto_ping_reply_timeout=PONG_TIMEOUT_S,
@@ -161,8 +193,43 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
         raise CannotOpen("no answer to the handshake") from None
     except (picows.WSError, OSError, ValueError) as error:
         raise CannotOpen(f"{type(error).__name__}: {error}") from None
-    assert isinstance(socket, Socket)
-    return socket
+    assert isinstance(opened, Socket)
+    return opened
+
+
+async def _dial(url: picows.WSParsedURL) -> socket.socket:
+    """A connected socket: the addresses of the name one after the other. `CannotOpen` says what was wrong
+    with each."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise CannotOpen(f"the name {url.host} does not resolve: {error.strerror}") from None
+    failures = []
+    for family, kind, protocol, _, address in found[:MAX_ADDRESSES]:
+        with contextlib.ExitStack() as undo:
+            try:
+                # A host without IPv6 has no such socket, and perhaps a name with such an address.
+                connection = undo.enter_context(socket.socket(family, kind, protocol))
+                connection.setblocking(False)
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await loop.sock_connect(connection, address)
+            except TimeoutError:
+                failures.append(f"{address[0]} does not answer within {CONNECT_TIMEOUT_S:g} s")
+            except OSError as error:
+                failures.append(f"{address[0]} port {url.port}: {error.strerror or error}")
+            else:
+                undo.pop_all()
+                return connection
+    raise CannotOpen("; ".join(failures))
+
+
+def _our_verdict(transport: picows.WSTransport) -> Closed | None:
+    """With what we gave the connection up, if it was us: the peer had broken the protocol."""
+    said = getattr(transport.close_handshake, "sent", None)
+    if said is None or said.code in (picows.WSCloseCode.OK, picows.WSCloseCode.GOING_AWAY):
+        return None
+    return Closed(said.code.value, said.reason or "", by_us=True)
 
 
 def _refused(error: picows.WSInvalidStatusError) -> CannotOpen:
@@ -170,9 +237,9 @@ def _refused(error: picows.WSInvalidStatusError) -> CannotOpen:
     if response is None:
         return CannotOpen(str(error))
     status = int(response.status)
-    retry_after = response.headers.get("Retry-After", "")
+    asked_s = retry_after_s(response.headers.get("Retry-After", ""), time.time_ns() / 1e9)
     return CannotOpen(
         f"HTTP {status} instead of a websocket",
         status,
-        float(retry_after) if retry_after.isdigit() else 0.0,
+        asked_s,
     )

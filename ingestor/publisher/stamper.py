@@ -79,6 +79,11 @@ class Stamper:
         lanes = self._lanes
         return frozenset(s for s in symbols if s in lanes and lanes[s].last_time_ns is not None)
 
+    def last_times_ns(self, symbols: Iterable[str]) -> dict[str, int | None]:
+        """The venue's time of the last quote of each of these symbols, where its stream is known."""
+        lanes = self._lanes
+        return {symbol: lanes[symbol].last_time_ns for symbol in symbols if symbol in lanes}
+
     @property
     def symbols(self) -> frozenset[str]:
         """All symbols whose tail is known."""

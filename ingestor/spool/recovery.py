@@ -98,14 +98,18 @@ def _verify(folder: Folder, number: int, header: Header | None, damages: list[Da
     if header is None:
         lost = None if holes or segment.is_damaged or size < HEADER_BYTES else segment.held_quotes
         if not segment.is_damaged:
-            damages.append(Damage(name, 0, TORN if size < HEADER_BYTES else "checksum of the header", lost))
+            damages.append(
+                Damage(name, 0, TORN if size < HEADER_BYTES else "no header that can be read", lost)
+            )
         segment.is_damaged = size >= HEADER_BYTES
         _put_away(folder, segment)
         return None
     for hole in holes:
         damages.append(Damage(name, hole.offset, hole.reason, hole.quotes))
         segment.holes[hole.offset] = hole.end
-        segment.is_damaged = segment.is_damaged or hole.reason != TORN or not _cut(folder, number, segment)
+        if hole.reason != TORN or not _cut(folder, number, segment):
+            segment.is_damaged = True
+            segment.end = max(segment.end, hole.end)  # It takes that room while it is there.
     if segment.held_records == 0:
         _put_away(folder, segment)
         return None

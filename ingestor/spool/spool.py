@@ -2,7 +2,7 @@
 
 Decides the order of file operations, so that a crash between any two of them loses nothing that is not counted, and
 what an error of the disk means for the caller. Must never know what a body holds, nor wait for anything but the
-disk. Not for several threads at once.
+disk. Not for several threads at once, its figures included.
 
 There is no file that says how far the queue was settled. After a restart every segment that still exists is handed
 out from its beginning, so records must be harmless to repeat.
@@ -216,18 +216,22 @@ class Spool:
         Raises OSError if the disk lets nothing be replaced or deleted; the segment is kept then.
         """
         while (excess := self._shelf.excess(now_ns)) is not None:
-            self._writer.stop(excess.segment)
-            records = self._last_look(excess.segment)
+            segment, earlier = excess.segment, excess.earlier
+            records = list(self._records_of(segment))
             if not records:
-                self._folder.delete(excess.segment.number)
-                self._shelf.remove(excess.segment)
+                self._folder.delete(segment.number)
+                self._writer.stop(segment)
+                self._shelf.remove(segment)
+                self._note_unreadable(segment, records)
                 continue
-            if excess.earlier is not None:
-                records = self._last_look(excess.earlier) + records
-            item = self._digest(records)
+            before = [] if earlier is None else list(self._records_of(earlier))
+            item = self._digest([*before, *records])
             leftover = self._replace(excess, item)
+            self._note_unreadable(segment, records)
+            if earlier is not None:
+                self._note_unreadable(earlier, before)
             kept = 0 if item is None else item[0]
-            return Shed(excess.reason, sum(record.quotes for record in records) - kept, leftover)
+            return Shed(excess.reason, sum(record.quotes for record in [*before, *records]) - kept, leftover)
         return None
 
     def sync(self) -> None:
@@ -281,13 +285,11 @@ class Spool:
             if not is_damage(error):
                 raise
 
-    def _last_look(self, segment: Segment) -> list[Record]:
-        records = list(self._records_of(segment))
+    def _note_unreadable(self, segment: Segment, records: Sequence[Record]) -> None:
         if len(records) < segment.held_records:
             lost = segment.held_quotes - sum(record.quotes for record in records)
             name = self._folder.file(segment.number).name
             self._damages.append(Damage(name, HEADER_BYTES, "unreadable when it had to go", lost))
-        return records
 
     def _replace(self, excess: Excess, item: Item | None) -> Item | None:
         number, leftover = excess.segment.number, None
@@ -305,11 +307,14 @@ class Spool:
             try:
                 self._folder.put(number, parts)
             except OSError:
-                self._folder.delete(number)  # Makes room; if even that fails, nothing has changed.
+                # Makes room, once the file is closed too. If not even that works, nothing has changed.
+                self._folder.delete(number)
+                self._writer.stop(excess.segment)
                 try:
                     self._folder.put(number, parts)
                 except OSError:
                     digest, leftover = None, item
+        self._writer.stop(excess.segment)
         if digest is not None and item is not None:
             digest.add(0, 0, item[0], item[1], digest.end + record_bytes(item))
         self._shelf.replace(excess, digest)

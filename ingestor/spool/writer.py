@@ -5,6 +5,7 @@ are read. A file whose sync failed once is never written or synced again: the sy
 would call the next sync a success.
 """
 
+import contextlib
 import os
 
 from ingestor.spool.folder import Folder, sync_data, write_all
@@ -76,7 +77,8 @@ class Writer:
         if self._active is not None and self._active[0] is segment:
             descriptor, self._active = self._active[1], None
             self._is_dirty, self._unsynced = False, (0, 0)
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # It is closed even so, and what is to last was synced before.
+                os.close(descriptor)
 
     def sync(self) -> None:
         """Make what counts outlast a loss of power. Raises NotDurable, once for the same records."""

@@ -76,6 +76,8 @@ class SubscriptionBook:
         self._statuses: dict[str, SymbolStatus] = {}
         self.in_flight: Change | None = None
         self.must_reconnect: str | None = None
+        self.quiet: frozenset[str] = frozenset()
+        self.quiet_reason = ""
 
     def __repr__(self) -> str:
         return (
@@ -224,7 +226,7 @@ class SubscriptionBook:
         if refusal is not None:
             return SymbolState.REFUSED, refusal.reason
         if symbol in self._confirmed:
-            return SymbolState.LIVE, None
+            return SymbolState.LIVE, self.quiet_reason if symbol in self.quiet else None
         return SymbolState.REQUESTED, None if self._connected else "not connected to the vendor"
 
     def _note(

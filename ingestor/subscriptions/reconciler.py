@@ -69,6 +69,12 @@ class Reconciler:
         """Why the feed's session is not worth keeping, or None."""
         return self.book.must_reconnect
 
+    def note_quiet(self, symbols: frozenset[str], reason: str) -> None:
+        """These live symbols have no quotes; the reason is what their states say."""
+        if symbols != self.book.quiet:
+            self.book.quiet, self.book.quiet_reason = symbols, reason
+            self.version += 1
+
     async def run(self) -> None:
         """Look whenever something may have changed, and every `LOOK_EVERY_S`; never returns."""
         while True:
@@ -159,6 +165,7 @@ class Reconciler:
             "disconnected",
             level,
             reason=ended.reason,
+            finding=ended.kind,
             code=ended.code.number if ended.code else None,
             remedy=ended.remedy.value,
             symbols=len(self.book.confirmed),

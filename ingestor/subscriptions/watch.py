@@ -46,9 +46,6 @@ class ChangeWatch:
             except (LinkFailure, TimeoutError):
                 attempt += 1
                 pause_s = min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10))
-            except _NotAllowed as refusal:
-                self._journal.note_rarely("tracking_not_allowed", "server", reason=str(refusal))
-                pause_s = NOT_ALLOWED_RETRY_S
             finally:
                 self.is_tracking = False
             await asyncio.sleep(pause_s)
@@ -58,8 +55,14 @@ class ChangeWatch:
         try:
             tracker = await self._address.open("quotebus-watch")
             try:
-                async with asyncio.timeout(PING_EVERY_S):
-                    await self._redirect(tracker, listener)
+                try:
+                    async with asyncio.timeout(PING_EVERY_S):
+                        await self._redirect(tracker, listener)
+                except _NotAllowed as refusal:
+                    self._journal.note_rarely("tracking_not_allowed", "server", reason=str(refusal))
+                    # Whoever answers after this connection has ended may be another server.
+                    await asyncio.wait((listener.closed,), timeout=NOT_ALLOWED_RETRY_S)
+                    return
                 self.is_tracking = True
                 self.changed.set()
                 await self._until_lost(tracker, listener)

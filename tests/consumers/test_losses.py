@@ -63,6 +63,7 @@ async def test_a_saved_position_that_is_still_covered_has_no_gap(bus: Bus, write
     assert numbers(items) == [471]
 
 
+@pytest.mark.fault("Q01")
 async def test_a_stream_that_was_emptied_is_told_once(bus: Bus, writer: Writer) -> None:
     """With nothing left to read the gap comes all the same, and not again with the next quote."""
     await writer.quotes("AAPL", 10)
@@ -144,6 +145,7 @@ async def test_a_key_that_is_no_stream_does_not_stop_the_others(
     assert numbers(await take(items, 2), "BAD") == [0, 1]
 
 
+@pytest.mark.fault("Q04")
 async def test_a_key_that_becomes_no_stream_while_waiting_is_survived(bus: Bus, writer: Writer) -> None:
     """The same, in the middle of a blocking read."""
     items = aiter(bus.quotes("GOOD", "BAD"))

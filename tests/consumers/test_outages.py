@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from consumers import Bus, BusUnavailable, Gap, Quote, Reconnect, connect
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, Writer, blocked, numbers, take
+from tests.scenario.proxy import Proxy
 
 
 @pytest.fixture
@@ -112,3 +114,17 @@ async def test_a_reader_needs_only_the_rights_to_read(writer: Writer, server: Re
     async with connect(server.url.replace("//", "//reader:pw@")) as bus:
         assert await bus.latest("AAPL") is not None
         assert numbers(await take(aiter(bus.quotes("AAPL", start="snapshot")), 1)) == [1]
+
+
+def test_a_reset_connection_is_replaced_under_uvloop_too(server: RedisServer) -> None:
+    """Its transports complain of a reset in words of their own, which must not reach a strategy."""
+
+    async def ask_after_each_reset() -> None:
+        async with Proxy(server.port) as proxy, connect(proxy.url) as bus:
+            for _ in range(10):
+                assert await bus.latest("NOBODY") is None
+                proxy.cut()
+                await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask_after_each_reset())

@@ -141,6 +141,7 @@ async def test_snapshot_without_a_cached_quote_begins_with_the_newest_entry(bus:
 
 @pytest.mark.fault("Q03")
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.fault("Q03")
 async def test_snapshot_and_stream_join_under_load(bus: Bus, writer: Writer, seed: int) -> None:
     """Readers that come at any moment see a run of numbers without hole or repeat up to the last."""
     chance = random.Random(seed)

@@ -3,6 +3,7 @@
 A full disk, a disk that cannot sync and a second process cannot be had within the process of the tests.
 """
 
+import contextlib
 import json
 import resource
 import sys
@@ -86,16 +87,21 @@ def full_disk_settled(folder: Path) -> dict[str, Any]:
 
 def full_disk_shed(folder: Path) -> dict[str, Any]:
     """A disk of 1 MB, full to the last byte, and a bound that asks for less."""
-    queue = spool(folder / "spool", max_bytes=600_000, **LIMITS)
+    return _shed_when_full(folder, max_bytes=600_000, **LIMITS)
+
+
+def full_disk_shed_at_once(folder: Path) -> dict[str, Any]:
+    """The same, where all is in the one segment that is being written."""
+    return _shed_when_full(folder, max_bytes=600_000, segment_bytes=2 << 20)
+
+
+def _shed_when_full(folder: Path, **limits: int) -> dict[str, Any]:
+    queue = spool(folder / "spool", **limits)
     queue.open()
     taken, _ = fill(queue, 1, [30_000, 2_000, 0])
-    dust = folder / "dust"
-    with dust.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
+    with (folder / "dust").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
     shed = []
     while (one := queue.shed(0)) is not None:
         shed.append((one.reason, one.quotes, one.leftover is None))
@@ -168,6 +174,17 @@ def hold(folder: Path) -> dict[str, Any]:
     sys.stdout.write(json.dumps("held") + "\n")
     sys.stdout.flush()
     time.sleep(600)
+    return {}
+
+
+def write_for_ever(folder: Path) -> dict[str, Any]:
+    """Appends until it is killed, and says what was taken."""
+    queue = spool(folder, **LIMITS)
+    queue.open()
+    for name in range(1, 1_000_000):
+        queue.append([item(name, 20_000)])
+        sys.stdout.write(f"{name}\n")
+        sys.stdout.flush()
     return {}
 
 

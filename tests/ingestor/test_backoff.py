@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestor.feed.backoff import PACES, Backoff
+from ingestor.feed.backoff import MAX_RETRY_AFTER_S, PACES, Backoff, retry_after_s
 from ingestor.feed.codes import Remedy
 
+NOVEMBER_13_S = 1_762_992_000.0
+"""Of 2025, at midnight UTC."""
 
+
+@pytest.mark.fault("S08", "S11")
 @pytest.mark.parametrize(
     ("remedy", "undisturbed"),
     [
@@ -61,3 +65,34 @@ def test_years_of_failure_do_not_overflow() -> None:
     backoff.attempt = 10**9
     for remedy, pace in PACES.items():
         assert backoff.delay_s(remedy) <= pace.cap_s
+
+
+@pytest.mark.fault("S42")
+@pytest.mark.parametrize(
+    ("header", "asked_s"),
+    [
+        ("3", 3.0),
+        ("0", 0.0),
+        ("99999999999", MAX_RETRY_AFTER_S),
+        ("9" * 5000, MAX_RETRY_AFTER_S),
+        ("Thu, 13 Nov 2025 00:00:20 GMT", 20.0),
+        ("Thu, 13 Nov 2025 00:00:20 -0000", 20.0),
+        ("Wed, 12 Nov 2025 00:00:00 GMT", 0.0),
+        ("Thu, 13 Nov 2099 00:00:00 GMT", MAX_RETRY_AFTER_S),
+        ("Thu, 13 Nov 99999 00:00:00 GMT", 0.0),
+        ("", 0.0),
+        ("-3", 0.0),
+        ("1.5", 0.0),
+        ("\u00b2", 0.0),
+        ("soon", 0.0),
+    ],
+)
+def test_what_retry_after_asks_for(header: str, asked_s: float) -> None:
+    """Seconds or a date; nothing for what is neither, and never more than our own longest pause."""
+    assert retry_after_s(header, NOVEMBER_13_S) == asked_s
+
+
+@given(st.text(max_size=60))
+def test_no_header_makes_it_raise(header: str) -> None:
+    """Whatever a proxy writes there."""
+    assert 0.0 <= retry_after_s(header, NOVEMBER_13_S) <= MAX_RETRY_AFTER_S

@@ -364,6 +364,7 @@ def test_the_reason_for_a_reconnection_is_told_and_then_forgotten() -> None:
     assert made.book.must_reconnect is None
 
 
+@pytest.mark.fault("S36")
 def test_a_vendor_that_ignores_removals_is_left_after_three() -> None:
     """The new session's set is empty, which removes them all."""
     made = desk("A", "B", vendor=Vendor(ignores=3))
@@ -386,6 +387,7 @@ def test_a_vendor_that_refuses_removals_is_left_after_three() -> None:
     assert made.book.must_reconnect == "the vendor refuses removals (code 410)"
 
 
+@pytest.mark.fault("S34")
 def test_a_partial_acknowledgement_is_made_up_for() -> None:
     """What it lacks is asked for again, and after three times counts as refused."""
     made = desk("A", "B", "C", vendor=Vendor(forgets=1))
@@ -396,6 +398,7 @@ def test_a_partial_acknowledgement_is_made_up_for() -> None:
     assert made.states()["B"] == "refused"
 
 
+@pytest.mark.fault("S35")
 def test_what_the_vendor_adds_on_its_own_is_taken_away() -> None:
     """The acknowledgement is the truth, even where nobody asked."""
     made = desk("A")
@@ -407,6 +410,7 @@ def test_what_the_vendor_adds_on_its_own_is_taken_away() -> None:
     assert made.vendor.subscribed == {"A"}
 
 
+@pytest.mark.fault("S38")
 def test_acknowledgements_that_come_twice_refuse_nothing_for_long() -> None:
     """Each answers the next request with the set before it, until the vendor falls silent."""
     made = desk(*names(2500))

@@ -119,6 +119,7 @@ def test_every_field_arrives() -> None:
     ],
     ids=repr,
 )
+@pytest.mark.fault("S22", "S25")
 def test_one_bad_element_takes_no_neighbour_along(bad: Any) -> None:
     """The bad one is reported with a reason, those before and after it are read."""
     frame = CODEC.decode(packed(quote("A"), bad, quote("B")))
@@ -129,6 +130,7 @@ def test_one_bad_element_takes_no_neighbour_along(bad: Any) -> None:
 
 
 @pytest.mark.parametrize("where", [b"SYMB", b"TYPE", b"EXCH", b"COND"])
+@pytest.mark.fault("S22")
 def test_text_that_is_not_utf8_is_one_bad_element(where: bytes) -> None:
     """Whichever field it stands in."""
     fields = {"S": "SYMB", "bx": "EXCH", "c": ["COND"], "t": msgpack.Timestamp(1, 0), "T": "q"}
@@ -154,12 +156,14 @@ def test_a_whole_size_may_be_written_as_a_float(size: float) -> None:
     assert type(found.bs) is int
 
 
+@pytest.mark.fault("S25")
 def test_what_the_vendor_leaves_out_is_none_and_what_it_adds_is_ignored() -> None:
     """Only symbol and time are needed."""
     frame = packed({"T": "q", "S": "A", "t": msgpack.Timestamp(0, 5), "new": {"deep": [1, 2]}, "bp": None})
     assert read(frame) == [("A", 5, None, None, None, None, None, None, None, None)]
 
 
+@pytest.mark.fault("S25")
 def test_messages_of_other_types_are_counted_by_their_letter() -> None:
     """Trades and bars that nobody asked for are passed over."""
     frame = CODEC.decode(packed({"T": "t", "S": "A"}, quote(), {"T": "b"}, {"T": "t"}))
@@ -214,6 +218,7 @@ def test_controls_are_read_in_both_encodings() -> None:
     ],
     ids=lambda payload: payload[:8].hex() or "nothing",
 )
+@pytest.mark.fault("S17", "S18", "S21")
 def test_a_frame_that_is_none_is_reported_and_nothing_more(payload: bytes) -> None:
     """Empty, JSON where msgpack was agreed, sizes beyond all memory, nested without end, rubbish behind it."""
     frame = CODEC.decode(payload)
@@ -222,6 +227,7 @@ def test_a_frame_that_is_none_is_reported_and_nothing_more(payload: bytes) -> No
     assert len(frame.unreadable[0]) < 200
 
 
+@pytest.mark.fault("S18")
 def test_msgpack_in_a_json_session_is_reported() -> None:
     """And so is JSON without end."""
     assert JSON.decode(packed(quote())).unreadable
@@ -229,11 +235,13 @@ def test_msgpack_in_a_json_session_is_reported() -> None:
 
 
 @pytest.mark.parametrize("payload", [packed(), packed([], [[]])], ids=["empty", "nested"])
+@pytest.mark.fault("S19")
 def test_empty_lists_are_harmless(payload: bytes) -> None:
     """They hold no quote."""
     assert not CODEC.decode(payload).quotes
 
 
+@pytest.mark.fault("S17")
 def test_a_frame_cut_short_anywhere_is_reported() -> None:
     """At every offset."""
     whole = packed(quote("A"), {"T": "success", "msg": "connected"}, quote("B"))

@@ -59,6 +59,7 @@ JUNK: list[str | bytes] = [
 
 
 @pytest.mark.parametrize("member", JUNK, ids=lambda member: ascii(member[:12]))
+@pytest.mark.fault("C01", "C02", "C03")
 def test_junk_is_refused_beside_what_is_good(member: str | bytes) -> None:
     """With a reason and a name that is safe to show, of bounded length."""
     desired = look("MSFT", member)
@@ -121,6 +122,7 @@ def test_a_bad_lease_is_shown_whole() -> None:
     assert desired.symbols == ()
 
 
+@pytest.mark.fault("C06")
 def test_a_set_that_vanishes_is_held_for_the_grace_period() -> None:
     """And it is told when to look again; then it is believed."""
     wanted = DesiredSet(GRACE_S)
@@ -161,6 +163,7 @@ def test_an_empty_start_is_believed() -> None:
     assert DesiredSet(GRACE_S).observe(reading(writer_present=False), 0.0) == Desired()
 
 
+@pytest.mark.fault("C05")
 def test_a_key_of_another_type_keeps_the_last_good_set_for_ever() -> None:
     """Until somebody mends it."""
     wanted = DesiredSet(GRACE_S)

@@ -263,6 +263,7 @@ def test_a_position_key_of_another_type_refuses_everything(redis: Redis) -> None
     assert writer.everything() == before
 
 
+@pytest.mark.fault("K29")
 def test_an_exhausted_stream_is_named(redis: Redis) -> None:
     """And costs no other symbol."""
     writer = Writer(redis, "A", "B")
@@ -329,6 +330,7 @@ def test_a_stream_is_kept_to_about_its_bound(redis: Redis) -> None:
     assert stored(writer, "A")[-1] == cached(redis, "A")
 
 
+@pytest.mark.fault("K30")
 def test_a_deleted_stream_begins_again(redis: Redis) -> None:
     """The next entries go in with larger ids."""
     writer = Writer(redis, "A")

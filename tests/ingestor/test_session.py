@@ -70,6 +70,7 @@ def test_a_vendor_that_never_greets_is_left_after_five_seconds() -> None:
     assert talk.wait(60).transcript == said("~ 5 s", "! ended reconnect: no answer while greeting")
 
 
+@pytest.mark.fault("S09")
 def test_credentials_without_an_answer_are_waited_for_ten_seconds() -> None:
     """Counted from the greeting."""
     talk = Conversation().wait(4).hear(success("connected")).wait(9.9)
@@ -165,6 +166,7 @@ def test_every_error_while_a_change_is_under_way(number: int) -> None:
     assert (talk.session.wake_at_s is not None) == (remedy is Remedy.IGNORE)
 
 
+@pytest.mark.fault("S38")
 def test_an_acknowledgement_that_nobody_asked_for_is_the_truth() -> None:
     """So is the same one twice."""
     talk = Conversation().ready().ask(Change(subscribe=("A",)))
@@ -181,6 +183,7 @@ def test_an_acknowledgement_that_nobody_asked_for_is_the_truth() -> None:
     assert talk.session.confirmed == {"B"}
 
 
+@pytest.mark.fault("S37")
 def test_quotes_before_the_acknowledgement_are_kept() -> None:
     """The vendor's feed may be faster than its answer."""
     talk = Conversation().ready().ask(Change(subscribe=("A",)))

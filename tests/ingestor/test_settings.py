@@ -219,3 +219,31 @@ def test_a_secret_file_without_a_secret_is_told(tmp_path: Path, content: bytes |
         load_credentials({"APCA_API_KEY_ID": SECRET, "APCA_API_SECRET_KEY_FILE": str(path)})
     assert str(caught.value).startswith(f"APCA_API_SECRET_KEY_FILE: {path} {says}")
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "hours", "delay_s"),
+    [
+        ({}, "iex", 0),
+        ({"QUOTEBUS_FEED": "delayed_sip"}, "delayed_sip", 900),
+        ({"QUOTEBUS_FEED_URL": "ws://127.0.0.1:1/"}, "always", 0),
+        ({"QUOTEBUS_FEED": "delayed_sip", "QUOTEBUS_FEED_URL": "ws://127.0.0.1:1/"}, "always", 0),
+        (
+            {"QUOTEBUS_FEED_URL": "ws://127.0.0.1:1/", "QUOTEBUS_MARKET_HOURS": "delayed_sip"},
+            "delayed_sip",
+            900,
+        ),
+        ({"QUOTEBUS_FEED": "delayed_sip", "QUOTEBUS_MARKET_HOURS": "always"}, "always", 900),
+        ({"QUOTEBUS_MARKET_HOURS": "boats"}, "boats", 0),
+    ],
+)
+def test_whose_hours_count(given: dict[str, str], hours: str, delay_s: float) -> None:
+    """The feed's; none with a URL of one's own; and in any case what the operator says."""
+    settings = load_settings(None, given)
+    assert (settings.expected_hours, settings.watchdog_limits.delay_s) == (hours, delay_s)
+
+
+def test_hours_of_no_feed_are_refused() -> None:
+    """The message has the names to choose from."""
+    with pytest.raises(SettingsProblem, match=r"QUOTEBUS_MARKET_HOURS.*must be auto, always.*iex"):
+        load_settings(None, {"QUOTEBUS_MARKET_HOURS": "nyse"})

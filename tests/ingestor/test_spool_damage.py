@@ -1,16 +1,18 @@
 """Torn and damaged files: the rest of the queue comes out, and nobody is told that all is well."""
 
+import errno
 import os
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.spool import Damage, Record, Spool
-from ingestor.spool.folder import MOST_QUARANTINED
+from ingestor.spool.folder import MOST_QUARANTINED, Folder
 from tests.ingestor.spooled import die, item, name_of, names, opened, segment_files, spool
 
 TINY = {"segment_bytes": 200}
@@ -101,6 +103,7 @@ def test_a_flip_of_any_byte_costs_only_what_it_hits(tmp_path: Path, which: int, 
             hit = hit[:1] if offset < 48 + 51 else hit[1:]
         kept = [name for name in range(1, 7) if name not in hit]
         assert (damage.file, opening.quotes) == (path.name, sum(kept))
+        assert opening.bytes == sum(path.stat().st_size for path in segment_files(folder))
         assert damage.quotes_lost in (sum(hit), None)
         # Only a head at the very end leaves no trace of what it counted.
         assert damage.quotes_lost is not None or offset >= 48 + 51
@@ -193,6 +196,74 @@ def test_a_file_that_vanished_is_told_of(tmp_path: Path) -> None:
     assert queue.is_empty
 
 
+class BadSector:
+    """Files of which one read fails, counted over all of them."""
+
+    def __init__(self, folder: Folder, at: int, error: int) -> None:
+        self.folder = folder
+        self.at = at
+        self.error = error
+        self.reads = 0
+
+    def source(self, number: int) -> Any:
+        """A segment that may fail."""
+        file: Any = self.folder.file(number).open("rb")
+        read = file.read
+
+        def failing(size: int) -> bytes:
+            self.reads += 1
+            if self.reads == self.at:
+                raise OSError(self.error, os.strerror(self.error))
+            return bytes(read(size))
+
+        file.read = failing
+        return file
+
+
+@pytest.mark.fault("P12")
+def test_a_bad_sector_costs_the_rest_of_its_file(tmp_path: Path) -> None:
+    """At the opening, whichever read it hits: the other files come out, and the start succeeds."""
+    filled(tmp_path / "whole")
+    for at in range(1, 16):
+        folder = tmp_path / str(at)
+        shutil.copytree(tmp_path / "whole", folder)
+        queue = spool(folder, **TINY)
+        disk = BadSector(queue._folder, at, errno.EIO)
+        queue._folder.source = disk.source  # type: ignore[method-assign]
+        (damage,) = queue.open().damages
+        assert disk.reads >= at
+        kept = tiny_names(drain(queue))
+        lost = sorted(set(range(1, 7)) - set(kept))
+        assert lost in ([1, 2], [2], [3, 4], [4], [5, 6], [6])
+        assert damage.reason == f"unreadable: {os.strerror(errno.EIO)}" or damage.offset == 0
+        assert queue.quarantined == 1
+
+
+@pytest.mark.fault("P12")
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
+def test_a_read_that_fails_later(tmp_path: Path, error: int) -> None:
+    """A bad sector is counted and passed over; a lack of files is an error, and loses nothing."""
+    for at in range(1, 14):
+        folder = tmp_path / str(at)
+        filled(folder)
+        queue = opened(folder, **TINY)
+        disk = BadSector(queue._folder, at, error)
+        queue._folder.source = disk.source  # type: ignore[method-assign]
+        kept = []
+        if at <= 2 and error == errno.EMFILE:
+            with pytest.raises(OSError, match=os.strerror(error)):
+                queue.read(10**6)
+        else:
+            kept += tiny_names(queue.read(10**6))
+        disk.at = 0
+        kept += tiny_names(queue.read(10**6))
+        damages = queue.take_damages()
+        assert sum(kept) + sum(damage.quotes_lost or 0 for damage in damages) == 21
+        assert bool(damages) == (error == errno.EIO and at <= 12)
+        queue.unread(0)
+        assert tiny_names(drain(queue)) == kept == sorted(kept)
+
+
 @pytest.mark.fault("P12")
 def test_damaged_files_do_not_pile_up(tmp_path: Path) -> None:
     """The oldest ones go, by number and by size."""
@@ -255,6 +326,22 @@ def test_damage_before_shedding_is_counted_beside_it(tmp_path: Path) -> None:
     (record,) = queue.read(1)
     assert record.body == b"lost 2"
     assert queue.quotes_held == 0
+
+
+@pytest.mark.fault("P12")
+@pytest.mark.parametrize("shift", range(-2, 6))
+def test_the_next_record_is_found_wherever_it_begins(tmp_path: Path, shift: int) -> None:
+    """The search goes by pieces of a mebibyte, and a record may begin at the edge of two."""
+    queue = opened(tmp_path)
+    queue.append([(7, 7, bytes((1 << 20) - 48 - shift)), tiny(1)])
+    die(queue)
+    (path,) = segment_files(tmp_path)
+    with path.open("r+b") as file:
+        file.seek(48)
+        file.write(b"x")
+    again = spool(tmp_path)
+    assert [damage.quotes_lost for damage in again.open().damages] == [7]
+    assert tiny_names(drain(again)) == [1]
 
 
 @pytest.mark.fault("P12")

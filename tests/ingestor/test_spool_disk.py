@@ -83,13 +83,14 @@ def test_what_is_settled_makes_room_on_a_full_disk(tmp_path: Path, kind: str) ->
 
 @pytest.mark.fault("P10")
 @pytest.mark.parametrize("kind", DISKS)
-def test_shedding_works_on_a_full_disk(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("life", ["full_disk_shed", "full_disk_shed_at_once"])
+def test_shedding_works_on_a_full_disk(tmp_path: Path, life: str, kind: str) -> None:
     """There is no room for the digest before the segment is gone; it is told of all the same."""
-    seen = on_tmpfs("full_disk_shed", tmp_path)
+    seen = on_tmpfs(life, tmp_path)
     lost = sum(quotes for _, quotes, _ in seen["shed"])
     assert {(reason, is_kept) for reason, _, is_kept in seen["shed"]} == {("spool_full", True)}
     assert seen["told"] == lost == sum(seen["taken"]) - sum(seen["kept"]) > 0
-    assert seen["kept"] == seen["taken"][-len(seen["kept"]) :]
+    assert seen["kept"] == seen["taken"][len(seen["taken"]) - len(seen["kept"]) :]
     assert seen["damages"] == 0
     assert seen["bytes"] <= 600_000
 
@@ -214,6 +215,22 @@ def test_a_spool_that_another_process_uses_is_refused(tmp_path: Path) -> None:
     assert names(queue.read(1)) == [1]
     queue.close()
     opened(tmp_path).close()
+
+
+@pytest.mark.parametrize("lines", [1, 6, 7, 30])
+def test_what_a_killed_process_had_appended_is_there(tmp_path: Path, lines: int) -> None:
+    """All of it that was confirmed, and perhaps what was on its way."""
+    command = [*LIVES, "write_for_ever", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        confirmed = [int(writer.stdout.readline()) for _ in range(lines)]
+        writer.kill()
+        confirmed += [int(line) for line in writer.stdout]
+    queue = spool(tmp_path)
+    assert [damage.reason for damage in queue.open().damages] in ([], ["torn"])
+    there = names(queue.read(1 << 40))
+    assert there == list(range(1, len(there) + 1))
+    assert len(confirmed) <= len(there) <= len(confirmed) + 1
 
 
 @pytest.fixture(scope="module")

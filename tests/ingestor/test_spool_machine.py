@@ -163,8 +163,8 @@ class LargeQueue(Queue):
 
 
 TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 
 TestLargeQueue = LargeQueue.TestCase
-TestLargeQueue.settings = settings(max_examples=20, stateful_step_count=50, deadline=None)
+TestLargeQueue.settings = settings(max_examples=6, stateful_step_count=40, deadline=None)
 assert LargeQueue.LIMITS["max_bytes"] == 16 * MAX_SEGMENT_BYTES

@@ -129,6 +129,18 @@ def test_what_is_too_much_goes_from_the_oldest_end(tmp_path: Path) -> None:
     assert lost_in(records[2]) == sum(shed.quotes for shed in sheds) == sum(range(3, 13 - len(records[3:])))
 
 
+def test_a_digest_that_is_under_way_is_left_alone(tmp_path: Path) -> None:
+    """What is lost after it was handed out is told by another one, behind it."""
+    queue = opened(tmp_path, segment_bytes=700, max_bytes=1000)
+    queue.append([item(n, 255) for n in range(1, 5)])
+    assert queue.shed(0) is not None
+    assert [lost_in(record) for record in queue.read(1)] == [3]
+    queue.append([item(n, 255) for n in range(5, 9)])
+    assert queue.shed(0) is not None
+    assert [lost_in(record) for record in list(queue.recovered())[:2]] == [3, 7]
+    assert [record.body for record in queue.read(1)] == [b"lost 7"]
+
+
 def test_what_is_too_old_goes(tmp_path: Path) -> None:
     """By whole segments, which are small in time too: nothing that is young goes with it."""
     queue = opened(tmp_path, max_age_s=160)
@@ -152,6 +164,19 @@ def test_a_digest_may_be_nothing(tmp_path: Path) -> None:
     assert (lost, queue.is_empty, segment_files(tmp_path)) == (15, True, [])
     queue.append([item(9)])
     assert names(queue.read(1)) == [9]
+
+
+def test_positions_grow_though_the_last_segment_is_gone(tmp_path: Path) -> None:
+    """What is appended behind a hole does not get the positions of what was in it."""
+    queue = opened(tmp_path, segment_bytes=700)
+    queue.append([item(1, 255), item(2, 255), item(3, 255)])
+    die(queue)
+    queue = opened(tmp_path, max_bytes=1, digest=lambda _: None)
+    last = [record.position for record in queue.recovered()][-1]
+    assert names(queue.read(1)) == [1]
+    assert queue.shed(0) is not None
+    assert queue.append([item(4)])[0] > last
+    assert names(queue.read(10**6)) == [2, 4]
 
 
 def test_a_newer_format_is_refused_as_it_lies(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_the_cache_value_equals_the_newest_entry() -> None:
     assert cached.bid_size == 3
 
 
+@pytest.mark.fault("S29")
 def test_ties_are_kept_apart_and_counted() -> None:
     """The same nanosecond, the same symbol: both are stored, in order."""
     made = stamper()
@@ -136,6 +137,7 @@ def test_ties_are_kept_apart_and_counted() -> None:
     assert (made.counts.ties, made.counts.out_of_order) == (2, 0)
 
 
+@pytest.mark.fault("S28")
 def test_a_quote_out_of_order_follows_the_last_and_keeps_its_time() -> None:
     """Stored in the order of arrival."""
     made = stamper()
@@ -145,6 +147,7 @@ def test_a_quote_out_of_order_follows_the_last_and_keeps_its_time() -> None:
     assert (made.counts.ties, made.counts.out_of_order) == (0, 1)
 
 
+@pytest.mark.fault("S31")
 def test_a_quote_from_the_far_future_does_not_poison_the_stream() -> None:
     """Its id is clamped, its time is kept, and later quotes catch up within seconds."""
     made = stamper()
@@ -159,6 +162,7 @@ def test_a_quote_from_the_far_future_does_not_poison_the_stream() -> None:
 
 
 @pytest.mark.parametrize("time_ns", [-1, -(10**18), 0, 1])
+@pytest.mark.fault("S31")
 def test_times_around_and_before_1970_are_stored_as_they_came(time_ns: int) -> None:
     """0-0 is no id, so the instant zero follows it."""
     ((entry_id, payload),) = entries(stamp(stamper(), message(time_ns=time_ns)))
@@ -181,6 +185,7 @@ def test_times_around_and_before_1970_are_stored_as_they_came(time_ns: int) -> N
     ],
     ids=lambda raw: raw.hex() or "nothing",
 )
+@pytest.mark.fault("S31")
 def test_a_time_that_cannot_be_read_or_held_is_rejected(raw: bytes) -> None:
     """Beyond 64 bits of nanoseconds there is none, in whatever form it came; neighbours are stored."""
     made = stamper()
@@ -206,6 +211,7 @@ def test_times_in_every_form_are_stored() -> None:
 
 @pytest.mark.parametrize("price", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("side", ["bp", "ap"])
+@pytest.mark.fault("S23")
 def test_a_price_that_is_no_number_is_rejected(side: str, price: float) -> None:
     """No `nan` ever stands in Redis."""
     made = stamper()
@@ -218,6 +224,7 @@ def test_a_price_that_is_no_number_is_rejected(side: str, price: float) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 @settings(max_examples=60)
+@pytest.mark.fault("S23")
 def test_any_finite_price_comes_back_to_the_last_bit(price: float) -> None:
     """Negative zero, the largest, the smallest; zero means no active side."""
     batch = stamp(stamper(), message(bp=price, ap=price))
@@ -229,6 +236,7 @@ def test_any_finite_price_comes_back_to_the_last_bit(price: float) -> None:
 
 
 @pytest.mark.parametrize("price", [-0.0, 1e308, 5e-324, -1.0, 0.0])
+@pytest.mark.fault("S24")
 def test_odd_prices_are_stored_as_they_came(price: float) -> None:
     """It is not ours to judge a market."""
     assert stamp(stamper(), message(bp=price)).quotes == 1
@@ -241,6 +249,7 @@ def test_odd_sizes_are_stored_as_they_came(size: int) -> None:
     assert decode_quote("AAPL", "", payload).bid_size == size
 
 
+@pytest.mark.fault("S26")
 def test_a_symbol_that_is_not_subscribed_is_rejected_and_makes_no_stream() -> None:
     """However it is spelt."""
     made = stamper()

@@ -43,6 +43,11 @@ class DaemonProcess:
         self._starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
+    def with_environment(self, **variables: str) -> Self:
+        """The same, with these variables as well from its next start on."""
+        self.environment |= variables
+        return self
+
     async def __aenter__(self) -> Self:
         self.start()
         return self
@@ -72,6 +77,11 @@ class DaemonProcess:
                 },
             )
 
+    def surround(self, **variables: str) -> Self:
+        """Add variables to the environment in which it will start."""
+        self.environment |= variables
+        return self
+
     @property
     def log(self) -> str:
         """All that it has printed."""
@@ -97,7 +107,9 @@ class DaemonProcess:
         try:
             return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{port}{path}")
         except OSError as error:
-            raise AssertionError(f"the daemon does not answer ({error}):\n{self.log[-3000:]}") from None
+            raise AssertionError(
+                f"the daemon ({self._ending}) does not answer ({error}):\n{self.log[-3000:]}"
+            ) from None
 
     async def until(
         self, predicate: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0
@@ -128,6 +140,11 @@ class DaemonProcess:
             return await asyncio.to_thread(self.process.wait, timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout_s} s:\n{self.log[-3000:]}") from None
+
+    @property
+    def _ending(self) -> str:
+        code = None if self.process is None else self.process.poll()
+        return "running" if code is None else f"ended with {code}"
 
     async def _http_port(self) -> int:
         chosen = int(self.environment["QUOTEBUS_HTTP"].rpartition(":")[2])

@@ -34,6 +34,7 @@ async def forgetful_server() -> AsyncIterator[RedisServer]:
 
 @pytest.mark.fault("K32", "K34")
 @pytest.mark.parametrize("order", [("script", "data"), ("data", "script")])
+@pytest.mark.fault("K34")
 async def test_publishing_survives_the_loss_of_data_and_scripts(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator, order: tuple[str, str]
 ) -> None:
@@ -66,6 +67,7 @@ async def test_a_database_emptied_in_the_middle_of_traffic_has_everything_that_w
     assert await cache_is_newest(redis, "AAPL")
 
 
+@pytest.mark.fault("K32")
 async def test_after_flushall_the_states_of_all_symbols_are_written_anew(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:

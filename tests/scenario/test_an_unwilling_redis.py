@@ -16,6 +16,7 @@ FILLER_BYTES = 30 * 1024 * 1024
 
 
 @pytest.mark.parametrize("relief", ["more memory", "flushall"])
+@pytest.mark.fault("K13")
 async def test_a_server_out_of_memory_is_waited_for_and_then_gets_everything(
     own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator, relief: str
 ) -> None:
@@ -39,6 +40,7 @@ async def test_a_server_out_of_memory_is_waited_for_and_then_gets_everything(
 
 
 @pytest.mark.parametrize("master", ["unreachable", "empty"])
+@pytest.mark.fault("K16")
 async def test_a_server_that_becomes_a_replica_is_neither_hammered_nor_called_live(
     own_server: RedisServer,
     own_redis: Redis,
@@ -76,6 +78,7 @@ async def test_a_server_that_becomes_a_replica_is_neither_hammered_nor_called_li
     await own_daemon.until(lambda status: status["state"] == "live")
 
 
+@pytest.mark.fault("K40")
 async def test_a_server_without_room_for_clients_does_not_end_the_daemon(
     own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator
 ) -> None:
@@ -95,6 +98,7 @@ async def test_a_server_without_room_for_clients_does_not_end_the_daemon(
     assert len(vendor.closed) == 0
 
 
+@pytest.mark.fault("K40")
 async def test_a_daemon_that_starts_while_there_is_no_room_for_clients_waits_for_it(
     own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
 ) -> None:

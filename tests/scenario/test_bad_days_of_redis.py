@@ -24,9 +24,11 @@ from tests.scenario.streams import (
     stored,
     subscribed,
 )
+from wire import decode_latest
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.fault("K02")
 async def test_redis_restarts_while_quotes_flow_and_nothing_is_missing_or_twice(
     own_server: RedisServer, own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator, how: str
 ) -> None:
@@ -46,10 +48,13 @@ async def test_redis_restarts_while_quotes_flow_and_nothing_is_missing_or_twice(
     await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 2 * sent, 15)
     for symbol in ("AAPL", "MSFT"):
         assert await numbers(own_redis, symbol) == list(range(1, sent + 1))
+        cached = decode_latest(symbol, await own_redis.hget(KEYS.latest, symbol) or "")
+        assert cached == (await stored(own_redis, symbol))[-1]
     assert vendor.closed == type(vendor.closed)()
     assert "redis_away" in own_daemon.kinds()
 
 
+@pytest.mark.fault("K08")
 async def test_a_frozen_redis_is_outlived_without_loss_and_the_vendor_notices_nothing(
     own_server: RedisServer, own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator
 ) -> None:
@@ -69,6 +74,7 @@ async def test_a_frozen_redis_is_outlived_without_loss_and_the_vendor_notices_no
     assert len(vendor.closed) == 0
 
 
+@pytest.mark.fault("K08")
 async def test_without_a_disk_the_oldest_go_are_counted_and_leave_one_marker(
     own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -104,6 +110,7 @@ async def test_without_a_disk_the_oldest_go_are_counted_and_leave_one_marker(
         assert missing == status["dropped"]
 
 
+@pytest.mark.fault("P04")
 async def test_a_killed_daemon_is_followed_by_one_that_doubles_nothing(
     shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -124,7 +131,7 @@ async def test_a_killed_daemon_is_followed_by_one_that_doubles_nothing(
     assert type((await stored(redis, "AAPL"))[100]).__name__ == "Gap"
 
 
-@pytest.mark.fault("C06")
+@pytest.mark.fault("C06", "K32")
 async def test_flushall_neither_unsubscribes_nor_stops_the_daemon(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -200,6 +207,7 @@ async def test_a_set_of_the_wrong_type_keeps_the_last_good_one_in_force(
     await vendor.wait_for(lambda: vendor.symbols == {"NVDA"})
 
 
+@pytest.mark.fault("K26")
 async def test_one_stream_of_the_wrong_type_harms_only_its_own_symbol(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -216,6 +224,7 @@ async def test_one_stream_of_the_wrong_type_harms_only_its_own_symbol(
     assert await numbers(redis, "MSFT") == [6, 7, 8, 9, 10]
 
 
+@pytest.mark.fault("K28")
 async def test_a_foreign_entry_far_in_the_future_is_an_alarm_and_not_a_loss(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -231,6 +240,7 @@ async def test_a_foreign_entry_far_in_the_future_is_an_alarm_and_not_a_loss(
     assert "foreign_entries" in daemon.kinds()
 
 
+@pytest.mark.fault("S31")
 async def test_a_quote_dated_next_year_does_not_poison_its_stream(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -249,7 +259,7 @@ async def test_a_quote_dated_next_year_does_not_poison_its_stream(
     assert int((found[1].id or "").split("-")[0]) * 1_000_000 < ahead_ns
 
 
-@pytest.mark.fault("P15", "P19")
+@pytest.mark.fault("P15")
 async def test_a_second_daemon_stands_by_and_takes_over_when_the_first_one_stops(
     shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -270,6 +280,7 @@ async def test_a_second_daemon_stands_by_and_takes_over_when_the_first_one_stops
     assert await numbers(redis, "AAPL") == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.fault("P16")
 async def test_a_newer_epoch_fences_a_daemon_off_and_it_ends(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from redis.asyncio import Redis
 
 from simulator import AccountRules, AlpacaSimulator, NoAck, RefuseUpgrade, SimulatorSettings
@@ -32,6 +33,7 @@ async def test_a_dropped_connection_comes_back_and_the_hole_is_marked_before_the
     assert await gaps(redis, "MSFT") == []
 
 
+@pytest.mark.fault("S13")
 async def test_a_limit_of_thirty_is_filled_in_a_fixed_order_and_the_rest_waits(
     shared_server: RedisServer, redis: Redis
 ) -> None:
@@ -52,6 +54,7 @@ async def test_a_limit_of_thirty_is_filled_in_a_fixed_order_and_the_rest_waits(
         await until(lambda: state_is(redis, desired[44], "waiting"))
 
 
+@pytest.mark.fault("S13")
 async def test_a_configured_limit_is_never_overstepped(shared_server: RedisServer, redis: Redis) -> None:
     """With QUOTEBUS_SYMBOL_LIMIT the vendor never has to refuse."""
     desired = [f"SYM{n:02d}" for n in range(45)]
@@ -101,6 +104,7 @@ async def test_wrong_keys_make_the_daemon_unready_and_patient(
         assert "very-secret-value-5678" not in daemon.log
 
 
+@pytest.mark.fault("S11")
 async def test_a_taken_slot_is_waited_for(shared_server: RedisServer, redis: Redis) -> None:
     """406 means that somebody holds the account's connection: never two sockets of ours, and a slow retry."""
     async with AlpacaSimulator(SimulatorSettings()) as vendor:
@@ -113,6 +117,7 @@ async def test_a_taken_slot_is_waited_for(shared_server: RedisServer, redis: Red
             assert len(vendor.connections) == 1
 
 
+@pytest.mark.fault("S42")
 async def test_too_many_handshakes_are_answered_with_patience(
     shared_server: RedisServer, redis: Redis
 ) -> None:
@@ -126,6 +131,7 @@ async def test_too_many_handshakes_are_answered_with_patience(
         assert opened.at_s - refused.at_s >= 2.0
 
 
+@pytest.mark.fault("S17")
 async def test_garbage_is_counted_and_its_neighbours_are_stored(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -155,13 +161,16 @@ async def test_a_half_open_connection_is_found_within_ten_seconds(
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
 
 
+@pytest.mark.fault("S33")
 async def test_a_request_that_is_never_acknowledged_is_sent_again_and_then_the_session_is_renewed(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
     """Two requests without an answer cost the connection; the set arrives on the next one."""
     vendor.arm(NoAck(), times=2)
     await redis.sadd(KEYS.symbols, "AAPL")
+    await until(lambda: state_is(redis, "AAPL", "requested"))
     await vendor.wait_for(lambda: len(vendor.closed) == 1, 12)
+    assert sum(action.kind == "subscribe" for action in vendor.actions) == 2
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 10)
     await until(lambda: state_is(redis, "AAPL", "live"))
     assert vendor.closed[0].clean

@@ -14,7 +14,7 @@ from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.named_proxy import NamedProxy
+from tests.scenario.proxy import Fault, Proxy, named
 from tests.scenario.streams import KEYS, event_exists, numbered, numbers, state_is, subscribed
 
 
@@ -160,12 +160,12 @@ async def test_a_control_connection_that_gets_no_answer_does_not_hold_up_the_quo
 ) -> None:
     """While set and states cannot be reached, quotes are stored as ever; afterwards the set is caught up with."""
     async with (
-        NamedProxy(shared_server.port) as proxy,
+        Proxy(shared_server.port) as proxy,
         DaemonProcess(proxy.url, vendor.url("iex")) as daemon,
     ):
         await daemon.until_live()
         await subscribed(redis, vendor, "AAPL")
-        proxy.hold(b"quotebus-control")
+        proxy.bend(Fault(black_hole=True), named("quotebus-control"))
         await redis.sadd(KEYS.symbols, "MSFT")
         for n in range(30):
             vendor.send(numbered("AAPL", 1 + 100 * n, 100))
@@ -173,7 +173,7 @@ async def test_a_control_connection_that_gets_no_answer_does_not_hold_up_the_quo
             await asyncio.sleep(0.1)  # the fault lasts longer than the control connection's patience
         assert vendor.symbols == {"AAPL"}
         assert (await daemon.status())["state"] == "live"
-        proxy.let_go()
+        proxy.straighten()
         await vendor.wait_for(lambda: vendor.symbols == {"AAPL", "MSFT"}, 10)
     assert await numbers(redis, "AAPL") == list(range(1, 3001))
 
@@ -204,20 +204,20 @@ async def test_quotes_that_wait_for_redis_are_stored_although_their_symbol_was_r
 ) -> None:
     """What was received before the vendor confirmed the removal is in the stream; what it sends later is not."""
     async with (
-        NamedProxy(shared_server.port) as proxy,
+        Proxy(shared_server.port) as proxy,
         DaemonProcess(proxy.url, vendor.url("iex")) as daemon,
     ):
         await daemon.until_live()
         await subscribed(redis, vendor, "AAPL", "MSFT")
         await daemon.until(lambda status: status["live"] == 2)
-        proxy.hold(b"quotebus-publisher")
+        proxy.bend(Fault(black_hole=True), named("quotebus-publisher"))
         vendor.send(numbered("AAPL", 1, 5000), frame_size=50)
         await daemon.until(lambda status: status["received"] == 5000)
         await redis.srem(KEYS.symbols, "AAPL")
         await vendor.wait_for(lambda: vendor.symbols == {"MSFT"})
         await until(lambda: _is_absent(redis, "AAPL"))
         vendor.send(numbered("AAPL", 5001, 10))
-        proxy.let_go()
+        proxy.straighten()
         await daemon.until(lambda status: status["stored"] + status["already_stored"] == 5000, 15)
         vendor.send(numbered("MSFT", 1, 1))
         await daemon.until(lambda status: status["stored"] + status["already_stored"] == 5001)

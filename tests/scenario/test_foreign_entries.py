@@ -3,6 +3,7 @@
 import asyncio
 import signal
 
+import pytest
 from redis.asyncio import Redis
 
 import consumers
@@ -46,6 +47,7 @@ async def test_a_reader_passes_over_an_entry_that_is_not_utf_8(
     assert await _read(shared_server, 6) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.fault("K28")
 async def test_quotes_that_had_to_be_placed_behind_a_foreign_entry_reach_the_cache(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -61,6 +63,7 @@ async def test_quotes_that_had_to_be_placed_behind_a_foreign_entry_reach_the_cac
     assert (await _cached(redis)).bid_size == 6
 
 
+@pytest.mark.fault("K28")
 async def test_a_foreign_entry_in_the_middle_of_traffic_neither_loses_nor_disorders(
     own_server: RedisServer, own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator
 ) -> None:

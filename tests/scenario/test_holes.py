@@ -59,6 +59,7 @@ async def test_a_quote_that_trails_an_unsubscription_does_not_close_the_hole_beh
 
 
 @pytest.mark.parametrize("before", [0, 5])
+@pytest.mark.fault("K26")
 async def test_quotes_refused_by_a_key_of_the_wrong_type_are_a_marked_hole(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator, before: int
 ) -> None:

@@ -82,6 +82,7 @@ async def test_a_frozen_server_does_not_give_the_second_daemon_its_turn(
 
 @pytest.mark.fault("P15")
 @pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.fault("P15")
 async def test_a_restarted_server_does_not_give_the_second_daemon_its_turn(
     vendor: AlpacaSimulator, persistent: bool
 ) -> None:

@@ -11,6 +11,7 @@ from websockets.exceptions import InvalidStatus
 from ingestor.feed.messages import Encoding
 from simulator import (
     AccountRules,
+    AckTwice,
     AlpacaSimulator,
     BadScript,
     BadSettings,
@@ -18,6 +19,7 @@ from simulator import (
     DelayAck,
     NoAck,
     NoGreeting,
+    RefuseUpgrade,
     SimQuote,
     SimulatorSettings,
     write_tape,
@@ -26,6 +28,10 @@ from simulator.account import PATHS
 from tests.simulator.client import connected, joined
 
 NS = 1_700_000_000_123_456_789
+UPGRADE = (
+    b"GET /v2/iex HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 def one(symbol: str = "AAPL", t_ns: int = NS) -> SimQuote:
@@ -254,6 +260,15 @@ async def test_raw_frames() -> None:
         assert [await client.ws.recv() for _ in range(2)] == [b"\x00\x01", "text"]
 
 
+async def test_bytes_between_frames() -> None:
+    """A test may send what is no frame at all, and the client sees exactly that."""
+    async with AlpacaSimulator() as sim, joined(sim) as client:
+        sim.send_wire(b"\x82\x02hi")
+        assert await client.ws.recv() == b"hi"
+        sim.send_wire(b"\x83\x00")
+        assert (await client.ended()).rcvd is None
+
+
 # --- faults ---------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +339,31 @@ async def test_garbage(encoding: Encoding) -> None:
         assert len(await client.frame()) == 1
 
 
+async def test_half_a_frame() -> None:
+    """What was sent before it arrives; the frame itself does not, and the slot is taken or free as was asked."""
+    for ghost in (True, False):
+        async with AlpacaSimulator(settings(ghost_s=60.0)) as sim, joined(sim, "AAPL") as client:
+            sim.send([one()])
+            sim.half_frame([one(), one()], ghost=ghost)
+            assert len(await client.frame()) == 1
+            end = await client.ended()
+            assert end.rcvd is None
+            await sim.wait_for(lambda: bool(sim.closed))
+            assert sim.account.taken("iex", time.monotonic()) == ghost
+
+
+async def test_a_compressed_frame() -> None:
+    """To a client that agreed it is so many zeros, and to one that did not a breach of the protocol."""
+    async with AlpacaSimulator() as sim, joined(sim) as client:
+        sim.compressed(100_000)
+        assert await client.ws.recv() == bytes(100_000)
+    async with AlpacaSimulator(SimulatorSettings(compression=False)) as sim, joined(sim) as client:
+        sim.compressed(100_000)
+        end = await client.ended()
+        assert end.sent is not None
+        assert end.sent.code == 1002
+
+
 async def test_errors_out_of_the_blue() -> None:
     """Any code with any words; 407 ends the connection, the others do not."""
     async with AlpacaSimulator() as sim, joined(sim) as client:
@@ -383,6 +423,33 @@ async def test_acknowledgements_late_and_never() -> None:
         sim.arm(NoAck(), times=1)
         await client.send({"action": "subscribe", "quotes": ["MSFT"]})
         assert await client.subscribe("NVDA") == ["AAPL", "MSFT", "NVDA"]
+
+
+async def test_an_acknowledgement_that_comes_twice() -> None:
+    """The same words again, once."""
+    async with AlpacaSimulator() as sim, joined(sim) as client:
+        sim.arm(AckTwice(), times=1)
+        assert await client.subscribe("AAPL") == ["AAPL"]
+        assert (await client.control())["quotes"] == ["AAPL"]
+        assert await client.subscribe("MSFT") == ["AAPL", "MSFT"]
+
+
+async def test_an_upgrade_that_becomes_a_page_or_a_way_elsewhere() -> None:
+    """Status, headers and text are what the test wants."""
+    async with AlpacaSimulator() as sim:
+        sim.arm(RefuseUpgrade(200, (("Content-Type", "text/html"),), "<h1>Welcome</h1>"), times=1)
+        sim.arm(RefuseUpgrade(302, (("Location", "ws://127.0.0.1:1/"),)), times=1)
+        answers = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+            writer.write(UPGRADE)
+            answers.append(await reader.read())
+            writer.close()
+    assert answers[0].startswith(b"HTTP/1.1 200 ")
+    assert b"Content-Type: text/html" in answers[0]
+    assert answers[0].endswith(b"<h1>Welcome</h1>")
+    assert answers[1].startswith(b"HTTP/1.1 302 ")
+    assert b"Location: ws://127.0.0.1:1/" in answers[1]
 
 
 async def test_no_greeting() -> None:
@@ -592,6 +659,11 @@ async def test_every_event_of_a_script_strikes() -> None:
             sim.run_script("at 0s half-open")
             await sim.wait_for(lambda: sim.connections[0].severed)
             client.ws.transport.abort()
+        sim.heal()
+        async with joined(sim, "AAPL") as client:
+            sim.run_script("at 0s compressed 10\nat 20ms half-frame no-ghost")
+            assert await client.ws.recv() == bytes(10)
+            assert (await client.ended()).rcvd is None
 
 
 async def test_a_client_that_does_not_answer_pings_is_dropped() -> None:
