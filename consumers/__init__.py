@@ -32,7 +32,7 @@ from consumers.errors import (
 from consumers.reader import QuoteStream
 from consumers.reconnect import Reconnect
 from consumers.start import Start
-from wire import EntryId, Gap, Quote
+from wire import EntryId, Gap, Level, Quality, Quote
 
 __all__ = [
     "BadNamespace",
@@ -46,6 +46,8 @@ __all__ = [
     "ContractTooNew",
     "EntryId",
     "Gap",
+    "Level",
+    "Quality",
     "Quote",
     "QuoteStream",
     "Reconnect",

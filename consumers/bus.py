@@ -19,7 +19,20 @@ from consumers.link import Command, Link, Reply, Target
 from consumers.reader import QuoteStream, decode_entry
 from consumers.reconnect import Reconnect, is_passing, reason
 from consumers.start import Start, before, parse_symbols, parse_time_ns
-from wire import CONTRACT_VERSION, BadEntry, Gap, Keyspace, Quote, Symbol, decode_latest, entry_id_at
+from wire import (
+    CONTRACT_VERSION,
+    QUIET_AFTER_S,
+    STATUS_FIELDS,
+    BadEntry,
+    Gap,
+    Keyspace,
+    Quality,
+    QualityJudge,
+    Quote,
+    Symbol,
+    decode_latest,
+    entry_id_at,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +121,29 @@ class Bus:
                 # max keeps the first of equals, which is the one that has an entry id.
                 newest[symbol] = max(quotes, key=lambda quote: quote.time_ns)
         return newest
+
+    async def quality(self, *symbols: str, quiet_after_s: float = QUIET_AFTER_S) -> dict[str, Quality]:
+        """How far each symbol's cached quote can be trusted now, in one round trip; see `Level`.
+
+        Needs no daemon: when it is gone, that is the answer. A symbol is quiet when its newest quote was received
+        more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`.
+        """
+        names = parse_symbols(symbols)
+        (seconds, microseconds), status, states, cached = await self._ask(
+            ("TIME",),
+            ("HMGET", self._keys.status, *STATUS_FIELDS),
+            ("HMGET", self._keys.subscriptions, *names),
+            ("HMGET", self._keys.latest, *names),
+        )
+        now_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
+        fields = dict(zip(STATUS_FIELDS, status, strict=True))
+        judge = QualityJudge(now_ns, fields, quiet_after_s=quiet_after_s)
+        found: dict[str, Quality] = {}
+        for symbol, state, value in zip(names, states, cached, strict=True):
+            quote = _readable(symbol, value)
+            received_ns = None if quote is None else quote.received_ns or quote.time_ns
+            found[symbol] = judge.judge(symbol, state, received_ns)
+        return found
 
     def quotes(self, *symbols: str, start: Start | Mapping[str, Start] = "now") -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.

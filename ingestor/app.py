@@ -11,7 +11,7 @@ import gc
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, Final
 
@@ -24,17 +24,21 @@ from ingestor.feed.hours import MarketHours
 from ingestor.feed.session import Credentials, Oddities
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
+from ingestor.log_lines import log_lines
+from ingestor.parts import background, measure_loop_lag
 from ingestor.publisher.claims import Fenced
 from ingestor.publisher.mender import CacheMender
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts, Sweeper
 from ingestor.publisher.spooling import digest
 from ingestor.redis_link import RedisAddress
+from ingestor.reload import Reload
 from ingestor.rights import examine
 from ingestor.settings import Settings, default_instance, spool_folder
 from ingestor.spool.spool import Spool
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
+from ingestor.supervisor import Supervisor
 from ingestor.turn import Turn
 from ingestor.watching.guard import Guard
 from ingestor.watching.metrics import registry_for, render
@@ -45,7 +49,6 @@ from wire import CONTRACT_VERSION, Keyspace
 CONTROL_TIMEOUT_S: Final = 2.0
 FAREWELL_S: Final = 1.0
 SAVE_S: Final = 5.0
-LOOP_LAG_EVERY_S: Final = 0.5
 
 
 class Undrained(Exception):
@@ -135,6 +138,11 @@ class Daemon:
     def events_dropped(self) -> int:
         """Audit notes that found no place in the queue."""
         return self.journal.dropped
+
+    @property
+    def log_lines_dropped(self) -> int:
+        """Log lines that nobody read in time."""
+        return log_lines.dropped
 
     @property
     def symbol_states(self) -> Mapping[str, int]:
@@ -227,6 +235,14 @@ class Daemon:
             "lost_by_redis": counts.lost_by_redis,
         }
 
+    def describe(self) -> str:
+        """How the daemon fares, in one line for `systemctl status`."""
+        book, holdings = self.reconciler.book, self.publisher.holdings
+        return (
+            f"{self.state}: {len(book.confirmed)} of {len(book.desired.symbols)} symbols live, "
+            f"{holdings.queued + holdings.unanswered + holdings.spooled} quotes not stored yet"
+        )
+
     def status_page(self) -> Mapping[str, Any]:
         """The JSON of /status."""
         return {
@@ -264,14 +280,18 @@ async def run(
     credentials: Callable[[], Credentials],
     stop: asyncio.Event,
     redis_url: Callable[[], str] | None = None,
+    reload: Reload | None = None,
 ) -> None:
-    """Run one daemon until `stop` is set. `redis_url` reads the URL anew, for a login that was refused.
+    """Run one daemon until `stop` is set. `redis_url` reads the URL anew, for a login that was refused; `reload`
+    tells the journal what came of a new look at the settings.
 
     Raises `Fenced` when another daemon has taken over, `LeftOnDisk` or `Undrained` when quotes were left at the
     end, `SpoolUnusable` when the folder that was asked for cannot be used, `Unsuitable` when this Redis cannot
     serve, and `PagesProblem` when the HTTP address is taken.
     """
     daemon = Daemon(settings, credentials, spool_for(settings), redis_url)
+    if reload is not None:
+        reload.note = daemon.journal.note
     sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
     gc.collect()
     gc.freeze()
@@ -287,9 +307,12 @@ async def run(
             redis=repr(daemon.address),
             http=daemon.http_port,
         )
+        supervisor = stack.enter_context(Supervisor.of(os.environ))
+        watched = supervisor.run(daemon.turn.redis_answered, daemon.describe)
+        await stack.enter_async_context(background({"supervisor": watched}))
         await examine(daemon.address, daemon.keys, daemon.journal, stop)
         if await daemon.turn.wait(stop):
-            await _live(daemon, stop)
+            await _live(daemon, stop, supervisor)
         else:
             daemon.journal.note("stopped", left=0)
 
@@ -309,17 +332,18 @@ def spool_for(settings: Settings) -> Spool | None:
     )
 
 
-async def _live(daemon: Daemon, stop: asyncio.Event) -> None:
+async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> None:
     spooling = daemon.publisher.spooling
     await spooling.open(is_optional=not daemon.settings.spool_dir)
     is_drained = is_saved = False
     try:
         parts = {"publisher": daemon.publisher.run(daemon.instance), "spool": spooling.run()}
-        async with _background(parts):
+        async with background(parts):
             try:
-                async with _background(_working(daemon)):
+                async with background(_working(daemon)):
                     await stop.wait()
                     daemon.is_stopping = True
+                    supervisor.tell(STOPPING="1", STATUS=daemon.describe())
                     daemon.journal.note("stopping", queued=daemon.publisher.holdings.queued)
             finally:
                 # The feed is closed now, and with it the source of new quotes; also when a part has failed.
@@ -360,7 +384,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
         "reporter": daemon.reporter.run(),
         "guard": daemon.guard.run(),
-        "loop lag": _measure_loop_lag(daemon.loop_lag_s),
+        "loop lag": measure_loop_lag(daemon.loop_lag_s),
     }
 
 
@@ -369,33 +393,3 @@ async def _feed(daemon: Daemon) -> None:
     await daemon.publisher.ready.wait()
     await daemon.reconciler.first_look.wait()
     await daemon.feed.run()
-
-
-async def _measure_loop_lag(lag_s: Histogram) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due_s = loop.time() + LOOP_LAG_EVERY_S
-        await asyncio.sleep(LOOP_LAG_EVERY_S)
-        lag_s.observe(max(0.0, loop.time() - due_s))
-
-
-@contextlib.asynccontextmanager
-async def _background(parts: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Run these while the context lasts; a part that fails ends the context with its error."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part, name=name) for name, part in parts.items()]
-            yield
-            await _end(tasks)
-    except BaseExceptionGroup as failures:
-        # One part's failure is the reason; that others failed on the way out is its consequence.
-        raise failures.exceptions[0] from failures
-
-
-async def _end(tasks: list["asyncio.Task[None]"]) -> None:
-    """Cancel them until they have ended: a library that swallows a cancellation must not keep the daemon alive."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1.0)

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 import structlog
@@ -49,12 +49,27 @@ class Redactor:
 redactor: Final = Redactor()
 
 
-def configure_logs(level: str, fmt: str) -> None:
-    """Set up structlog and the standard library's logging to write to standard error.
+_CHATTY: Final = ("asyncio", "picows", "aiohttp.access", "websockets")
+"""Libraries that tell of every connection at INFO; ours says the same with its reason."""
+
+
+class Stream(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> object:
+        """Take one line."""
+
+    def flush(self) -> object:
+        """Called after each."""
+
+
+def configure_logs(level: str, fmt: str, stream: Stream | None = None) -> None:
+    """Set up structlog and the standard library's logging to write to this stream, or else to standard error.
 
     `fmt` is `json`, `console`, or `auto`: console when standard error is a terminal, JSON otherwise.
     """
-    console = fmt == "console" or (fmt == "auto" and sys.stderr.isatty())
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    console = fmt == "console" or (fmt == "auto" and is_terminal)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -62,17 +77,22 @@ def configure_logs(level: str, fmt: str) -> None:
         redactor,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(colors=is_terminal)
         if console
         else structlog.processors.JSONRenderer(serializer=_to_json)
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[
+            # Not in the wrapper class, which a logger keeps once it has it: the level may change later.
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.StreamHandler[Any] = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -83,11 +103,15 @@ def configure_logs(level: str, fmt: str) -> None:
             ],
         )
     )
+    logging.getLogger().handlers = [handler]
+    set_log_level(level)
+
+
+def set_log_level(level: str) -> None:
+    """From now on show lines of this level and above: `debug`, `info`, `warning` or `error`, in either case."""
     root = logging.getLogger()
-    root.handlers = [handler]
     root.setLevel(level.upper())
-    # Libraries tell of every connection at INFO; ours says the same with its reason.
-    for name in ("asyncio", "picows", "aiohttp.access", "websockets"):
+    for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 

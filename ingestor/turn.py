@@ -32,6 +32,7 @@ class Turn:
         self._beat: bytes | None = None
         self._unchanged_since_s = 0.0
         self.standing_by_for: str | None = None
+        self.redis_answered = asyncio.Event()
 
     async def wait(self, stop: asyncio.Event) -> bool:
         """Wait while another daemon's heartbeat goes on; False when told to stop meanwhile."""
@@ -42,6 +43,7 @@ class Turn:
                     break
             except ResponseError as error:
                 if "WRONGTYPE" in str(error):
+                    self.redis_answered.set()
                     # No heartbeat can be there; that it cannot be written is told by whoever writes it.
                     break
                 self._cannot_tell(error)
@@ -69,6 +71,7 @@ class Turn:
         pipe.hset(self._keys.status, "standby", self._instance)
         pipe.hmget(self._keys.status, "heartbeat", "state", "instance")
         replies: list[Any] = await pipe.execute()
+        self.redis_answered.set()
         beat, state, instance = replies[1]
         if state == b"stopped":
             return False

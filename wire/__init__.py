@@ -7,6 +7,7 @@ asyncio, no Redis client, no clock. A program in another language needs this pac
 from wire.gap import Gap, decode_gap, encode_gap
 from wire.ids import ZERO_ID, EntryId, Placement, entry_id_at, place
 from wire.keys import CONTRACT_VERSION, GAP_FIELD, QUOTE_FIELD, BadNamespace, Keyspace
+from wire.quality import HEARTBEAT_LIMIT_S, QUIET_AFTER_S, STATUS_FIELDS, Level, Quality, QualityJudge
 from wire.quote import (
     BadEntry,
     Quote,
@@ -21,7 +22,10 @@ from wire.symbols import BadSymbol, Symbol, parse_symbol
 __all__ = [
     "CONTRACT_VERSION",
     "GAP_FIELD",
+    "HEARTBEAT_LIMIT_S",
+    "QUIET_AFTER_S",
     "QUOTE_FIELD",
+    "STATUS_FIELDS",
     "ZERO_ID",
     "BadEntry",
     "BadNamespace",
@@ -29,7 +33,10 @@ __all__ = [
     "EntryId",
     "Gap",
     "Keyspace",
+    "Level",
     "Placement",
+    "Quality",
+    "QualityJudge",
     "Quote",
     "QuoteRow",
     "Symbol",

@@ -1,10 +1,12 @@
 """`quotebus run`: the daemon in the foreground.
 
-Decides exit codes and what a signal means: the first asks, the second insists. Must never know the daemon's parts.
+Decides exit codes and what a signal means: the first asks, the second insists, SIGHUP asks for a new look at the
+settings. Must never know the daemon's parts.
 """
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -18,18 +20,28 @@ from redis.asyncio.connection import parse_url
 from ingestor.app import LeftOnDisk, Undrained
 from ingestor.app import run as run_app
 from ingestor.feed.session import Credentials, CredentialsUnavailable
+from ingestor.log_lines import log_lines
 from ingestor.logs import configure_logs, redactor
 from ingestor.publisher.claims import Fenced
 from ingestor.redis_link import LinkFailure
+from ingestor.reload import Reload
 from ingestor.rights import NotPermitted, Unsuitable
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
 from ingestor.spool.folder import SpoolUnusable
 from ingestor.watching.pages import PagesProblem
 
+MIN_DESCRIPTORS: Final = 64
+"""About twenty for the daemon itself, and one for each visitor of its pages."""
+LAST_LINES_S: Final = 2.0
+"""How long a reader of the log who is slow may keep an ended daemon waiting."""
+INSISTED_LAST_LINES_S: Final = 0.2
+
 
 def run_daemon(config: Path | None) -> int:
     """Run until a signal; the exit code, as the README lists them."""
-    problems = []
+    # Before anything else: by default this signal ends a process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    problems = _too_few_descriptors()
     settings: Settings | None = None
     for load in (lambda: load_settings(config, os.environ), lambda: load_credentials(os.environ)):
         try:
@@ -41,15 +53,29 @@ def run_daemon(config: Path | None) -> int:
         lines = "\n".join(problems).replace("\n", "\n  ")
         print(f"quotebus: these settings cannot be used:\n  {lines}", file=sys.stderr)
         return 2
-    configure_logs(settings.log_level, settings.log_format)
-    return _run(settings, config)
+    log_lines.open()
+    configure_logs(settings.log_level, settings.log_format, log_lines)
+    try:
+        return _run(settings, config, Reload(settings, lambda: load_settings(config, os.environ)))
+    finally:
+        log_lines.close(LAST_LINES_S)
 
 
-def _run(settings: Settings, config: Path | None) -> int:
+def _too_few_descriptors() -> list[str]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= MIN_DESCRIPTORS:
+        return []
+    return [
+        f"this process may have {limit} files and sockets open, and needs {MIN_DESCRIPTORS}: "
+        "raise ulimit -n, or LimitNOFILE= of the systemd unit"
+    ]
+
+
+def _run(settings: Settings, config: Path | None, reload: Reload) -> int:
     log = structlog.get_logger("quotebus")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_signalled(settings, config))
+            runner.run(_until_signalled(settings, config, reload))
     except tuple(_ENDS) as problem:
         end, code = _ENDS[type(problem)]
         log.error(end, reason=str(problem))  # noqa: TRY400 - expected, no traceback
@@ -73,14 +99,15 @@ _ENDS: Final[dict[type[Exception], tuple[str, int]]] = {
 """What is told, and the exit code. 1 is a defect, 2 is for a human to mend before the next start."""
 
 
-async def _until_signalled(settings: Settings, config: Path | None) -> None:
+async def _until_signalled(settings: Settings, config: Path | None, reload: Reload) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_then_insist(stop))
+    loop.add_signal_handler(signal.SIGHUP, reload.on_hangup)
     defects: list[Exception] = []
     loop.set_exception_handler(lambda loop, context: _on_defect(loop, context, defects, stop))
-    await run_app(settings, _protected_credentials, stop, lambda: _redis_url(config))
+    await run_app(settings, _protected_credentials, stop, lambda: _redis_url(config), reload)
     if defects:
         raise defects[0]
 
@@ -122,6 +149,7 @@ def _redis_url(config: Path | None) -> str:
 def _ask_then_insist(stop: asyncio.Event) -> Callable[[], Any]:
     def on_signal() -> None:
         if stop.is_set():
+            log_lines.close(INSISTED_LAST_LINES_S)
             os._exit(1)
         stop.set()
 

@@ -7,12 +7,9 @@ import json
 import sys
 import time
 from datetime import datetime
-from typing import Final
 
 from ingestor.commands.quick_redis import QuickRedis, RedisProblem
-from wire import BadNamespace, Keyspace
-
-HEARTBEAT_TOO_OLD_S: Final = 5.0
+from wire import HEARTBEAT_LIMIT_S, BadNamespace, Keyspace
 
 
 def show(as_json: bool, redis_url: str, namespace: str) -> int:
@@ -45,6 +42,6 @@ def _problem(fields: dict[str, str]) -> str | None:
     if fields.get("state") == "stopped":
         return "the daemon was stopped"
     age_s = time.time_ns() / 1e9 - datetime.fromisoformat(fields["heartbeat"]).timestamp()
-    if age_s > HEARTBEAT_TOO_OLD_S:
+    if age_s > HEARTBEAT_LIMIT_S:
         return f"the last heartbeat is {age_s:.0f} s old"
     return None

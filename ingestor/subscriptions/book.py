@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ingestor.feed.codes import Code, Remedy
 from ingestor.feed.session import MAX_CHANGE_SYMBOLS, Change
@@ -36,8 +36,7 @@ class SymbolState(Enum):
     LEAVING = "leaving"
 
 
-@dataclass(frozen=True, slots=True)
-class SymbolStatus:
+class SymbolStatus(NamedTuple):
     """One field of `quotes:subscriptions`; `since_s` is unix time in seconds."""
 
     state: SymbolState
@@ -207,9 +206,14 @@ class SubscriptionBook:
         goal = self._plan()
         waiting = frozenset(goal.waiting)
         before, self._statuses = self._statuses, {}
+        # One for all that join: where a hundred thousand wait, making as many would hold up the quotes.
+        joins = SymbolStatus(SymbolState.WAITING, f"the limit of {self.limit} symbols is reached", now_unix_s)
         for symbol in self._desired.symbols:
-            state, reason = self._state_of(symbol, waiting)
-            self._note(before, symbol, state, reason, now_unix_s)
+            if symbol in waiting:
+                old = before.get(symbol)
+                self._statuses[symbol] = old if old is not None and old[:2] == joins[:2] else joins
+            else:
+                self._note(before, symbol, *self._state_of(symbol), now_unix_s)
         for leaving in self._confirmed - self._wanted:
             self._note(before, leaving, SymbolState.LEAVING, "no longer desired", now_unix_s)
         for shown, why in self._desired.junk.items():
@@ -217,12 +221,10 @@ class SubscriptionBook:
                 self._note(before, shown, SymbolState.REFUSED, why, now_unix_s)
         return self._statuses
 
-    def _state_of(self, symbol: str, waiting: frozenset[str]) -> tuple[SymbolState, str | None]:
+    def _state_of(self, symbol: str) -> tuple[SymbolState, str | None]:
         refusal = self._refused.get(symbol)
         if refusal is not None:
             return SymbolState.REFUSED, refusal.reason
-        if symbol in waiting:
-            return SymbolState.WAITING, f"the limit of {self.limit} symbols is reached"
         if symbol in self._confirmed:
             return SymbolState.LIVE, self.quiet_reason if symbol in self.quiet else None
         return SymbolState.REQUESTED, None if self._connected else "not connected to the vendor"

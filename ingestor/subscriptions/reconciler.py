@@ -26,6 +26,8 @@ from wire import Keyspace
 LOOK_EVERY_S: Final = 1.5
 """The safety net under the notifications, and what keeps every change within two seconds without them."""
 RETRY_S: Final = 0.25
+MANY_MEMBERS: Final = 20_000
+"""More than any feed has; somebody's mistake should cost a plan's worth of symbols nothing."""
 
 
 class Reconciler:
@@ -59,6 +61,8 @@ class Reconciler:
         self.first_look = asyncio.Event()
         self.version = 0
         self.last_look_ns: int | None = None
+        self._server_ahead_ms: int | None = None
+        """The server's clock less our monotonic one."""
 
     @property
     def must_reconnect(self) -> str | None:
@@ -91,7 +95,7 @@ class Reconciler:
         """One pass: read, decide, make ready, ask."""
         reading = await self._read()
         now_s = time.monotonic()
-        desired = self._desired_set.observe(reading, now_s) if self._is_new(reading, now_s) else self._desired
+        desired = await self._observe(reading, now_s) if self._is_new(reading, now_s) else self._desired
         await self._make_ready(desired)
         if desired != self._desired or not self.first_look.is_set():
             changed = frozenset(self._desired.symbols).symmetric_difference(desired.symbols)
@@ -177,17 +181,40 @@ class Reconciler:
         due_s = self._desired_set.look_again_at_s
         return self._last is None or reading != self._last[0] or (due_s is not None and now_s >= due_s)
 
+    async def _observe(self, reading: Reading, now_s: float) -> Desired:
+        if len(reading.members or ()) <= MANY_MEMBERS:
+            return self._desired_set.observe(reading, now_s)
+        # A thread gives the interpreter back every few milliseconds; the quotes cannot wait for a sorted list.
+        return await asyncio.to_thread(self._desired_set.observe, reading, now_s)
+
     async def _read(self) -> Reading:
+        if self._server_ahead_ms is None:
+            first = self._client.pipeline(transaction=False)
+            first.time()
+            self._note_time(await first.execute(raise_on_error=False))
+        now_ms = time.monotonic_ns() // 1_000_000 + (self._server_ahead_ms or 0)
         pipe = self._client.pipeline(transaction=False)
         pipe.smembers(self._keys.symbols)
-        pipe.zrangebyscore(self._keys.interest, time.time_ns() // 1_000_000, "+inf")
+        pipe.zrangebyscore(self._keys.interest, now_ms, "+inf")
         pipe.hmget(self._keys.writer, "began")
-        members, leases, writer = await pipe.execute(raise_on_error=False)
+        pipe.time()
+        members, leases, writer, *server_time = await pipe.execute(raise_on_error=False)
+        self._note_time(server_time)
         return Reading(
             None if _is_wrong_type(members) else frozenset(_good(members)),
             () if _is_wrong_type(leases) else tuple(_good(leases)),
             _good(writer) != [None],
         )
+
+    def _note_time(self, reply: list[Any]) -> None:
+        """Leases end by the server's clock: when this machine's is set anew, none of them ends for that."""
+        (at,) = reply
+        if isinstance(at, ResponseError):
+            # A user without the right to TIME: our own clock has to do.
+            at = divmod(time.time_ns() // 1_000, 1_000_000)
+        elif isinstance(at, Exception):
+            raise at
+        self._server_ahead_ms = at[0] * 1_000 + at[1] // 1_000 - time.monotonic_ns() // 1_000_000
 
     async def _make_ready(self, desired: Desired) -> None:
         before = frozenset(self._desired.symbols)

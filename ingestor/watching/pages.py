@@ -13,6 +13,8 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
+from ingestor.watching.gate import Gate
+
 CLEANUP_S: Final = 2.0
 
 
@@ -49,22 +51,31 @@ async def serve(host: str, port: int, sources: Sources) -> AsyncIterator[int]:
             web.get("/status", lambda _: _status(sources)),
         ]
     )
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=15.0)
+    app.on_response_prepare.append(_one_answer_per_visit)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
+    assert runner.server is not None
+    server: asyncio.Server | None = None
     try:
-        site = web.TCPSite(runner, host, port)
         try:
-            await site.start()
+            server = await asyncio.get_running_loop().create_server(Gate(runner.server), host, port)
         except OSError as error:
             raise PagesProblem(
                 f"cannot serve HTTP on {host}:{port} ({error.strerror or error}); "
                 "choose another address with QUOTEBUS_HTTP"
             ) from None
-        yield int(runner.addresses[0][1])
+        yield int(server.sockets[0].getsockname()[1])
     finally:
+        if server is not None:
+            server.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLEANUP_S):
                 await runner.cleanup()
+
+
+async def _one_answer_per_visit(_: web.Request, response: web.StreamResponse) -> None:
+    # Whoever comes every few seconds must not keep a place in between.
+    response.force_close()
 
 
 async def _metrics(sources: Sources) -> web.Response:

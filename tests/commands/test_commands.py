@@ -79,7 +79,8 @@ def test_symbols_are_added_listed_and_removed(server: RedisServer, redis: "redis
         ("MSFT", True, "unseen"),
         ("NVDA", True, "unseen"),
     ]
-    assert "AAPL  live\n" in quotebus("symbols", "ls", url=server.url).stdout
+    listed = quotebus("symbols", "ls", url=server.url).stdout
+    assert "AAPL  live       stale           no daemon has written here\n" in listed
     assert quotebus("symbols", "rm", "msft", url=server.url).stdout == "removed 1\n"
     assert redis.smembers(KEYS.symbols) == {"AAPL", "NVDA"}
 
@@ -173,7 +174,7 @@ def test_run_reads_a_dotenv_file_and_the_environment_goes_before_it(tmp_path: Pa
 
 @pytest.mark.fault("P26")
 def test_run_says_when_its_http_address_is_taken(server: RedisServer) -> None:
-    """A port in use is one sentence with the remedy, and exit code 1."""
+    """A port in use is one sentence with the remedy, and exit code 2."""
     done = quotebus(
         "run",
         url=server.url,
@@ -181,7 +182,7 @@ def test_run_says_when_its_http_address_is_taken(server: RedisServer) -> None:
         APCA_API_KEY_ID="k",
         APCA_API_SECRET_KEY="secret",
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "QUOTEBUS_HTTP" in done.stderr
     assert "Traceback" not in done.stderr
 

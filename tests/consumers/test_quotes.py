@@ -139,6 +139,7 @@ async def test_snapshot_without_a_cached_quote_begins_with_the_newest_entry(bus:
     assert numbers(await take(items, 1)) == [10]
 
 
+@pytest.mark.fault("Q03")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.fault("Q03")
 async def test_snapshot_and_stream_join_under_load(bus: Bus, writer: Writer, seed: int) -> None:

@@ -20,6 +20,8 @@ def test_the_public_names_are_these() -> None:
         "ContractTooNew",
         "EntryId",
         "Gap",
+        "Level",
+        "Quality",
         "Quote",
         "QuoteStream",
         "Reconnect",

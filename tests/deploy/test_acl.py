@@ -151,6 +151,7 @@ async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, 
         async with connect(guarded.url("strategy")) as bus:
             newest = await bus.latest("AAPL")
             assert newest is not None
+            assert (await bus.quality("AAPL"))["AAPL"].reason != "no daemon has written here"
             stream = bus.quotes("AAPL", "MSFT", start="snapshot")
             seen = {item.symbol async for item, _ in _some(stream, 20)}
             assert seen == {"AAPL", "MSFT"}

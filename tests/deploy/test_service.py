@@ -69,10 +69,18 @@ def test_it_has_the_time_it_may_take() -> None:
     assert float(service("TimeoutStopSec")[0]) > Settings.model_fields["drain_s"].default + 5
 
 
+def test_systemd_is_told_and_watches() -> None:
+    """The start takes as long as Redis does, a dead event loop is ended, a reload is the signal for it."""
+    assert service("TimeoutStartSec") == ["infinity"]
+    assert 10 <= float(service("WatchdogSec")[0]) <= 60
+    assert service("ExecReload") == ["/bin/kill -HUP $MAINPID"]
+
+
 def test_it_may_do_little() -> None:
     """No user, no privileges, no writing, no other sockets, and a bound on memory."""
     for key, value in {
-        "Type": "exec",
+        "Type": "notify",
+        "NotifyAccess": "main",
         "DynamicUser": "yes",
         "ProtectSystem": "strict",
         "NoNewPrivileges": "yes",

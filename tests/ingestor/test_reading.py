@@ -128,6 +128,7 @@ async def test_an_emptied_database_unsubscribes_nothing(
     assert reconciler.book.desired.held is not None
 
 
+@pytest.mark.fault("C06")
 async def test_a_read_that_fails_changes_nothing(
     redis: Redis, server: RedisServer, reconciler: Reconciler
 ) -> None:

@@ -17,7 +17,7 @@ from ingestor.feed.session import Credentials
 from ingestor.settings import KNOWN_VARIABLES, Settings
 from ingestor.watching.metrics import render
 from tests.repo.tree import README, modules, rows, table
-from wire import Gap, Keyspace, Quote
+from wire import Gap, Keyspace, Level, Quality, Quote
 
 
 def shown(default: Any) -> str:
@@ -107,12 +107,17 @@ async def test_every_status_field_is_documented() -> None:
     assert re.findall(r"`(\w+)`", cell)[: len(fields)] == fields
 
 
-@pytest.mark.parametrize("kind", [Quote, Gap])
-def test_every_field_that_a_strategy_reads_is_documented(kind: type[Quote | Gap]) -> None:
-    """The tables of quote and gap have each field and each computed one, and no other."""
+@pytest.mark.parametrize("kind", [Quote, Gap, Quality])
+def test_every_field_that_a_strategy_reads_is_documented(kind: type[Quote | Gap | Quality]) -> None:
+    """The tables of quote, gap and quality have each field and each computed one, and no other."""
     said = [name for cells in table(f"`{kind.__name__}`") for name in re.findall(r"`(\w+)`", cells[0])]
     computed = [name for name, value in vars(kind).items() if isinstance(value, property)]
     assert sorted(said) == sorted([*kind.__struct_fields__, *computed])
+
+
+def test_every_level_of_quality_is_documented() -> None:
+    """The table has each level, the best first, and no other."""
+    assert [cells[0].strip("`") for cells in table("level")] == [level.value for level in Level]
 
 
 def test_every_error_of_the_library_is_documented() -> None:

@@ -27,7 +27,7 @@ class DaemonProcess:
         self._folder = tempfile.TemporaryDirectory(prefix="quotebus-daemon-")
         self._log = Path(self._folder.name) / "daemon.log"
         self.spool = Path(self._folder.name) / "spool"
-        self._environment = {
+        self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("QUOTEBUS_", "APCA_", "ALPACA_"))},
             "APCA_API_KEY_ID": "PKTESTKEY1234",
             "APCA_API_SECRET_KEY": "very-secret-value-5678",
@@ -37,12 +37,15 @@ class DaemonProcess:
             "QUOTEBUS_SPOOL_DIR": str(self.spool),
             **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()},
         }
+        self.arguments: list[str] = [sys.executable, "-m", "ingestor"]
+        self.launch: dict[str, Any] = {}
+        """Whatever else `subprocess.Popen` is to be given."""
         self._starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def with_environment(self, **variables: str) -> Self:
         """The same, with these variables as well from its next start on."""
-        self._environment |= variables
+        self.environment |= variables
         return self
 
     async def __aenter__(self) -> Self:
@@ -64,16 +67,19 @@ class DaemonProcess:
         self._starts += 1
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ingestor"],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder.name,
+                self.arguments,
+                **{
+                    "env": self.environment,
+                    "stdout": log,
+                    "stderr": log,
+                    "cwd": self._folder.name,
+                    **self.launch,
+                },
             )
 
     def surround(self, **variables: str) -> Self:
         """Add variables to the environment in which it will start."""
-        self._environment |= variables
+        self.environment |= variables
         return self
 
     @property
@@ -141,6 +147,9 @@ class DaemonProcess:
         return "running" if code is None else f"ended with {code}"
 
     async def _http_port(self) -> int:
+        chosen = int(self.environment["QUOTEBUS_HTTP"].rpartition(":")[2])
+        if chosen:
+            return chosen
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
             ports = [event["http"] for event in self.events if event["event"] == "started"]

@@ -131,7 +131,7 @@ async def test_a_killed_daemon_is_followed_by_one_that_doubles_nothing(
     assert type((await stored(redis, "AAPL"))[100]).__name__ == "Gap"
 
 
-@pytest.mark.fault("K32")
+@pytest.mark.fault("C06", "K32")
 async def test_flushall_neither_unsubscribes_nor_stops_the_daemon(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
@@ -168,14 +168,27 @@ async def test_junk_in_the_set_is_refused_with_a_reason_and_harms_nothing(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
     """Misspelt, empty, binary and enormous members are listed with their reason; the good ones are live."""
-    await redis.sadd(KEYS.symbols, "AAPL", "msft", "", "A B", b"\xff\xfe", "X" * 100_000, "ТSLA", "\u200bIBM")
+    await redis.sadd(
+        KEYS.symbols,
+        "AAPL",
+        "msft",
+        "",
+        "A B",
+        b"\xff\xfe",
+        "X" * 1_000_000,
+        "ТSLA",
+        "\u200bIBM",
+        "🚀",
+        "A\x07B",
+    )
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
     await until(lambda: state_is(redis, "msft", "refused"))
     states = {k: json.loads(v) for k, v in (await redis.hgetall(KEYS.subscriptions)).items()}
     refused = {name: state["reason"] for name, state in states.items() if state["state"] == "refused"}
-    assert len(refused) == 7
+    assert len(refused) == 9
     assert refused["msft"] == "lower case; did you mean MSFT?"
     assert max(map(len, states)) < 100
+    assert max(map(len, daemon.log.splitlines())) < 2000
     await until(lambda: event_exists(redis, "refused", subject="msft"))
 
 
@@ -301,6 +314,7 @@ async def test_changes_are_noticed_within_two_seconds_where_tracking_is_not_allo
         await redis.sadd(KEYS.symbols, "AAPL")
         await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 2.0)
         assert (await daemon.status())["tracking"] is False
+        assert "tracking_not_allowed" in daemon.kinds()
 
 
 async def _count_is(redis: Redis, symbol: str, count: int) -> bool:

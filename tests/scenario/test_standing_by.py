@@ -80,6 +80,7 @@ async def test_a_frozen_server_does_not_give_the_second_daemon_its_turn(
         await _is_as_before(pair, vendor)
 
 
+@pytest.mark.fault("P15")
 @pytest.mark.parametrize("persistent", [True, False])
 @pytest.mark.fault("P15")
 async def test_a_restarted_server_does_not_give_the_second_daemon_its_turn(

@@ -1,0 +1,82 @@
+"""Tells systemd how the daemon fares: started, alive, stopping. Without systemd it does nothing.
+
+Decides when the watchdog is fed: only by an event loop that wakes in time. Must never know what the daemon does,
+nor wait for anybody: a datagram that cannot be sent at once is not sent. The protocol is one datagram to the socket
+that $NOTIFY_SOCKET names (https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html).
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final, Self
+
+STATUS_EVERY_S: Final = 5.0
+FEEDS_PER_TIMEOUT: Final = 4
+"""How often the watchdog is fed within the time in which it must be; systemd advises twice at least."""
+
+
+class Supervisor:
+    """The end of the wire to systemd. A context manager: leaving closes the socket."""
+
+    def __init__(self, address: str | None, watchdog_s: float | None) -> None:
+        self._watchdog_s: Final = watchdog_s
+        self._socket: socket.socket | None = None
+        if address:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.setblocking(False)
+            # A leading @ stands for the null byte of an abstract address.
+            self._address = "\0" + address[1:] if address.startswith("@") else address
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self:
+        """As the environment says; a watchdog that is meant for another process is none of ours."""
+        usec = environment.get("WATCHDOG_USEC", "")
+        is_ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        watchdog_s = int(usec) / 1e6 if is_ours and usec.isascii() and usec.isdigit() and int(usec) else None
+        return cls(environment.get("NOTIFY_SOCKET"), watchdog_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def tell(self, **fields: str) -> None:
+        """Send these in one datagram, as `READY="1"`; whether it arrives is nobody's concern."""
+        if self._socket is not None:
+            message = "\n".join(f"{name}={value}" for name, value in fields.items())
+            with contextlib.suppress(OSError):
+                self._socket.sendto(message.encode(), self._address)
+
+    async def run(self, ready: asyncio.Event, status: Callable[[], str]) -> None:
+        """Tell that the daemon is ready once it is, and from the start how it fares; never returns."""
+        if self._socket is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_ready(ready))
+            group.create_task(self._tell_status(status))
+            if self._watchdog_s is not None:
+                group.create_task(self._feed_watchdog(self._watchdog_s))
+
+    async def _tell_ready(self, ready: asyncio.Event) -> None:
+        await ready.wait()
+        self.tell(READY="1")
+
+    async def _tell_status(self, status: Callable[[], str]) -> None:
+        while True:
+            self.tell(STATUS=status())
+            await asyncio.sleep(STATUS_EVERY_S)
+
+    async def _feed_watchdog(self, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        every_s = timeout_s / FEEDS_PER_TIMEOUT
+        while True:
+            due_s = loop.time() + every_s
+            await asyncio.sleep(every_s)
+            # A loop that always wakes this late is as good as dead to the quotes: let systemd end it.
+            if loop.time() - due_s < timeout_s / 2:
+                self.tell(WATCHDOG="1")
