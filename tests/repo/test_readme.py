@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 import consumers
 from consumers.gaps import STREAM_RECREATED, TRIMMED
-from ingestor.app import Daemon
 from ingestor.cli import app
+from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials
 from ingestor.settings import KNOWN_VARIABLES, Settings
 from ingestor.watching.metrics import render

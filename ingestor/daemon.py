@@ -1,0 +1,252 @@
+"""All parts of one daemon, and how it fares as a whole.
+
+Decides what is wired to what, the daemon's state in one word, and what of its parts is shown where. Must never
+start or end anything: `app` does.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from ingestor.control import control_client
+from ingestor.feed.connection import FeedConnection
+from ingestor.feed.hours import MarketHours
+from ingestor.feed.session import Credentials, Oddities
+from ingestor.histogram import Histogram
+from ingestor.journal import Journal
+from ingestor.log_lines import log_lines
+from ingestor.publisher.mender import CacheMender
+from ingestor.publisher.publisher import Publisher
+from ingestor.publisher.retention import SweepCounts, Sweeper
+from ingestor.redis_link import RedisAddress
+from ingestor.settings import Settings, default_instance
+from ingestor.spool.spool import Spool
+from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.subscriptions.watch import ChangeWatch
+from ingestor.turn import Turn
+from ingestor.watching.guard import Guard
+from ingestor.watching.metrics import registry_for
+from ingestor.watching.pages import Check
+from ingestor.watching.reporter import Reporter, iso
+from wire import CONTRACT_VERSION, Keyspace
+
+CONTROL_TIMEOUT_S: Final = 2.0
+
+
+def time_s() -> float:
+    """Wall time, unix seconds."""
+    return time.time_ns() / 1e9
+
+
+class Daemon:
+    """All parts of one daemon, wired."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Callable[[], Credentials],
+        spool: Spool | None = None,
+        redis_url: Callable[[], str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.version = metadata.version("quotebus")
+        self.feed_name = "custom" if settings.feed_url else settings.feed.value
+        self.started_ns = time.time_ns()
+        self.instance = settings.instance or default_instance()
+        self.keys = Keyspace(settings.namespace)
+        self.address = RedisAddress(settings.redis_url.get_secret_value(), redis_url)
+        self.journal = Journal()
+        self.control: Redis = control_client(self.address, CONTROL_TIMEOUT_S)
+        self.publisher = Publisher(
+            *(self.address, self.keys, self.journal),
+            stream_maxlen=settings.stream_maxlen,
+            memory_bytes=settings.memory_bytes,
+            replay_s=settings.replay_s,
+            replay_bytes=settings.replay_bytes,
+            spool=spool,
+        )
+        self.watch = ChangeWatch(self.address, self.keys, self.journal)
+        self.reconciler = self._reconciler()
+        self.feed = FeedConnection(settings.url, credentials, self.publisher.receive, self.reconciler)
+        self.feed.on_oddity = self._note_oddity
+        self.reconciler.poke_feed = self.feed.poke
+        self.guard = self._guard()
+        self.sweeper = Sweeper(
+            self.control,
+            self.keys,
+            self.publisher.stamper,
+            self.journal,
+            lambda: frozenset(self.reconciler.book.desired.symbols) | self.reconciler.book.confirmed,
+            max_age_s=settings.stream_max_age_s,
+            forget_after_s=settings.forget_after_s,
+        )
+        self.mender = CacheMender(
+            self.control, self.keys, self.publisher.stamper, self.publisher.position, self.journal
+        )
+        self.reporter = Reporter(
+            self.control, self.keys, self.journal, self.reconciler, self.status_fields, time_s
+        )
+        self.registry = registry_for(self)
+        self.loop_lag_s = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+        self.is_stopping = False
+        self.turn = Turn(self.control, self.keys, self.journal, self.instance)
+        self._counted: Counter[str] = Counter()
+        self._counted_version = -1
+        self.http_port: int | None = None
+
+    def _reconciler(self) -> Reconciler:
+        return Reconciler(
+            *(self.control, self.keys, self.watch),
+            *(self.publisher.stamper, self.publisher.note_hole, self.journal),
+            limit=self.settings.symbol_limit,
+            grace_s=self.settings.grace_s,
+        )
+
+    def _guard(self) -> Guard:
+        hours = MarketHours(self.settings.expected_hours)
+        watched = (self.feed, self.reconciler, self.publisher)
+        return Guard(*watched, self.journal, hours, self.settings.watchdog_limits)
+
+    @property
+    def sweep(self) -> SweepCounts:
+        """What the retention sweep did."""
+        return self.sweeper.counts
+
+    @property
+    def events_dropped(self) -> int:
+        """Audit notes that found no place in the queue."""
+        return self.journal.dropped
+
+    @property
+    def log_lines_dropped(self) -> int:
+        """Log lines that nobody read in time."""
+        return log_lines.dropped
+
+    @property
+    def symbol_states(self) -> Mapping[str, int]:
+        """How many symbols are in each state."""
+        version = self.reconciler.version
+        if version != self._counted_version:
+            # Counting ten thousand symbols for every scrape would hold up the quotes.
+            statuses = self.reconciler.book.statuses(time_s())
+            self._counted = Counter(status.state.value for status in statuses.values())
+            self._counted_version = version
+        return self._counted
+
+    @property
+    def state(self) -> str:
+        """The daemon in one word."""
+        if self.is_stopping:
+            return "stopping"
+        if self.turn.standing_by_for is not None:
+            return "standby"
+        if not self.publisher.was_connected:
+            return "starting"
+        if self.publisher.away_reason is not None:
+            return "redis_away"
+        return "live" if self.feed.is_ready else "connecting"
+
+    def checks(self) -> list[Check]:
+        """The conditions of readiness."""
+        desired = self.reconciler.book.desired
+        return [
+            Check("running", "stopping" if self.is_stopping else self._standby),
+            Check("redis", self.publisher.away_reason),
+            Check("feed", None if self.feed.is_ready else f"not connected, attempt {self.feed.attempt}"),
+            Check(
+                "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
+            ),
+            Check("watchdog", self.guard.problem),
+        ]
+
+    @property
+    def _standby(self) -> str | None:
+        other = self.turn.standing_by_for
+        return f"standing by for {other}" if other else None
+
+    def status_fields(self) -> dict[Any, Any]:
+        """The fields of `quotes:status`."""
+        feed, publisher = self.feed, self.publisher
+        book = self.reconciler.book
+        return {
+            "contract": CONTRACT_VERSION,
+            "version": self.version,
+            "instance": self.instance,
+            "state": self.state,
+            "feed": self.feed_name,
+            "heartbeat": iso(time_s()),
+            "started": iso(self.started_ns / 1e9),
+            "connected_since": iso(feed.connected_since_ns / 1e9) if feed.connected_since_ns else "",
+            "last_quote": iso(feed.last_quote_ns / 1e9) if feed.last_quote_ns else "",
+            "reconnects": max(0, feed.counts.connects - 1),
+            "reconnect_attempt": feed.attempt,
+            "market": self.guard.market,
+            "watchdog": " ".join(self.guard.active),
+            "epoch": publisher.stamper.epoch or 0,
+            "desired": len(book.desired.symbols),
+            "live": len(book.confirmed),
+            "junk": book.desired.junk_total,
+            "symbol_limit": book.limit or 0,
+            "held": book.desired.held or "",
+            **self._ledger(),
+            "spool": publisher.spooling.problem or "",
+            "refusing": " ".join(sorted(publisher.refusing)[:20]),
+            "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
+        }
+
+    def _ledger(self) -> dict[str, int]:
+        publisher = self.publisher
+        counts, holdings = publisher.counts, publisher.holdings
+        rejected = sum(counts.rejected.values()) + sum(publisher.stamper.counts.rejected.values())
+        return {
+            "received": counts.received,
+            "recovered": counts.recovered,
+            "stored": counts.stored,
+            "already_stored": counts.already_stored,
+            "rejected": rejected,
+            "dropped": counts.dropped_total,
+            "queued": holdings.queued,
+            "unanswered": holdings.unanswered,
+            "spooled": holdings.spooled,
+            "replayed": counts.replayed,
+            "replaying": holdings.replaying,
+            "lost_by_redis": counts.lost_by_redis,
+        }
+
+    def describe(self) -> str:
+        """How the daemon fares, in one line for `systemctl status`."""
+        book, holdings = self.reconciler.book, self.publisher.holdings
+        return (
+            f"{self.state}: {len(book.confirmed)} of {len(book.desired.symbols)} symbols live, "
+            f"{holdings.queued + holdings.unanswered + holdings.spooled} quotes not stored yet"
+        )
+
+    def status_page(self) -> Mapping[str, Any]:
+        """The JSON of /status."""
+        return {
+            **self.status_fields(),
+            "checks": {check.name: check.problem or "ok" for check in self.checks()},
+            "symbols": dict(self.symbol_states),
+            "tracking": self.watch.is_tracking,
+            "parts": {
+                "feed": repr(self.feed),
+                "publisher": repr(self.publisher),
+                "book": repr(self.reconciler.book),
+            },
+        }
+
+    def _note_oddity(self, oddities: Oddities) -> None:
+        if oddities.unreadable:
+            self.journal.note_rarely(
+                "unreadable_message",
+                "vendor",
+                count=len(oddities.unreadable),
+                first=oddities.unreadable[0][:256],
+                sample=oddities.sample.hex(),
+            )
+        for kind in oddities.unknown:
+            self.journal.note_rarely("unknown_message", kind)
