@@ -88,6 +88,7 @@ class Demo:
             "QUOTEBUS_REDIS_URL": url,
             "QUOTEBUS_FEED_URL": self._printed_url(),
             "QUOTEBUS_HTTP": "127.0.0.1:0",
+            "QUOTEBUS_SPOOL_DIR": str(logs / "spool"),
             "APCA_API_KEY_ID": "demo",
             "APCA_API_SECRET_KEY": "demo-secret",
         }

@@ -114,6 +114,7 @@ async def running_daemon(guarded: Guarded, folder: Path, *symbols: str) -> Async
                     QUOTEBUS_REDIS_URL=guarded.url("daemon"),
                     QUOTEBUS_FEED_URL=simulator.url("iex"),
                     QUOTEBUS_HTTP=f"127.0.0.1:{port}",
+                    QUOTEBUS_SPOOL_DIR=str(folder / "spool"),
                     # Often enough that each command of the sweep is seen within a test.
                     QUOTEBUS_SWEEP_EVERY_S="0.1",
                     QUOTEBUS_FORGET_AFTER_S="1",

@@ -77,11 +77,6 @@ class DaemonProcess:
                 },
             )
 
-    def surround(self, **variables: str) -> Self:
-        """Add variables to the environment in which it will start."""
-        self.environment |= variables
-        return self
-
     @property
     def log(self) -> str:
         """All that it has printed."""

@@ -274,7 +274,7 @@ def bent(daemon: DaemonProcess, seconds: int) -> DaemonProcess:
     assert spec is not None
     assert spec.origin is not None
     library = Path(spec.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
-    return daemon.surround(
+    return daemon.with_environment(
         LD_PRELOAD=os.fspath(library), FAKETIME=f"{seconds:+d}s", FAKETIME_DONT_FAKE_MONOTONIC="1"
     )
 
