@@ -159,7 +159,7 @@ async def test_a_handshake_that_stalls_is_given_up_within_ten_seconds(
         front.stalls = True
         daemon = DaemonProcess(shared_server.url, front.url("wss", FEED))
         async with daemon.with_environment(SSL_CERT_FILE=str(authority.file)):
-            await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
+            await daemon.until(lambda status: status["reconnect_attempt"] == 1, 30)
             front.stalls = False
             await daemon.until_live(10)
             assert front.accepted == 2
