@@ -193,7 +193,9 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
         raise CannotOpen("no answer to the handshake") from None
     except (picows.WSError, OSError, ValueError) as error:
         raise CannotOpen(f"{type(error).__name__}: {error}") from None
-    assert isinstance(opened, Socket)
+    if not isinstance(opened, Socket):
+        # What picows returns, without an error, when the peer hangs up in the middle of the upgrade.
+        raise CannotOpen("the connection ended before the websocket was open")
     return opened
 
 

@@ -1,6 +1,7 @@
 """The vendor ends the connection: between frames, within one, with a code, at the door, again and again."""
 
 import asyncio
+import contextlib
 
 import pytest
 from redis.asyncio import Redis
@@ -171,6 +172,49 @@ async def test_no_redirect_is_followed(shared_server: RedisServer, redis: Redis)
             _, metrics = await daemon.page("/metrics")
             assert metric(metrics, "quotebus_source_connect_failures_total", status="302") == 2
             assert len(elsewhere.actions) == 0
+            await is_well(daemon)
+
+
+ANSWERS = {
+    "nothing": b"",
+    "another protocol": b"SSH-2.0-OpenSSH_9.2p1\r\n",
+    "no status": b"HTTP/1.1\r\n\r\n",
+    "a switch to nothing": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    "a wrong proof": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
+    "bytes": bytes(range(256)) * 16,
+    "headers without end": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500_000,
+    "an odd pause": b"HTTP/1.1 503 Later\r\nRetry-After: \xb2\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.fault("S42")
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+async def test_whoever_is_no_websocket_server_is_left_in_peace(
+    shared_server: RedisServer, redis: Redis, answer: bytes
+) -> None:
+    """Whatever the upgrade is answered with: two attempts at their pace, the same process, no file left open."""
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with DaemonProcess(shared_server.url, f"ws://127.0.0.1:{port}/v2/iex") as daemon:
+            await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
+            before = descriptors(daemon)
+            await daemon.until(lambda status: status["reconnect_attempt"] == 3, 15)
+            assert 2 <= asked <= 3
+            assert abs(descriptors(daemon) - before) <= 2
+            _, metrics = await daemon.page("/metrics")
+            assert "quotebus_source_connects_total 0.0" in metrics
             await is_well(daemon)
 
 

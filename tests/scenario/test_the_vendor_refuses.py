@@ -75,9 +75,9 @@ async def test_credentials_that_nobody_answers_are_given_up_after_ten_seconds(
         async with DaemonProcess(shared_server.url, vendor.url("iex")) as daemon:
             await vendor.wait_for(lambda: attempts(vendor) == 1, 15)
             began_s = vendor.actions[-1].at_s
-            await vendor.wait_for(lambda: len(vendor.closed) == 1, 15)
+            await vendor.wait_for(lambda: len(vendor.closed) == 1, 30)
             assert vendor.closed[0].clean
-            assert 9.0 < vendor.closed[0].at_s - began_s < 13.0
+            assert 9.0 < vendor.closed[0].at_s - began_s < 15.0
             await daemon.until_live(10)
             assert "no answer while authenticating" in daemon.log
             await is_well(daemon)
@@ -145,7 +145,7 @@ async def test_a_taken_slot_never_makes_two_sockets_of_ours(
             most = max(most, len(vendor.connections))
             return vendor.symbols == {"AAPL"}
 
-        await vendor.wait_for(is_back, 15)
+        await vendor.wait_for(is_back, 30)
         assert most == 1
         opened = [action.at_s for action in vendor.actions if action.kind == "connect"]
         assert opened[-1] - refused_s >= 2.5

@@ -1,5 +1,6 @@
 """Between the daemon and the vendor: names that lead nowhere, addresses where nobody is, certificates to refuse."""
 
+import asyncio
 import contextlib
 import socket
 import time
@@ -159,9 +160,44 @@ async def test_a_handshake_that_stalls_is_given_up_within_ten_seconds(
         front.stalls = True
         daemon = DaemonProcess(shared_server.url, front.url("wss", FEED))
         async with daemon.with_environment(SSL_CERT_FILE=str(authority.file)):
-            await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
+            await daemon.until(lambda status: status["reconnect_attempt"] == 1, 30)
             front.stalls = False
             await daemon.until_live(10)
             assert front.accepted == 2
             assert len(reasons(daemon)) == 1
+            await is_well(daemon)
+
+
+@pytest.mark.fault("S41")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x16\x03\x03\x40\x00" + bytes(100),
+    ],
+    ids=["hangs up", "speaks plainly", "alert", "half a hello"],
+)
+async def test_a_server_that_breaks_the_handshake_off_is_tried_again(
+    shared_server: RedisServer, redis: Redis, answer: bytes
+) -> None:
+    """No TLS, an alert, or the end of the connection: attempts that failed, and no more than that."""
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        with contextlib.suppress(OSError):
+            await reader.read(1000)
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with DaemonProcess(shared_server.url, f"wss://127.0.0.1:{port}{FEED}") as daemon:
+            await daemon.until(lambda status: status["reconnect_attempt"] == 3, 30)
+            assert 2 <= asked <= 3
+            assert all(reasons(daemon))
             await is_well(daemon)
