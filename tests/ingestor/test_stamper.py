@@ -377,5 +377,6 @@ def test_entries_for_which_no_id_is_left_are_rejected() -> None:
     assert (some.quotes, some.markers) == (1, 0)
     assert made.counts.rejected == {"stream_exhausted": 1}
     made.forget("A")
-    assert made.restamp("A", [payload(3)], LAST_OF_ALL, 1).entries == 0
+    none = made.restamp("A", [payload(3)], LAST_OF_ALL, 1)
+    assert (none.entries, none.rows()) == (0, [])
     assert made.counts.rejected == {"stream_exhausted": 2}
