@@ -155,15 +155,9 @@ class Sequencer:
         """The server reads the next batch, and answers."""
         batch = self.on_the_wire.popleft()
         keys = [KEYS.writer, KEYS.latest, *map(KEYS.stream, batch.symbols)]
-        epoch = self.stamper.epoch or 0
-        self.answers.append(
-            finish(
-                Direct(self.redis).call(
-                    *("EVAL", APPEND, len(keys), *keys),
-                    *(epoch, batch.number, 0, self.calls.token, batch.blob),
-                )
-            )
-        )
+        position = (self.stamper.epoch or 0, batch.number, 0, self.calls.token)
+        append = Direct(self.redis).call("EVAL", APPEND, len(keys), *keys, *position, batch.blob)
+        self.answers.append(finish(append))
 
     def hear(self) -> None:
         """The next answer is heard."""

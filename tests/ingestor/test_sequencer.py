@@ -3,7 +3,6 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -190,7 +189,7 @@ LIGHT = settings(
 )
 
 
-def machine(redis: Redis, **traits: Any) -> Callable[[], RuleBasedStateMachine]:
+def machine(redis: Redis, **traits: Any) -> type[RuleBasedStateMachine]:
     """A kind of market on this server."""
     return type("Market", (Market,), {"redis": redis, **traits})
 
