@@ -5,6 +5,7 @@ the spool. Must never know Redis, files or the clock. Rows are packed once: a qu
 some hundred bytes, and a batch that comes back from disk is sent as it is.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -132,6 +133,7 @@ class Losses:
         self._reason = reason
         self._epoch = epoch
         self._missing: dict[str, _Missing] = {}
+        self._quotes: Counter[str] = Counter()
         self._first_received_ns = 0
         self.quotes = 0
 
@@ -147,8 +149,8 @@ class Losses:
                 self._add(str(row[0]), str(row[i]), str(row[i + 1]))
 
     def per_symbol(self) -> dict[str, int]:
-        """How many quotes of each symbol are known to be missing."""
-        return {symbol: missing.quotes or 0 for symbol, missing in self._missing.items()}
+        """How many quotes of each symbol were given up here: what markers tell of was counted when it went."""
+        return dict(self._quotes)
 
     def seal(self) -> Batch:
         """The batch of markers that takes their place."""
@@ -164,6 +166,7 @@ class Losses:
         body = _json(payload)
         if isinstance(body, list):
             found = _Missing(entry_id, body[_TIME], body[_TIME], self._reason, 1)
+            self._quotes[symbol] += 1
         else:
             found = _Missing(entry_id, body["from"], body["to"], body["reason"], body.get("missing"))
         known = self._missing.get(symbol)

@@ -55,10 +55,14 @@ async def claim(
     ends = await _ends(link, calls, sorted(stamper.symbols)) if forgot else {}
     stamper.epoch = epoch
     resumed = outbox.resume(applied, now_s)
+    markers = markers_of_losses(stamper, ends, [*resumed.replayed, *outbox.unsettled])
     for symbol, last in ends.items():
-        stamper.found(symbol, last)
+        # A stream that is gone, with more in it than will be sent again, gets its marker now; or, where no number
+        # is left for one, when its next entry finds that it is not there.
+        if resumed.lost_batches or last is not None or symbol not in markers.symbols:
+            stamper.found(symbol, last)
     if resumed.lost_batches:
-        outbox.put_first(markers_of_losses(stamper, ends, [*resumed.replayed, *outbox.unsettled]), first - 1)
+        outbox.put_first(markers, first - 1)
     return Claimed(
         resumed.settled,
         forgot,

@@ -18,6 +18,7 @@ from ingestor.journal import Journal
 from ingestor.publisher.stamper import Stamper
 from wire import (
     QUOTE_FIELD,
+    ZERO_ID,
     BadEntry,
     EntryId,
     Keyspace,
@@ -104,6 +105,15 @@ class CacheMender:
         return mended
 
 
+def _cached_id(symbol: str, held: bytes | None) -> EntryId:
+    """Of which entry the cache has the quote; the zero id where it has none, or somebody wrote nonsense."""
+    try:
+        cached = decode_latest(symbol, held) if held else None
+        return ZERO_ID if cached is None or cached.id is None else EntryId.parse(cached.id)
+    except ValueError:
+        return ZERO_ID
+
+
 def _behind(symbol: str, held: bytes | None, entries: Sequence[Any]) -> tuple[str, ...]:
     """Symbol, id and value where the cache is behind the stream; else nothing."""
     for raw_id, fields in entries:
@@ -111,15 +121,7 @@ def _behind(symbol: str, held: bytes | None, entries: Sequence[Any]) -> tuple[st
         if payload is None:
             continue
         entry_id = raw_id.decode() if isinstance(raw_id, bytes) else str(raw_id)
-        try:
-            cached = decode_latest(symbol, held) if held else None
-        except BadEntry:
-            cached = None
-        if (
-            cached is not None
-            and cached.id is not None
-            and EntryId.parse(cached.id) >= EntryId.parse(entry_id)
-        ):
+        if _cached_id(symbol, held) >= EntryId.parse(entry_id):
             return ()
         try:
             decode_quote(symbol, entry_id, payload)

@@ -42,7 +42,7 @@ class Outbox:
         self._refused: list[Batch] = []
         self._kept: deque[tuple[float, Batch]] = deque()
         self._kept_bytes = 0
-        self._quotes_let_go: deque[int] = deque(maxlen=MAX_COUNTED)
+        self._let_go: deque[tuple[int, int]] = deque(maxlen=MAX_COUNTED)
         self._next_number = 1
         self._stopped = True
         self.answered = 0
@@ -92,7 +92,8 @@ class Outbox:
     @property
     def oldest_received_ns(self) -> int | None:
         """When the oldest quote that is not known to be stored was received."""
-        return min((batch.first_received_ns for batch in self._all()), default=None)
+        held = (batch.first_received_ns for batch in self._all())
+        return min((at_ns for at_ns in held if at_ns), default=None)
 
     @property
     def has_room(self) -> bool:
@@ -168,8 +169,7 @@ class Outbox:
             self._settle(batch, now_s)
             settled.append(batch)
         lost_batches = max(0, min(self.answered, first - 1) - applied)
-        lost_quotes = sum(list(self._quotes_let_go)[-lost_batches:]) if lost_batches else 0
-        return Resumed(settled, replayed, lost_batches, lost_quotes)
+        return Resumed(settled, replayed, lost_batches, self._forgotten_quotes(applied))
 
     def forget(self, now_s: float) -> None:
         """Let go of stored batches that are older than a server's memory can be expected to be short."""
@@ -178,7 +178,7 @@ class Outbox:
         ):
             _, batch = self._kept.popleft()
             self._kept_bytes -= batch.size_bytes
-            self._quotes_let_go.append(batch.quotes)
+            self._let_go.append((batch.number, batch.quotes))
 
     def put_first(self, batch: Batch, number: int) -> None:
         """A batch that goes before all others, under a number that is not used any more."""
@@ -195,6 +195,13 @@ class Outbox:
         replayed.reverse()
         self._refused += replayed
         return replayed
+
+    def _forgotten_quotes(self, applied: int) -> int:
+        """Of batches that are not kept any more; each is told once, however often the server forgets it."""
+        quotes = 0
+        while self._let_go and self._let_go[-1][0] > applied:
+            quotes += self._let_go.pop()[1]
+        return quotes
 
     def _settle(self, batch: Batch, now_s: float) -> None:
         self.answered = max(self.answered, batch.number)

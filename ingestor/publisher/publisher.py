@@ -330,7 +330,8 @@ class Publisher:
             self.cache_is_suspect.set()
             self._journal.note_rarely("cache_not_written", self._keys.latest, errors=reply[2])
         self.counts.append_s.observe(now_s - sent_at_s)
-        self.counts.latency_s.observe((time.time_ns() - batch.first_received_ns) / 1e9)
+        if batch.quotes and not batch.accounted:
+            self.counts.latency_s.observe((time.time_ns() - batch.first_received_ns) / 1e9)
         self.counts.batch_entries.observe(batch.entries)
 
     def _on_stored(self, batch: Batch, notes: Reply = None) -> None:

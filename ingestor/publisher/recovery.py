@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ingestor.publisher.batch import Batch, Row, batch_of, first_ids_of
 from ingestor.publisher.stamper import Stamper
-from wire import EntryId, encode_gap
-from wire.ids import entry_id_at
+from wire import ZERO_ID, EntryId, encode_gap, place
 
 REASON = "redis_lost"
 
@@ -31,7 +30,8 @@ def markers_of_losses(
             firsts.setdefault(symbol, first)
     rows: list[Row] = []
     for symbol, end in ends.items():
-        row = _marker(stamper, symbol, end, firsts.get(symbol))
+        # A symbol may have been forgotten while the server was asked.
+        row = _marker(stamper, symbol, end, firsts.get(symbol)) if stamper.knows(symbol) else None
         if row is not None:
             rows.append(row)
     return batch_of(rows, 0, len(rows), 0)
@@ -42,12 +42,12 @@ def _marker(stamper: Stamper, symbol: str, end: EntryId | None, first_again: Ent
     if since_ns is None or (end is not None and end >= last):
         return None
     try:
-        place = entry_id_at(since_ns) if end is None else end.successor()
+        spot = place(since_ns, ZERO_ID, since_ns)[0] if end is None else end.successor()
     except OverflowError:
         return None
-    if place > last or (first_again is not None and place >= first_again):
+    if spot > last or (first_again is not None and spot >= first_again):
         return None
     from_ns = since_ns if end is None else end.time_ns
     until = first_again if first_again is not None else last
     to_ns = max(from_ns, until.time_ns if last_time_ns is None else min(until.time_ns, last_time_ns))
-    return [symbol, False, str(place), encode_gap(from_ns, to_ns, REASON, stamper.epoch).decode()]
+    return [symbol, False, str(spot), encode_gap(from_ns, to_ns, REASON, stamper.epoch).decode()]

@@ -248,7 +248,7 @@ class Stamper:
             lane.last_ms, lane.last_n = tail
         if newest is not None:
             row[1] = encode_latest(symbol, newest[0], tuple(msgspec.json.decode(newest[1]))).decode()
-        return batch_of([row], quotes, markers, received_ns)
+        return batch_of([row] if quotes or markers else [], quotes, markers, received_ns)
 
     def _open_all(self, hole: Hole, at_ns: int) -> None:
         for symbol in hole.symbols:

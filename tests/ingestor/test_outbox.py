@@ -258,6 +258,37 @@ def test_what_is_too_old_to_be_sent_again_is_counted() -> None:
     assert (resumed.lost_batches, resumed.lost_quotes) == (3, 3)
 
 
+def test_what_a_server_forgets_again_is_told_once() -> None:
+    """Lost quotes stay lost; those that had been sent again meanwhile are lost for the first time."""
+    outbox = outbox_of(replay_s=10.0)
+    outbox.resume(0, 0.0)
+    sent_and_stored(outbox, 6, now_s=0.0)
+    sent_and_stored(outbox, 2, now_s=9.0)
+    outbox.forget(11.0)
+    outbox.lost()
+    first = outbox.first_number
+    resumed = outbox.resume(1, 11.0)
+    assert (resumed.lost_batches, resumed.lost_quotes) == (5, 5)
+    outbox.put_first(Batch([], b"", 0, 0, 0), first - 1)
+    while outbox.next() is not None:
+        outbox.stored(11.0)
+    outbox.forget(99.0)
+    outbox.lost()
+    resumed = outbox.resume(5, 99.0)
+    assert (resumed.lost_batches, resumed.lost_quotes) == (3, 2)
+    resumed = outbox.resume(0, 99.0)
+    assert resumed.lost_quotes == 1
+
+
+def test_a_batch_of_markers_alone_has_waited_for_nobody() -> None:
+    """It does not hide since when quotes wait."""
+    outbox = outbox_of()
+    outbox.resume(0, 0.0)
+    outbox.add(batch(5))
+    outbox.put_first(Batch(["A"], b"", 0, 1, 0), 1)
+    assert outbox.oldest_received_ns == 50
+
+
 def test_memory_for_what_is_kept_is_bounded() -> None:
     """The oldest are let go first."""
     size = batch(1).size_bytes

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis, ResponseError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
+from ingestor.publisher.batch import Batch
 from tests.ingestor.vendor import T0_NS
 from tests.ingestor.writer import KEYS, Writer
 from wire import EntryId, decode_gap, decode_latest, decode_quote
@@ -37,6 +37,23 @@ def stored(writer: Writer, symbol: str) -> list[Any]:
     return [decode_quote(symbol, e[0].decode(), fields(e)["q"]) for e in entries if "q" in fields(e)]
 
 
+def created(*rows: int) -> list[Any]:
+    """What is noted of streams that were not there."""
+    return [part for row in rows for part in (row, 0, b"created", b"")]
+
+
+def notes(reply: Any) -> list[tuple[int, int, bytes]]:
+    """Row, entry and why of each note of an applied batch."""
+    assert reply[0] == b"applied"
+    return list(zip(reply[3::4], reply[4::4], reply[5::4], strict=True))
+
+
+def counts_additions(redis: Redis) -> bool:
+    """Whether this server knows how many entries a stream has had; Redis 6.2 does not."""
+    info: Any = redis.info("server")
+    return int(str(info["redis_version"]).split(".")[0]) >= 7
+
+
 def position(redis: Redis) -> tuple[int, int]:
     """Epoch and batch as the server holds them."""
     epoch, batch = redis.hmget(KEYS.writer, ["epoch", "batch"])
@@ -46,7 +63,7 @@ def position(redis: Redis) -> tuple[int, int]:
 def test_a_batch_is_stored_with_its_cache(redis: Redis) -> None:
     """Every entry in its stream, the newest of each symbol in the hash, the position moved by one."""
     writer = Writer(redis, "A", "B")
-    assert writer.append(writer.batch("A", "B", "A")) == [b"applied", 3, 0]
+    assert writer.append(writer.batch("A", "B", "A")) == [b"applied", 3, 0, *created(1, 2)]
     assert [q.bid_size for q in stored(writer, "A")] == [0, 2]
     assert [q.bid_size for q in stored(writer, "B")] == [1]
     assert cached(redis, "A") == stored(writer, "A")[-1]
@@ -124,7 +141,7 @@ def test_a_server_that_lost_the_claim_wants_a_new_one(redis: Redis) -> None:
     assert writer.everything() == {}
     assert writer.claim(1, 1) == [b"held", 1, 0]
     assert position(redis) == (1, 1)
-    assert writer.append(batch) == [b"applied", 1, 0]
+    assert writer.append(batch) == [b"applied", 1, 0, *created(1)]
 
 
 def test_a_new_connection_is_told_what_was_applied(redis: Redis) -> None:
@@ -178,7 +195,7 @@ def test_entries_that_are_there_already_bounce_off(redis: Redis) -> None:
     for batch in batches:
         status, accepted, errors, *refused = writer.append(batch)
         assert (status, accepted, errors) == (b"applied", 0, 0)
-        assert refused[2::4] == [b"too_small"] * 3
+        assert refused[2::4] == [b"present"] * 3
     assert {k: v for k, v in writer.everything().items() if k != KEYS.writer.encode()} == before
 
 
@@ -188,10 +205,12 @@ def test_a_refused_entry_is_named_with_the_streams_last_id(redis: Redis) -> None
     batch = writer.batch("A", "B", "B", "B")
     between = EntryId.parse(str(batch.rows()[1][4])).successor()
     writer.raw("XADD", KEYS.stream("B"), str(between), "x", "y")
+    why = b"too_small" if counts_additions(redis) else b"trimmed"
     assert writer.append(batch) == [
         *(b"applied", 2, 0),
-        *(2, 1, b"too_small", str(between).encode()),
-        *(2, 2, b"too_small", str(between).encode()),
+        *created(1),
+        *(2, 1, why, str(between).encode()),
+        *(2, 2, why, str(between).encode()),
     ]
     assert cached(redis, "B").bid_size == 3
 
@@ -209,9 +228,9 @@ def test_the_cache_stays_where_only_older_entries_were_accepted(redis: Redis) ->
     """The value is the newest entry's, and that one is not in the stream."""
     writer = Writer(redis, "A")
     batch = writer.batch("A", "A")
-    row = batch.rows()[0]
-    row[4] = "1-1"
-    batch.blob = msgspec.msgpack.encode(batch.rows)
+    rows = batch.rows()
+    rows[0][4] = "1-1"
+    batch.blob = msgspec.msgpack.encode(rows)
     assert writer.append(batch)[:2] == [b"applied", 1]
     assert cached(redis, "A") is None
 
@@ -223,7 +242,7 @@ def test_entries_stamped_again_are_accepted(redis: Redis) -> None:
     batch = writer.batch("A", "A")
     *_, last_id = writer.append(batch)
     payloads = [str(part) for part in batch.rows()[0][3::2]]
-    again = writer.stamper.restamp("A", payloads, EntryId.parse(last_id), T0_NS)
+    again = writer.numbered(writer.stamper.restamp("A", payloads, EntryId.parse(last_id), T0_NS))
     assert writer.append(again) == [b"applied", 2, 0]
     assert [q.bid_size for q in stored(writer, "A")] == [0, 1]
     assert writer.append(writer.batch("A"))[:2] == [b"applied", 1]
@@ -233,19 +252,23 @@ def test_a_stream_key_of_another_type_costs_no_other_symbol(redis: Redis) -> Non
     """It is named, keeps its value, and works again when it is gone."""
     writer = Writer(redis, "A", "B")
     redis.set(KEYS.stream("A"), "x")
-    assert writer.append(writer.batch("A", "B")) == [b"applied", 1, 0, 1, 1, b"wrong_type", b""]
+    assert writer.append(writer.batch("A", "B")) == [
+        *(b"applied", 1, 0),
+        *(1, 1, b"wrong_type", b""),
+        *created(2),
+    ]
     assert len(stored(writer, "B")) == 1
     assert cached(redis, "A") is None
     assert redis.get(KEYS.stream("A")) == b"x"
     redis.delete(KEYS.stream("A"))
-    assert writer.append(writer.batch("A")) == [b"applied", 1, 0]
+    assert writer.append(writer.batch("A")) == [b"applied", 1, 0, *created(1)]
 
 
 def test_a_cache_key_of_another_type_costs_no_stream(redis: Redis) -> None:
     """Each symbol's failure is counted; the cache is right again with the next batch after it is mended."""
     writer = Writer(redis, "A", "B")
     redis.set(KEYS.latest, "x")
-    assert writer.append(writer.batch("A", "B", "B")) == [b"applied", 3, 2]
+    assert writer.append(writer.batch("A", "B", "B")) == [b"applied", 3, 2, *created(1, 2)]
     redis.delete(KEYS.latest)
     writer.append(writer.batch("A", "B"))
     assert [cached(redis, s) for s in "AB"] == [stored(writer, s)[-1] for s in "AB"]
@@ -268,7 +291,11 @@ def test_an_exhausted_stream_is_named(redis: Redis) -> None:
     """And costs no other symbol."""
     writer = Writer(redis, "A", "B")
     writer.raw("XADD", KEYS.stream("A"), LAST_OF_ALL, "x", "y")
-    assert writer.append(writer.batch("A", "B")) == [b"applied", 1, 0, 1, 1, b"exhausted", b""]
+    assert writer.append(writer.batch("A", "B")) == [
+        *(b"applied", 1, 0),
+        *(1, 1, b"exhausted", b""),
+        *created(2),
+    ]
 
 
 def out_of_memory(redis: Redis) -> Callable[[], Any]:
@@ -289,12 +316,17 @@ def read_only(redis: Redis) -> Callable[[], Any]:
     return lambda: redis.replicaof("NO", "ONE")
 
 
+@pytest.mark.fault("K14", "K23")
 @pytest.mark.parametrize(
-    ("trouble", "error"),
-    [(out_of_memory, OutOfMemoryError), (no_replicas, ResponseError), (read_only, ReadOnlyError)],
+    ("trouble", "words"),
+    [
+        (out_of_memory, "used memory > 'maxmemory'"),
+        (no_replicas, "NOREPLICAS"),
+        (read_only, "read only replica"),
+    ],
 )
 def test_a_refusal_comes_before_the_first_write(
-    redis: Redis, trouble: Callable[[Redis], Callable[[], Any]], error: type[ResponseError]
+    redis: Redis, trouble: Callable[[Redis], Callable[[], Any]], words: str
 ) -> None:
     """Nothing of any batch in flight is done, the position included; afterwards all go in without a hole."""
     writer = Writer(redis, "A", "B")
@@ -304,7 +336,7 @@ def test_a_refusal_comes_before_the_first_write(
         before = writer.everything()
         relieve = trouble(redis)
         try:
-            with pytest.raises(error):
+            with pytest.raises(ResponseError, match=words):
                 writer.append(batches[0])
             assert writer.everything() == before
         finally:
@@ -332,12 +364,13 @@ def test_a_stream_is_kept_to_about_its_bound(redis: Redis) -> None:
 
 @pytest.mark.fault("K30")
 def test_a_deleted_stream_begins_again(redis: Redis) -> None:
-    """The next entries go in with larger ids."""
+    """The next entries go in with larger ids, and it is told once that it was not there."""
     writer = Writer(redis, "A")
     writer.append(writer.batch("A"))
     redis.delete(KEYS.stream("A"))
-    assert writer.append(writer.batch("A")) == [b"applied", 1, 0]
+    assert writer.append(writer.batch("A")) == [b"applied", 1, 0, *created(1)]
     assert [q.bid_size for q in stored(writer, "A")] == [1]
+    assert writer.append(writer.batch("A")) == [b"applied", 1, 0]
 
 
 def test_a_symbol_cannot_reach_another_key(redis: Redis) -> None:
@@ -345,8 +378,135 @@ def test_a_symbol_cannot_reach_another_key(redis: Redis) -> None:
     writer = Writer(redis)
     odd = "x'; redis.call('FLUSHALL')--"
     writer.stamper.load(odd, EntryId(0, 0), None)
-    assert writer.append(writer.batch(odd)) == [b"applied", 1, 0]
+    assert writer.append(writer.batch(odd)) == [b"applied", 1, 0, *created(1)]
     assert set(redis.keys()) == {KEYS.writer.encode(), KEYS.latest.encode(), KEYS.stream(odd).encode()}
+
+
+def test_a_stream_that_is_begun_is_told_apart_from_one_that_refuses(redis: Redis) -> None:
+    """Entry 0 of its row, however many entries follow and whether or not the stream is bounded."""
+    for maxlen in (0, 1000):
+        redis.flushall()
+        writer = Writer(redis, "A", "B", "C")
+        assert writer.append(writer.batch("A", "B", "B"), maxlen=maxlen) == [b"applied", 3, 0, *created(1, 2)]
+        reply = writer.append(writer.batch("A", "C", "B", "C"), maxlen=maxlen)
+        assert reply == [b"applied", 4, 0, *created(2)]
+        assert [len(writer.ids(symbol)) for symbol in "ABC"] == [2, 3, 2]
+
+
+def test_an_empty_stream_is_still_there(redis: Redis) -> None:
+    """Trimmed to nothing it keeps its last id, so nothing is begun."""
+    writer = Writer(redis, "A")
+    writer.append(writer.batch("A"))
+    writer.raw("XTRIM", KEYS.stream("A"), "MAXLEN", 0)
+    assert writer.append(writer.batch("A")) == [b"applied", 1, 0]
+
+
+@pytest.mark.fault("K04", "K17")
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_lost_tail_is_restored_exactly(redis: Redis, kept: int) -> None:
+    """Sent again under their old numbers, entries take their old places, and the cache is as it was."""
+    writer = Writer(redis, "A", "B")
+    batches = [writer.batch("A", "B", "A") for _ in range(5)]
+    for batch in batches[:kept]:
+        writer.append(batch)
+    image = {key: redis.dump(key) for key in writer.raw("KEYS", "*")}
+    for batch in batches[kept:]:
+        writer.append(batch)
+    before = {symbol: stored(writer, symbol) for symbol in "AB"}
+    caches = redis.hgetall(KEYS.latest)
+    redis.flushall()
+    for key, dump in image.items():
+        assert isinstance(dump, bytes)
+        redis.restore(key, 0, dump)
+    assert writer.claim(1, 0) == [b"held", 1, kept]
+    replies = [writer.append(batch) for batch in batches]
+    assert replies[:kept] == [[b"seen"]] * kept
+    assert [reply[1] for reply in replies[kept:]] == [3] * (5 - kept)
+    assert [notes(reply) for reply in replies[kept + 1 :]] == [[]] * (4 - kept)
+    assert {symbol: stored(writer, symbol) for symbol in "AB"} == before
+    assert redis.hgetall(KEYS.latest) == caches
+
+
+def test_what_was_trimmed_and_is_sent_again_is_not_taken_for_a_foreign_entry(redis: Redis) -> None:
+    """It is older than all that the stream holds, and the stream has had more than that."""
+    writer = Writer(redis, "A")
+    batches = [writer.batch(*"A" * 50) for _ in range(12)]
+    for batch in batches:
+        writer.append(batch, maxlen=100)
+    held = set(writer.ids("A"))
+    redis.delete(KEYS.writer)
+    writer.claim(1, 0)
+    for batch in batches:
+        ids = [EntryId.parse(str(part)) for part in batch.rows()[0][2::2]]
+        reply = writer.append(batch, maxlen=100)
+        assert reply[1] == 0
+        assert notes(reply) == [
+            (1, entry, b"present" if entry_id in held else b"trimmed")
+            for entry, entry_id in enumerate(ids, 1)
+        ]
+    assert set(writer.ids("A")) == held
+
+
+def test_what_was_trimmed_from_a_stream_that_is_empty_now_is_told_as_such(redis: Redis) -> None:
+    """Nothing is left to compare with, but the stream has had entries."""
+    writer = Writer(redis, "A")
+    batch = writer.batch("A")
+    writer.append(batch)
+    writer.raw("XTRIM", KEYS.stream("A"), "MAXLEN", 0)
+    redis.delete(KEYS.writer)
+    writer.claim(1, 0)
+    assert notes(writer.append(batch)) == [(1, 1, b"trimmed")]
+
+
+@pytest.mark.fault("K28")
+def test_a_foreign_entry_of_the_far_future_takes_a_place_and_says_so(redis: Redis) -> None:
+    """Entries behind ours are not ours to be found: too small, and the id to go on after."""
+    writer = Writer(redis, "A")
+    writer.append(writer.batch("A"))
+    writer.raw("XADD", KEYS.stream("A"), "1900000000000-7", "x", "y")
+    assert writer.append(writer.batch("A", "A")) == [
+        *(b"applied", 0, 0),
+        *(1, 1, b"too_small", b"1900000000000-7"),
+        *(1, 2, b"too_small", b"1900000000000-7"),
+    ]
+
+
+def test_another_entry_under_the_same_id_is_foreign(redis: Redis) -> None:
+    """Only the very payload makes an entry ours."""
+    writer = Writer(redis, "A")
+    writer.append(writer.batch("A"))
+    batch = writer.batch("A")
+    entry_id = str(batch.rows()[0][2])
+    writer.raw("XADD", KEYS.stream("A"), entry_id, "q", "[0]")
+    assert writer.append(batch) == [b"applied", 0, 0, 1, 1, b"too_small", entry_id.encode()]
+
+
+def test_a_probe_answers_and_writes_nothing(redis: Redis) -> None:
+    """Whether the position stands, is lost, or is somebody else's."""
+    writer = Writer(redis, "A")
+    writer.append(writer.batch("A"))
+    before = writer.everything()
+    assert writer.probe() == [b"seen"]
+    assert writer.everything() == before
+    redis.flushall()
+    assert writer.probe() == [b"behind", -1]
+    assert writer.everything() == {}
+    Writer(redis, "A")
+    newest = Writer(redis, "A")
+    before = newest.everything()
+    assert writer.probe() == [b"fenced", 2]
+    assert newest.everything() == before
+
+
+def test_a_batch_without_rows_moves_the_position(redis: Redis) -> None:
+    """A number that has nothing to store leaves no hole in the count."""
+    writer = Writer(redis, "A")
+    assert writer.append(writer.numbered(Batch([], msgspec.msgpack.encode([]), 0, 0, 0))) == [
+        b"applied",
+        0,
+        0,
+    ]
+    assert position(redis) == (1, 1)
 
 
 STEPS = st.lists(

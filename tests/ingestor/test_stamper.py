@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ingestor.feed.messages import QuoteMessage, time_as_json
 from ingestor.publisher.batch import Batch
+from ingestor.publisher.intake import Hole
 from ingestor.publisher.stamper import Stamper
 from tests.ingestor.vendor import message
 from wire import ZERO_ID, EntryId, Placement, decode_gap, decode_latest, decode_quote, encode_quote, place
@@ -96,17 +97,16 @@ def test_ids_are_those_that_the_contract_places_one_by_one(
 
 
 def test_a_batch_says_what_it_holds() -> None:
-    """Rows, their packed form, symbols, counts, the oldest receipt, and a number that follows the last."""
+    """Rows, packed once, symbols, counts, the oldest receipt; a number comes when it is sent."""
     made = stamper("A", "B")
     frames = [(5, [message("A"), message("B")]), (9, [message("A", NOW_NS + 7)])]
     batch = made.stamp(frames, NOW_NS)
     assert batch is not None
-    assert msgpack.unpackb(batch.blob) == batch.rows
-    assert batch.symbols == [row[0] for row in batch.rows] == ["A", "B"]
-    assert (batch.number, batch.quotes, batch.markers, batch.entries) == (1, 3, 0, 3)
+    assert msgpack.unpackb(batch.blob) == batch.rows()
+    assert batch.symbols == [row[0] for row in batch.rows()] == ["A", "B"]
+    assert (batch.number, batch.quotes, batch.markers, batch.entries) == (0, 3, 0, 3)
     assert batch.first_received_ns == 5
-    assert not batch.sent_before
-    assert stamp(made, message("B")).number == 2
+    assert (batch.sent_before, batch.recovered, batch.accounted) == (False, False, False)
 
 
 def test_an_entry_holds_the_whole_quote() -> None:
@@ -330,12 +330,12 @@ def test_no_marker_takes_the_last_id_that_a_stream_has() -> None:
     assert made.counts.markers == 0
 
 
-def test_nothing_to_store_makes_no_batch_and_takes_no_number() -> None:
-    """A number that is never sent would be waited for."""
+def test_nothing_to_store_makes_no_batch() -> None:
+    """A call with nothing in it would be sent, and answered, for nothing."""
     made = stamper()
     assert made.stamp([], NOW_NS) is None
     assert made.stamp([(1, [message("NOPE")])], NOW_NS) is None
-    assert stamp(made, message()).number == 1
+    assert made.stamp([(1, Hole(frozenset({"AAPL"}), "x"))], NOW_NS) is None
 
 
 @given(st.lists(st.sampled_from("AB"), min_size=1, max_size=30), st.data())
@@ -362,12 +362,12 @@ def test_entries_refused_for_good_are_stamped_again_after_the_servers_last_id() 
     payloads = [text for _, text in entries(batch)]
     foreign = EntryId(NOW_NS // 10**6 + 10_000, 5)
     again = made.restamp("AAPL", payloads, foreign, RECEIVED_NS)
-    assert again.number == batch.number + 1
+    assert again.number == 0
     assert entries(again) == [(EntryId(foreign.ms, 6 + i), p) for i, p in enumerate(payloads)]
     cached = decode_latest("AAPL", str(again.rows()[0][1]))
     assert (cached.id, cached.bid_size) == (f"{foreign.ms}-8", 2)
     assert (again.quotes, again.markers) == (2, 1)
-    assert msgpack.unpackb(again.blob) == again.rows
+    assert again.symbols == ["AAPL"]
     assert ids(stamp(made, message(time_ns=NOW_NS + 1)))[0] == EntryId(foreign.ms, 9)
 
 
@@ -386,5 +386,6 @@ def test_entries_for_which_no_id_is_left_are_rejected() -> None:
     assert (some.quotes, some.markers) == (1, 0)
     assert made.counts.rejected == {"stream_exhausted": 1}
     made.forget("A")
-    assert made.restamp("A", [payload(3)], LAST_OF_ALL, 1).entries == 0
+    none = made.restamp("A", [payload(3)], LAST_OF_ALL, 1)
+    assert (none.entries, none.rows()) == (0, [])
     assert made.counts.rejected == {"stream_exhausted": 2}

@@ -117,9 +117,26 @@ def test_positions_of_a_later_contract_are_ignored(row: QuoteRow, more: list[Any
 @given(NS, NS, st.text(max_size=30), st.none() | st.integers(0, 2**63 - 1))
 def test_a_gap_is_read_as_it_was_written(from_ns: int, to_ns: int, reason: str, epoch: int | None) -> None:
     """And its length is never negative."""
-    gap = decode_gap("AAPL", "5-1", encode_gap(from_ns, to_ns, reason, epoch))
+    written = encode_gap(from_ns, to_ns, reason, epoch)
+    assert "missing" not in json.loads(written)
+    gap = decode_gap("AAPL", "5-1", written)
     assert gap == Gap(symbol="AAPL", id="5-1", from_ns=from_ns, to_ns=to_ns, reason=reason, epoch=epoch)
     assert gap.duration_s >= 0
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_gap_says_how_many_are_missing_where_that_is_known(missing: int) -> None:
+    """None lost is a number too, and not the same as nobody knows."""
+    written = encode_gap(1, 2, "queue_full", 7, missing=missing)
+    assert json.loads(written)["missing"] == missing
+    assert decode_gap("AAPL", "5-1", written).missing == missing
+
+
+@pytest.mark.parametrize("tail", [b"", b',"epoch":7', b',"epoch":7,"missing":null', b',"later":[1]'])
+def test_a_gap_of_an_older_or_a_later_contract_is_read(tail: bytes) -> None:
+    """Where it does not say how many are missing, nobody knows."""
+    gap = decode_gap("AAPL", "5-1", b'{"from":1,"to":2,"reason":"restart"%b}' % tail)
+    assert (gap.from_ns, gap.to_ns, gap.reason, gap.missing) == (1, 2, "restart", None)
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60))
