@@ -16,37 +16,12 @@ import msgspec
 from ingestor.feed.messages import QuoteMessage, time_ns_of
 from ingestor.publisher.batch import Batch, Row, StreamEnd, batch_of, pack, time_of
 from ingestor.publisher.intake import Hole, Received
+from ingestor.publisher.lane import Lane
 from wire import ZERO_ID, EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
 from wire.ids import MAX_AHEAD_NS
 
 _TIMESTAMP_64: Final = 0xD7FF
 _INT64: Final = 2**63
-
-
-class _Lane:
-    """The tail of one symbol's stream, as this writer knows it."""
-
-    __slots__ = (
-        "exists",
-        "gap_from_ns",
-        "gap_reason",
-        "last_ms",
-        "last_n",
-        "last_time_ns",
-        "row",
-        "since_ns",
-        "symbol",
-    )
-
-    def __init__(self, symbol: str, last: EntryId, last_time_ns: int | None, exists: bool) -> None:
-        self.symbol = symbol
-        self.last_ms, self.last_n = last
-        self.last_time_ns = last_time_ns
-        self.since_ns = last_time_ns
-        self.exists = exists
-        self.gap_from_ns: int | None = None
-        self.gap_reason = ""
-        self.row: Row | None = None
 
 
 @dataclass(slots=True)
@@ -65,7 +40,7 @@ class Stamper:
     """Knows the tail of every stream that this process writes; makes batches."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, Lane] = {}
         self._floors: dict[str, StreamEnd] = {}
         self.epoch: int | None = None
         self.counts = StampCounts()
@@ -95,7 +70,7 @@ class Stamper:
         exists = last > ZERO_ID
         if floor is not None and floor.last > last:
             last, last_time_ns = floor.last, floor.time_ns if floor.time_ns is not None else last_time_ns
-        self._lanes[symbol] = _Lane(symbol, last, last_time_ns, exists)
+        self._lanes[symbol] = Lane(symbol, last, last_time_ns, exists)
 
     def raise_floor(self, symbol: str, end: StreamEnd) -> None:
         """Entries up to here have their ids already and are still to be stored; before the tail is loaded."""
@@ -271,7 +246,7 @@ class Stamper:
             symbols.append(lane.symbol)
         return Batch(symbols, pack(rows), quotes, markers, first_received_ns)
 
-    def _mark(self, symbol: str, lane: _Lane, to_ns: int, now_ns: int) -> None:
+    def _mark(self, symbol: str, lane: Lane, to_ns: int, now_ns: int) -> None:
         assert lane.gap_from_ns is not None
         # A beginning taken from our clock may lie after the venue's time: a delayed feed, or an old tape. The
         # marker must not push the quotes behind it there.
@@ -286,7 +261,7 @@ class Stamper:
         lane.gap_from_ns = None
         self.counts.markers += 1
 
-    def _place_oddly(self, lane: _Lane, time_ns: int, now_ns: int) -> EntryId:
+    def _place_oddly(self, lane: Lane, time_ns: int, now_ns: int) -> EntryId:
         if time_ns > 0:
             self.counts.clamped += 1
         else:
