@@ -190,8 +190,8 @@ class Publisher:
 
     async def _claim(self, link: RedisLink) -> None:
         claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, time.monotonic())
-        for batch in claimed.settled:
-            self._on_stored(batch)
+        for batch, notes in claimed.settled:
+            self._on_stored(batch, notes)
         if claimed.forgot:
             self.counts.replayed += claimed.replayed_quotes
             self.counts.lost_by_redis += claimed.lost_quotes
@@ -323,7 +323,7 @@ class Publisher:
         elif status == "applied":
             self._on_applied(reply, sent_at_s)
         elif status == "seen":
-            self._on_stored(self._outbox.stored(time.monotonic()))
+            self._on_stored(self._outbox.stored(time.monotonic()), reply[1:])
         else:
             self._on_refusal(str(reply) if isinstance(reply, hiredis.ReplyError) else "BEHIND")
         self._pump()
