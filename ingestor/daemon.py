@@ -144,7 +144,7 @@ class Daemon:
             return "stopping"
         if self.turn.standing_by_for is not None:
             return "standby"
-        if not self.publisher.was_connected:
+        if self.publisher.stamper.epoch is None:
             return "starting"
         if self.publisher.away_reason is not None:
             return "redis_away"
@@ -194,7 +194,7 @@ class Daemon:
             "held": book.desired.held or "",
             **self._ledger(),
             "spool": publisher.spooling.problem or "",
-            "refusing": " ".join(sorted(publisher.refusing)[:20]),
+            "refusing": " ".join(sorted(publisher.verdicts.refusing)[:20]),
             "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
         }
 

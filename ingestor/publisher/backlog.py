@@ -27,9 +27,9 @@ class Backlog:
         return bool(self._batches) or self._losses is not None
 
     @property
-    def is_half_full(self) -> bool:
-        """Whether it is time to move to the disk."""
-        return 2 * self.bytes > self._capacity_bytes
+    def is_filling(self) -> bool:
+        """Whether it is time to move to the disk, which takes a moment."""
+        return 4 * self.bytes > 3 * self._capacity_bytes
 
     @property
     def oldest_received_ns(self) -> int | None:

@@ -28,6 +28,7 @@ from ingestor.publisher.holdings import Holdings
 from ingestor.publisher.intake import Hole, Intake
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.restamping import Restamper
 from ingestor.publisher.spooling import Spooling
 from ingestor.publisher.stamper import Stamper
 from ingestor.publisher.verdicts import Verdicts
@@ -84,12 +85,14 @@ class Publisher:
         self.counts = PublishCounts()
         self.ready = asyncio.Event()
         self.cache_is_suspect = asyncio.Event()
+        self._restamper = Restamper(self.stamper)
         self.spooling = Spooling(spool, self._backlog, self._outbox, self.stamper, self.counts, journal)
+        self.spooling.prepare = self._restamper.follow
         self.spooling.stamp_rest = self._stamp_rest
         self.spooling.on_ahead = self._pump
         self.spooling.oldest_fresh_ns = lambda: self._intake.oldest_received_ns
         self.holdings = Holdings(self._intake, self._backlog, self.spooling, self._outbox, self._displaced)
-        self._verdicts = Verdicts(keys, self.stamper, self._displaced, self.counts, journal)
+        self.verdicts = Verdicts(keys, self.stamper, self._displaced, self.counts, journal)
 
     def __repr__(self) -> str:
         return (
@@ -102,19 +105,9 @@ class Publisher:
         """Why quotes cannot be written now, or None while they can."""
         return self._away_reason
 
-    @property
-    def was_connected(self) -> bool:
-        """Whether this process ever could write."""
-        return self.stamper.epoch is not None
-
     def position(self) -> tuple[int, str]:
         """Epoch and token that this writer holds."""
         return self.stamper.epoch or 0, self._calls.token
-
-    @property
-    def refusing(self) -> dict[str, str]:
-        """The symbols whose stream takes no entries, with the reason."""
-        return self._verdicts.refusing
 
     def receive(self, received_ns: int, quotes: list[QuoteMessage]) -> None:
         """Take in quotes of one frame; never waits."""
@@ -178,7 +171,7 @@ class Publisher:
             self._link = None
         self._outbox.lost()
         for symbol, payloads, last, received_ns in self._displaced.take():
-            self._outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+            self._outbox.add(self._restamper.restamp(symbol, payloads, last, received_ns))
         self._stamp_rest()
         return await self.spooling.save(timeout_s)
 
@@ -250,7 +243,7 @@ class Publisher:
         else:
             # A giant frame: others have their turn in between.
             self._schedule()
-        if self._backlog.is_half_full:
+        if self._backlog.is_filling:
             self.spooling.poke()
         lost = self._backlog.shed(self.stamper.epoch)
         if lost:
@@ -265,7 +258,7 @@ class Publisher:
             elif self._displaced and outbox.is_empty:
                 # Only now is it known what else was refused: stamped any earlier, they would lose their order.
                 for symbol, payloads, last, received_ns in self._displaced.take():
-                    outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+                    outbox.add(self._restamper.restamp(symbol, payloads, last, received_ns))
             elif outbox.has_room and not self._displaced and (fresh := self._next_batch()) is not None:
                 outbox.add(fresh)
             else:
@@ -273,10 +266,12 @@ class Publisher:
 
     def _next_batch(self) -> Batch | None:
         """What waits longest: on disk, packed in memory, or as it came."""
+        waiting = self.spooling.take() if self.spooling.holds_back else self._backlog.take()
+        if waiting is not None:
+            return self._restamper.follow(waiting)
         if self.spooling.holds_back:
-            return self.spooling.take()
-        if self._backlog:
-            return self._backlog.take()
+            return None
+        self._restamper.nothing_waits()
         while self._intake.depth:
             batch = self.stamper.stamp(self._intake.take(MAX_BATCH_QUOTES), time.time_ns())
             if batch is not None:
@@ -345,9 +340,9 @@ class Publisher:
 
     def _on_stored(self, batch: Batch, notes: Reply = None) -> None:
         if notes:
-            self._verdicts.on_noted(batch, notes)
+            self.verdicts.on_noted(batch, notes)
         else:
-            self._verdicts.on_stored(batch)
+            self.verdicts.on_stored(batch)
         if batch.position is not None:
             self.spooling.settle(batch.position)
 

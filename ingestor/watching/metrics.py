@@ -323,7 +323,7 @@ class DaemonCollector(Collector):
         yield gauge(
             "quotebus_streams_refusing",
             "Streams that take no entries now: another type of key, or no id left.",
-            len(publisher.refusing),
+            len(publisher.verdicts.refusing),
         )
         yield counter(
             "quotebus_streams_vanished",

@@ -21,6 +21,7 @@ from ingestor.publisher.displaced import Displaced
 from ingestor.publisher.intake import Hole, Intake
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.restamping import Restamper
 from ingestor.publisher.stamper import Stamper
 from ingestor.publisher.verdicts import Verdicts
 from ingestor.redis_link import LinkFailure, RedisLink
@@ -74,6 +75,7 @@ class Sequencer:
         self.stamper = Stamper()
         for symbol in symbols:
             self.stamper.load(symbol, ZERO_ID, None)
+        self.restamper = Restamper(self.stamper)
         self.intake = Intake()
         self.backlog = Backlog(memory_bytes)
         self.outbox = Outbox(3, replay_s=replay_s, replay_bytes=replay_bytes)
@@ -148,7 +150,7 @@ class Sequencer:
                 self.on_the_wire.append(batch)
             elif self.displaced and self.outbox.is_empty:
                 for symbol, payloads, last, received_ns in self.displaced.take():
-                    self.outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+                    self.outbox.add(self.restamper.restamp(symbol, payloads, last, received_ns))
             elif self.outbox.has_room and not self.displaced and (fresh := self._fresh()) is not None:
                 self.outbox.add(fresh)
             else:
@@ -199,8 +201,9 @@ class Sequencer:
         raise AssertionError(f"never done: {self.outbox!r} {self.backlog!r}")
 
     def _fresh(self) -> Batch | None:
-        if self.backlog:
-            return self.backlog.take()
+        if (waiting := self.backlog.take()) is not None:
+            return self.restamper.follow(waiting)
+        self.restamper.nothing_waits()
         while self.intake.depth:
             if (batch := self._stamped()) is not None:
                 return batch

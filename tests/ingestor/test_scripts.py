@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from redis import Redis, ResponseError
 
 from ingestor.publisher.batch import Batch
+from ingestor.publisher.restamping import Restamper
 from tests.ingestor.vendor import T0_NS
 from tests.ingestor.writer import KEYS, Writer, counts_additions
 from wire import EntryId, decode_gap, decode_latest, decode_quote
@@ -236,7 +237,7 @@ def test_entries_stamped_again_are_accepted(redis: Redis) -> None:
     batch = writer.batch("A", "A")
     *_, last_id = writer.append(batch)
     payloads = [str(part) for part in batch.rows()[0][3::2]]
-    again = writer.numbered(writer.stamper.restamp("A", payloads, EntryId.parse(last_id), T0_NS))
+    again = writer.numbered(Restamper(writer.stamper).restamp("A", payloads, EntryId.parse(last_id), T0_NS))
     assert writer.append(again) == [b"applied", 2, 0]
     assert [q.bid_size for q in stored(writer, "A")] == [0, 1]
     assert writer.append(writer.batch("A"))[:2] == [b"applied", 1]
