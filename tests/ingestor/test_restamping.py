@@ -9,10 +9,10 @@ from tests.ingestor.test_stamper import (
     RECEIVED_NS,
     entries,
     ids,
-    message,
     stamp,
     stamper,
 )
+from tests.ingestor.vendor import message
 from wire import EntryId, decode_latest, encode_quote
 
 
