@@ -5,7 +5,7 @@ restart with a shorter file, an emptied database. Must never know how batches ar
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import hiredis
 
@@ -26,9 +26,10 @@ class Fenced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Batches that turned out to be stored, and what the server had forgotten of those that it acknowledged."""
+    """Batches that turned out to be applied, each with the notes on its entries, and what the server had forgotten
+    of those that it acknowledged."""
 
-    settled: list[Batch]
+    settled: list[tuple[Batch, list[Any]]]
     forgot: bool
     replayed_batches: int
     replayed_quotes: int
@@ -53,6 +54,11 @@ async def claim(
         raise Fenced(f"epoch {epoch} writes this namespace, this daemon holds {asked}")
     forgot = bool(asked) and applied < outbox.answered
     ends = await _ends(link, calls, sorted(stamper.symbols)) if forgot else {}
+    notes = {
+        batch.number: await _notes(link, calls, batch, epoch)
+        for batch in outbox.unsettled
+        if batch.is_proven(applied)
+    }
     stamper.epoch = epoch
     resumed = outbox.resume(applied, now_s)
     markers = markers_of_losses(stamper, ends, [*resumed.replayed, *outbox.unsettled])
@@ -64,13 +70,21 @@ async def claim(
     if resumed.lost_batches:
         outbox.put_first(markers, first - 1)
     return Claimed(
-        resumed.settled,
+        [(batch, notes[batch.number]) for batch in resumed.settled],
         forgot,
         len(resumed.replayed),
         sum(batch.quotes for batch in resumed.replayed),
         resumed.lost_batches,
         resumed.lost_quotes,
     )
+
+
+async def _notes(link: RedisLink, calls: Calls, batch: Batch, epoch: int) -> list[Any]:
+    """The number alone proves that a batch was applied, and not that each of its entries was accepted."""
+    reply = await link.call(*calls.check(batch, epoch))
+    if isinstance(reply, hiredis.ReplyError) or reply[0] != b"seen":
+        raise LinkFailure(str(reply))
+    return list(reply[1:])
 
 
 async def _ends(link: RedisLink, calls: Calls, symbols: list[str]) -> dict[str, EntryId | None]:

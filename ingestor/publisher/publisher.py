@@ -37,6 +37,7 @@ from wire import Keyspace
 
 MAX_BATCH_QUOTES: Final = 1024
 """A call of this size keeps the server busy for about 2 ms; larger ones would delay everybody else."""
+STAMPS_AT_ONCE: Final = 8
 WINDOW: Final = 3
 REPLY_TIMEOUT_S: Final = 2.0
 PROBE_EVERY_S: Final = 1.0
@@ -120,9 +121,8 @@ class Publisher:
         self.counts.received += len(quotes)
         self._intake.put(received_ns, quotes)
         if not self._scheduled:
-            self._scheduled = True
             # Not at once: the frames that this loop iteration still reads belong into the same call.
-            asyncio.get_running_loop().call_soon(self._pump)
+            self._schedule()
 
     def note_hole(self, symbols: AbstractSet[str], reason: str) -> None:
         """From now on quotes of these symbols may be missing: each stream gets a marker before its next quote."""
@@ -190,8 +190,8 @@ class Publisher:
 
     async def _claim(self, link: RedisLink) -> None:
         claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, time.monotonic())
-        for batch in claimed.settled:
-            self._on_stored(batch)
+        for batch, notes in claimed.settled:
+            self._on_stored(batch, notes)
         if claimed.forgot:
             self.counts.replayed += claimed.replayed_quotes
             self.counts.lost_by_redis += claimed.lost_quotes
@@ -234,13 +234,22 @@ class Publisher:
                 # A server that was emptied, or another writer, is noticed on a quiet night as well.
                 self._hand_over(link, self._calls.probe(self.stamper.epoch or 0), is_probe=True)
 
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._pump)
+
     def _pump(self) -> None:
         self._scheduled = False
         link = self._link
         if link is not None:
             self._send_what_can_be_sent(link)
-        while self._intake.depth >= MAX_BATCH_QUOTES:
+        for _ in range(STAMPS_AT_ONCE):
+            if self._intake.depth < MAX_BATCH_QUOTES:
+                break
             self._stamp_into_backlog()
+        else:
+            # A giant frame: others have their turn in between.
+            self._schedule()
         if self._backlog.is_half_full:
             self.spooling.poke()
         lost = self._backlog.shed(self.stamper.epoch)
@@ -314,7 +323,7 @@ class Publisher:
         elif status == "applied":
             self._on_applied(reply, sent_at_s)
         elif status == "seen":
-            self._on_stored(self._outbox.stored(time.monotonic()))
+            self._on_stored(self._outbox.stored(time.monotonic()), reply[1:])
         else:
             self._on_refusal(str(reply) if isinstance(reply, hiredis.ReplyError) else "BEHIND")
         self._pump()

@@ -119,12 +119,19 @@ class Sequencer:
         claimed = await claim(
             cast("RedisLink", link), self.calls, self.outbox, self.stamper, "me", self.now_s
         )
-        for batch in claimed.settled:
-            self.verdicts.on_stored(batch)
+        for batch, notes in claimed.settled:
+            self.judge(batch, notes)
         self.counts.replayed += claimed.replayed_quotes
         self.counts.lost_by_redis += claimed.lost_quotes
         self.is_connected = True
         return claimed
+
+    def judge(self, batch: Batch, notes: list[Any]) -> None:
+        """What the server said of an applied batch."""
+        if notes:
+            self.verdicts.on_noted(batch, notes)
+        else:
+            self.verdicts.on_stored(batch)
 
     def cut(self) -> None:
         """The connection is gone, with all that was on it."""
@@ -165,13 +172,9 @@ class Sequencer:
         status = "error" if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
         assert status != "fenced"
         if status == "applied":
-            batch = self.outbox.stored(self.now_s)
-            if reply[3:]:
-                self.verdicts.on_noted(batch, reply[3:])
-            else:
-                self.verdicts.on_stored(batch)
+            self.judge(self.outbox.stored(self.now_s), reply[3:])
         elif status == "seen":
-            self.verdicts.on_stored(self.outbox.stored(self.now_s))
+            self.judge(self.outbox.stored(self.now_s), reply[1:])
         else:
             is_consequence = self.outbox.is_stopped
             self.outbox.refused()
