@@ -1,4 +1,4 @@
-"""How the two scripts are called, and what their refusals are called.
+"""How the scripts are called, and what their refusals are called.
 
 Decides bytes and names. Must never know when a call is made, or what follows from its answer.
 """
