@@ -1,8 +1,8 @@
 """The control plane's client: redis-py, under this daemon's rules.
 
 Decides how its connections come to be and how they fail. Must never know what is asked over them. Its rules: no
-retry behind anybody's back, one login for the whole daemon, no connection in use that is older than the hot path's, and
-every end of a connection is a redis-py `ConnectionError`.
+retry behind anybody's back, one login for the whole daemon, no connection that is older than the hot path's,
+and every end of a connection is a redis-py `ConnectionError`.
 """
 
 from typing import Any, Final, cast
