@@ -42,6 +42,8 @@ REPLY_TIMEOUT_S: Final = 2.0
 PROBE_EVERY_S: Final = 1.0
 REFUSAL_PAUSE_S: Final = (0.05, 1.0)
 CONNECT_PAUSE_S: Final = (0.05, 1.0)
+HOLDING: Final = frozenset({"applied", "seen", "OOM", "MISCONF", "BUSY"})
+"""Answers that say that nobody else has taken over, or could: so refused, another can not even announce itself."""
 
 
 class Publisher:
@@ -77,6 +79,7 @@ class Publisher:
         self._pause_attempt = 0
         self._away_reason: str | None = "not connected yet"
         self._fenced: Fenced | None = None
+        self.held_s = 0.0
         self._is_saving = False
         self.memory_bytes = memory_bytes
         self.stamper = Stamper()
@@ -189,7 +192,9 @@ class Publisher:
         await asyncio.sleep(_pause_s(CONNECT_PAUSE_S, self._attempt))
 
     async def _claim(self, link: RedisLink) -> None:
-        claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, time.monotonic())
+        now_s = time.monotonic()
+        claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, now_s)
+        self.held_s = now_s
         for batch in claimed.settled:
             self._on_stored(batch)
         if claimed.forgot:
@@ -303,7 +308,9 @@ class Publisher:
             self._link.abort(f"unasked: {reply}")
             return
         sent_at_s, is_probe = self._sent.popleft()
-        status = str(reply).partition(" ")[0] if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
+        status = kind_of(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
+        if status in HOLDING:
+            self.held_s = sent_at_s
         if status == "fenced":
             self._fenced = Fenced(f"epoch {reply[1]} has taken over namespace {self._keys.namespace!r}")
             self._link.abort("fenced")
