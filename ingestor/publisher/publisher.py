@@ -8,7 +8,6 @@ task here keeps a connection open.
 """
 
 import asyncio
-import random
 import secrets
 import time
 from collections import deque
@@ -28,6 +27,7 @@ from ingestor.publisher.holdings import Holdings
 from ingestor.publisher.intake import Hole, Intake
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.pauses import pause_s
 from ingestor.publisher.restamping import Restamper
 from ingestor.publisher.spooling import Spooling
 from ingestor.publisher.stamper import Stamper
@@ -42,8 +42,8 @@ STAMPS_AT_ONCE: Final = 8
 WINDOW: Final = 3
 REPLY_TIMEOUT_S: Final = 2.0
 PROBE_EVERY_S: Final = 1.0
-REFUSAL_PAUSE_S: Final = (0.05, 1.0)
-CONNECT_PAUSE_S: Final = (0.05, 1.0)
+HOLDING: Final = frozenset({"applied", "seen", "OOM", "MISCONF", "BUSY"})
+"""Answers that say that nobody else has taken over, or could: so refused, another can not even announce itself."""
 
 
 class Publisher:
@@ -79,6 +79,7 @@ class Publisher:
         self._pause_attempt = 0
         self._away_reason: str | None = "not connected yet"
         self._fenced: Fenced | None = None
+        self.held_s = 0.0
         self._is_saving = False
         self.memory_bytes = memory_bytes
         self.stamper = Stamper()
@@ -179,10 +180,12 @@ class Publisher:
         """Longer each time, until a batch is applied: a server that lets us in and refuses every batch is not
         worth more haste than one that is gone."""
         self._attempt += 1
-        await asyncio.sleep(_pause_s(CONNECT_PAUSE_S, self._attempt))
+        await asyncio.sleep(pause_s(self._attempt))
 
     async def _claim(self, link: RedisLink) -> None:
-        claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, time.monotonic())
+        now_s = time.monotonic()
+        claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, now_s)
+        self.held_s = now_s
         for batch, notes in claimed.settled:
             self._on_stored(batch, notes)
         if claimed.forgot:
@@ -207,6 +210,7 @@ class Publisher:
         if self._away_reason is not None:
             self._journal.note("redis_connected", server=repr(self._address), epoch=self.stamper.epoch)
         self._away_reason = None
+        self._address.renew()
         self.ready.set()
         self._pump()
 
@@ -306,7 +310,9 @@ class Publisher:
             self._link.abort(f"unasked: {reply}")
             return
         sent_at_s, is_probe = self._sent.popleft()
-        status = str(reply).partition(" ")[0] if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
+        status = kind_of(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
+        if status in HOLDING:
+            self.held_s = sent_at_s
         if status == "fenced":
             self._fenced = Fenced(f"epoch {reply[1]} has taken over namespace {self._keys.namespace!r}")
             self._link.abort("fenced")
@@ -365,7 +371,7 @@ class Publisher:
         if kind != "BEHIND":
             self._pause_attempt += 1
         if self._outbox.is_refused_whole:
-            pause_s = 0.0 if kind == "NOSCRIPT" else _pause_s(REFUSAL_PAUSE_S, self._pause_attempt)
+            pause_s = 0.0 if kind == "NOSCRIPT" else pause_s(self._pause_attempt)
             asyncio.get_running_loop().call_later(pause_s, self._go_on, self._link)
 
     def _go_on(self, link: RedisLink) -> None:
@@ -388,8 +394,3 @@ class Publisher:
             self._journal.note_rarely("redis_away", reason, "error", server=repr(self._address))
         self._away_reason = reason
         self.ready.clear()
-
-
-def _pause_s(bounds: tuple[float, float], attempt: int) -> float:
-    first_s, cap_s = bounds
-    return min(cap_s, first_s * 2.0 ** min(attempt - 1, 20)) * random.uniform(0.5, 1.0)
