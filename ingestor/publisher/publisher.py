@@ -371,8 +371,8 @@ class Publisher:
         if kind != "BEHIND":
             self._pause_attempt += 1
         if self._outbox.is_refused_whole:
-            pause_s = 0.0 if kind == "NOSCRIPT" else pause_s(self._pause_attempt)
-            asyncio.get_running_loop().call_later(pause_s, self._go_on, self._link)
+            wait_s = 0.0 if kind == "NOSCRIPT" else pause_s(self._pause_attempt)
+            asyncio.get_running_loop().call_later(wait_s, self._go_on, self._link)
 
     def _go_on(self, link: RedisLink) -> None:
         if self._link is link and self._outbox.is_refused_whole:
