@@ -160,6 +160,10 @@ class Checker:
             else:
                 self._see_number(symbol, known, _number(content), entry_id)
 
+    def highest(self, symbol: str) -> int:
+        """The highest number of this symbol that was read."""
+        return self._symbols[symbol].highest
+
     def verdict(self) -> Verdict:
         """What was found so far."""
         outstanding = sum(known.sent - known.highest for known in self._symbols.values())
