@@ -62,6 +62,7 @@ async def _strike(world: World, strike: Strike, lane: asyncio.Lock) -> None:
 async def _lines(world: World) -> None:
     while True:
         await asyncio.sleep(LINE_EVERY_S)
+        world.balance.sent = world.sending.sent
         world.tell(world.balance.line(world.now_s, world.checker.verdict()))
 
 
