@@ -228,6 +228,9 @@ class Spooling:
     def _is_time_to_write(self) -> bool:
         if self._unread or self._backlog.is_half_full:
             return True
+        if self._ahead and self._outbox.is_stopped:
+            # Read back in vain: what has come since is on disk no less than what came before.
+            return True
         copied = min((batch.first_received_ns for batch in self._without_copy()), default=None)
         waiting = (copied, self._backlog.oldest_received_ns, self.oldest_fresh_ns())
         oldest_ns = min((at_ns for at_ns in waiting if at_ns), default=None)
@@ -241,7 +244,7 @@ class Spooling:
 
     async def _write(self, most_bytes: int) -> None:
         copies = self._without_copy()
-        if copies and (self._is_last or not self._unread):
+        if copies and (self._is_last or not (self._unread or self._ahead)):
             positions = await self._call(self._held.append, [to_record(batch) for batch in copies])
             for batch, position in zip(copies, positions, strict=True):
                 batch.position = position
