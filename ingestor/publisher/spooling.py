@@ -232,6 +232,9 @@ class Spooling:
     def _is_time_to_write(self) -> bool:
         if self._unread or self._backlog.is_filling:
             return True
+        if self._ahead and self._outbox.is_stopped:
+            # Read back in vain: what has come since is on disk no less than what came before.
+            return True
         waits = bool(self._without_copy() or self._backlog) or self.oldest_fresh_ns() is not None
         now_s, answered = time.monotonic(), self._outbox.answered
         if not waits or answered != self._answered:
@@ -247,7 +250,7 @@ class Spooling:
 
     async def _write(self, most_bytes: int) -> None:
         copies = self._without_copy()
-        if copies and (self._is_last or not self._unread):
+        if copies and (self._is_last or not (self._unread or self._ahead)):
             positions = await self._call(self._held.append, [to_record(batch) for batch in copies])
             for batch, position in zip(copies, positions, strict=True):
                 batch.position = position
