@@ -4,6 +4,7 @@ Decides which markers go first when the server came back with less than it had a
 restart with a shorter file, an emptied database. Must never know how batches are made.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,10 +76,12 @@ async def claim(
 
 async def _ends(link: RedisLink, calls: Calls, symbols: list[str]) -> dict[str, EntryId | None]:
     ends: dict[str, EntryId | None] = {}
-    for start in range(0, len(symbols), ENDS_AT_ONCE):
-        some = symbols[start : start + ENDS_AT_ONCE]
-        reply = await link.call(*calls.ends(some))
+    some = [symbols[start : start + ENDS_AT_ONCE] for start in range(0, len(symbols), ENDS_AT_ONCE)]
+    # All at once: on a long way, one after the other would take longer than a server is given to answer.
+    for asked, reply in zip(
+        some, await asyncio.gather(*(link.call(*calls.ends(s)) for s in some)), strict=True
+    ):
         if isinstance(reply, hiredis.ReplyError):
             raise LinkFailure(str(reply))
-        ends |= ends_found(some, reply)
+        ends |= ends_found(asked, reply)
     return ends
