@@ -14,6 +14,7 @@ import msgspec
 from ingestor.app import SAVE_S
 from ingestor.feed.messages import QuoteMessage
 from ingestor.journal import Journal
+from ingestor.publisher.batch import from_record
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.spooling import digest
 from ingestor.redis_link import RedisAddress, RedisLink, Reply
@@ -309,6 +310,15 @@ class Life:
                 await self.step
         self.spool._writer.close()
         self.spool._folder.unlock()
+
+    def on_disk(self) -> dict[str, set[int]]:
+        """The ordinals that a next life would find."""
+        ordinals: dict[str, set[int]] = {symbol: set() for symbol in SYMBOLS}
+        for record in self.spool.recovered():
+            for row in from_record(record.position, record.quotes, record.at_ns, record.body).rows():
+                quotes = [str(payload) for payload in row[3::2] if str(payload).startswith("[")]
+                ordinals[str(row[0])] |= {msgspec.json.decode(payload)[1] for payload in quotes}
+        return ordinals
 
     @property
     def imbalance(self) -> int:

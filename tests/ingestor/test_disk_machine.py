@@ -19,13 +19,15 @@ from tests.ingestor.disk_model import SYMBOLS, Life, Server, found
 class Machine(RuleBasedStateMachine):
     """A publisher whose disk and server take their time, fail, forget, and whose daemon is stopped and started."""
 
+    memory_bytes = 1 << 26
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="quotebus-"))
         self.server = Server()
         self.ordinal = 0
-        self.lost = 0
+        self.lost = self.dropped = 0
         self.has_unheard_loss = False
         self.received: dict[str, list[int]] = {symbol: [] for symbol in SYMBOLS}
         self.life = self.begin()
@@ -38,7 +40,7 @@ class Machine(RuleBasedStateMachine):
         """A new life over the same folder and server."""
 
         async def make() -> Life:
-            life = Life(self.folder, self.server)
+            life = Life(self.folder, self.server, memory_bytes=self.memory_bytes)
             life.received = self.received
             await life.begin(time.time_ns())
             return life
@@ -117,7 +119,28 @@ class Machine(RuleBasedStateMachine):
     def stop_and_start(self) -> None:
         """A stop while things are as they are; what is not stored is saved."""
         assert self.do(self.life.stop())
+        self.bury()
+        self.begin_anew()
+
+    @precondition(lambda self: not self.has_unheard_loss)
+    @rule()
+    def kill_and_start(self) -> None:
+        """A sudden end: what was neither sent nor on disk is gone, and nothing else."""
+        on_disk = self.life.on_disk()
+        for symbol in SYMBOLS:
+            safe = on_disk[symbol].union(found(self.server, symbol))
+            self.received[symbol][:] = [ordinal for ordinal in self.received[symbol] if ordinal in safe]
+        self.do(self.life.kill())
+        self.bury()
+        self.begin_anew()
+
+    def bury(self) -> None:
+        """What a life that is over has lost."""
         self.lost += self.life.publisher.counts.lost_by_redis
+        self.dropped += self.life.publisher.counts.dropped_total
+
+    def begin_anew(self) -> None:
+        """The next life."""
         self.server.is_full = False
         # What an earlier life had stored, nobody keeps any more.
         del self.server.history[:-1]
@@ -143,11 +166,11 @@ class Machine(RuleBasedStateMachine):
         """In the end every quote is in its stream, once and in order."""
         try:
             self.do(self.life.rest())
-            self.lost += self.life.publisher.counts.lost_by_redis
+            self.bury()
             for symbol in SYMBOLS:
                 entries = found(self.server, symbol)
                 ordinals = [entry for entry in entries if isinstance(entry, int)]
-                assert ordinals == self.received[symbol], (symbol, entries)
+                self.check(symbol, ordinals, entries)
             assert self.lost == 0
             assert self.life.imbalance == 0
             self.do(self.life.close())
@@ -156,6 +179,33 @@ class Machine(RuleBasedStateMachine):
             self.loop.close()
             shutil.rmtree(self.folder)
 
+    def check(self, symbol: str, ordinals: list[int], entries: list[int | str]) -> None:
+        """The entries of one stream."""
+        assert ordinals == self.received[symbol], (symbol, entries)
+        assert self.dropped == 0
 
+
+class TightMachine(Machine):
+    """The same, with memory for some few batches only, so that the oldest have to go."""
+
+    memory_bytes = 1500
+
+    def check(self, symbol: str, ordinals: list[int], entries: list[int | str]) -> None:
+        """What is missing is counted, and lies behind a marker; the rest is in order."""
+        assert ordinals == [ordinal for ordinal in self.received[symbol] if ordinal in set(ordinals)]
+        markers = 0
+        last = 0
+        for entry in entries:
+            if isinstance(entry, str):
+                markers += 1
+                continue
+            between = [o for o in self.received[symbol] if last < o < entry]
+            assert markers or not between, (symbol, entries, between)
+            last, markers = entry, 0
+        assert markers or all(ordinal <= last for ordinal in self.received[symbol]), (symbol, entries)
+
+
+TestTightMachine = TightMachine.TestCase
+TestTightMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
