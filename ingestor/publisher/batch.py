@@ -98,6 +98,13 @@ class StreamEnd:
     time_ns: int | None
 
 
+def later(known: StreamEnd | None, end: StreamEnd) -> StreamEnd:
+    """Where a stream ends that has both; records may repeat what came before."""
+    if known is None or end.last > known.last:
+        return end if end.time_ns is not None or known is None else StreamEnd(end.last, known.time_ns)
+    return known
+
+
 def ends_of(batch: Batch) -> dict[str, StreamEnd]:
     """Where each symbol's stream will end when the batch is stored."""
     ends = {}

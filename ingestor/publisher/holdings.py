@@ -48,6 +48,12 @@ class Holdings:
         return self.queued + self.spooled + self.unanswered + self.replaying
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits at all: a batch of markers only is in no count."""
+        waits = self._backlog or self._displaced or self._spooling.holds_back
+        return not (self.total or waits) and self._outbox.is_empty
+
+    @property
     def memory_bytes(self) -> int:
         """Memory that waiting batches take up, and stored ones that are kept in case the server forgets them."""
         return self._backlog.bytes + self._outbox.kept_bytes

@@ -42,11 +42,22 @@ class Intake:
             self.depth += len(quotes)
 
     def put_hole(self, at_ns: int, hole: Hole) -> None:
-        """Remember that quotes are missing after those that are queued now."""
-        if self._frames and isinstance(last := self._frames[-1][1], Hole) and last.reason == hole.reason:
-            self._frames[-1] = (self._frames[-1][0], Hole(last.symbols | hole.symbols, hole.reason))
+        """Remember that quotes are missing after those that are queued now.
+
+        A hole that is open keeps its beginning and its reason, so symbols in which no quote came since the last one
+        are not noted again: a night of lost connections must not fill the memory.
+        """
+        new, last = hole.symbols, None
+        for _, earlier in reversed(self._frames):
+            if not isinstance(earlier, Hole):
+                break
+            new, last = new - earlier.symbols, last or earlier
+        if not new:
+            return
+        if last is not None and last.reason == hole.reason:
+            self._frames[-1] = (self._frames[-1][0], Hole(last.symbols | new, hole.reason))
         else:
-            self._frames.append((at_ns, hole))
+            self._frames.append((at_ns, Hole(new, hole.reason)))
 
     def take(self, most: int) -> list[Received]:
         """Up to `most` quotes from the front, in order, and the holes among them; a larger frame is divided."""

@@ -72,7 +72,8 @@ class Outbox:
     @property
     def unsettled(self) -> list[Batch]:
         """All batches that are not known to be stored, in order."""
-        return [*self._in_flight, *sorted([*self._refused, *self._waiting], key=_order)]
+        # Those behind a refused one may still be in flight.
+        return sorted([*self._refused, *self._in_flight, *self._waiting], key=_order)
 
     @property
     def quotes(self) -> int:
@@ -191,6 +192,8 @@ class Outbox:
             _, batch = self._kept.pop()
             self._kept_bytes -= batch.size_bytes
             batch.sent_before = batch.accounted = True
+            # The disk was told that it is stored, and may have let go of its copy.
+            batch.position = None
             replayed.append(batch)
         replayed.reverse()
         self._refused += replayed

@@ -81,6 +81,7 @@ class Publisher:
         self._fenced: Fenced | None = None
         self.held_s = 0.0
         self._is_saving = False
+        self._claiming = asyncio.Lock()
         self.memory_bytes = memory_bytes
         self.stamper = Stamper()
         self.counts = PublishCounts()
@@ -132,12 +133,7 @@ class Publisher:
         while not self._is_saving:
             try:
                 link = await self._address.open("quotebus-publisher")
-                try:
-                    async with asyncio.timeout(REPLY_TIMEOUT_S):
-                        await self._claim(link)
-                except BaseException:
-                    link.abort("not claimed")
-                    raise
+                await self._claim_within_time(link)
             except (LinkFailure, TimeoutError) as failure:
                 self._note_away(str(failure) or f"{self._address!r} does not answer")
                 await self._pause()
@@ -157,7 +153,7 @@ class Publisher:
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything received is stored; False if that took too long."""
         deadline_s = time.monotonic() + timeout_s
-        while self.holdings.total or not self._outbox.is_empty:
+        while not self.holdings.is_empty:
             if time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(0.005)
@@ -170,11 +166,22 @@ class Publisher:
         if self._link is not None:
             self._link.abort("saving")
             self._link = None
-        self._outbox.lost()
+        # A claim that is under way may still move batches about; what begins later sees that it is too late.
+        async with self._claiming:
+            self._outbox.lost()
         for symbol, payloads, last, received_ns in self._displaced.take():
             self._outbox.add(self._restamper.restamp(symbol, payloads, last, received_ns))
         self._stamp_rest()
         return await self.spooling.save(timeout_s)
+
+    async def _claim_within_time(self, link: RedisLink) -> None:
+        try:
+            async with self._claiming, asyncio.timeout(REPLY_TIMEOUT_S):
+                if not self._is_saving:
+                    await self._claim(link)
+        except BaseException:
+            link.abort("not claimed")
+            raise
 
     async def _pause(self) -> None:
         """Longer each time, until a batch is applied: a server that lets us in and refuses every batch is not
@@ -192,16 +199,12 @@ class Publisher:
             self.counts.replayed += claimed.replayed_quotes
             self.counts.lost_by_redis += claimed.lost_quotes
             self.cache_is_suspect.set()
-            self._journal.note(
-                "redis_forgot",
-                "error" if claimed.lost_batches else "warning",
-                replayed_batches=claimed.replayed_batches,
-                replayed_quotes=claimed.replayed_quotes,
-                lost_batches=claimed.lost_batches,
-                lost_quotes=claimed.lost_quotes,
-            )
+            self._journal.note("redis_forgot", "error" if claimed.lost_batches else "warning", **claimed.told)
 
     def _adopt(self, link: RedisLink) -> None:
+        if self._is_saving:
+            link.abort("saving")
+            return
         self._link = link
         # A probe needs the script on the server; the first batch brings it.
         self._script_known = False
@@ -249,8 +252,7 @@ class Publisher:
             self._schedule()
         if self._backlog.is_filling:
             self.spooling.poke()
-        lost = self._backlog.shed(self.stamper.epoch)
-        if lost:
+        if lost := self._backlog.shed(self.stamper.epoch):
             self._on_dropped(lost)
 
     def _send_what_can_be_sent(self, link: RedisLink) -> None:

@@ -16,13 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from ingestor.journal import Journal
 from ingestor.publisher.backlog import Backlog
-from ingestor.publisher.batch import Batch, ends_of, from_record, given_up, to_record
+from ingestor.publisher.batch import Batch, Losses, StreamEnd, ends_of, from_record, later, to_record
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Stamper
@@ -41,12 +42,17 @@ WRITE_BYTES: Final = 4 * 1024 * 1024
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 SYNC_EVERY_S: Final = 1.0
 RETRY_AFTER_S: Final = 5.0
+CLOSE_S: Final = 2.0
 
 
 def digest(records: Sequence[Record]) -> Item:
     """What is left on disk of records that had to go: the markers of their quotes."""
-    batches = [from_record(r.position, r.quotes, r.at_ns, r.body) for r in records]
-    return to_record(given_up(batches, "spool_full", None).seal())
+    losses = Losses("spool_full", None)
+    for record in records:
+        # A body that is none of ours has nothing to tell; its quotes are counted by the record's head.
+        with contextlib.suppress(msgspec.MsgspecError):
+            losses.add(from_record(record.position, record.quotes, record.at_ns, record.body))
+    return to_record(losses.seal())
 
 
 class Spooling:
@@ -70,6 +76,7 @@ class Spooling:
         self._ahead: deque[Batch] = deque()
         self._ahead_bytes = 0
         self._unread = 0
+        self._is_writing = False
         self._moving = asyncio.Lock()
         self._poked = asyncio.Event()
         self._is_last = False
@@ -80,6 +87,8 @@ class Spooling:
         self._answered = 0
         self._progress_s = 0.0
         self._recovered_upto = -1
+        self._bytes = 0
+        self._oldest_ns: int | None = None
         self._thread = ThreadPoolExecutor(1, "quotebus-spool") if spool is not None else None
         self.stamp_rest: Callable[[], None] = lambda: None
         self.on_ahead: Callable[[], None] = lambda: None
@@ -92,7 +101,7 @@ class Spooling:
     @property
     def holds_back(self) -> bool:
         """Whether batches must come from here, and none may go around."""
-        return bool(self._ahead or self._unread or self.writing)
+        return bool(self._ahead or self._unread or self._is_writing)
 
     @property
     def ahead_quotes(self) -> int:
@@ -104,7 +113,7 @@ class Spooling:
         """When the oldest quote that waits here was received."""
         if self._ahead:
             return self._ahead[0].first_received_ns
-        return self._spool.oldest_at_ns if self._spool is not None and self._unread else None
+        return self._oldest_ns if self._unread else None
 
     @property
     def is_usable(self) -> bool:
@@ -119,7 +128,7 @@ class Spooling:
     @property
     def bytes_on_disk(self) -> int:
         """What the spool's files take up."""
-        return self._spool.bytes_used if self._spool is not None else 0
+        return self._bytes
 
     def take(self) -> Batch | None:
         """The next batch that was read back; None while it is still to be read."""
@@ -135,7 +144,7 @@ class Spooling:
 
     def settle(self, position: int) -> None:
         """Everything up to this position is stored."""
-        self._settled = max(position, self._settled or 0)
+        self._settled = position if self._settled is None else max(position, self._settled)
 
     async def open(self, *, is_optional: bool) -> None:
         """Open the spool, and learn what an earlier life left in it.
@@ -145,7 +154,7 @@ class Spooling:
         if self._spool is None:
             return
         try:
-            opened, ends = await self._call(self._open)
+            opened, floors = await self._call(self._open)
         except SpoolUnusable as problem:
             if not is_optional:
                 raise
@@ -154,9 +163,8 @@ class Spooling:
             return
         self._look()
         self._counts.recovered += opened.quotes
-        for end in ends:
-            for symbol, stream_end in end.items():
-                self._stamper.raise_floor(symbol, stream_end)
+        for symbol, end in floors.items():
+            self._stamper.raise_floor(symbol, end)
         self._tell_damages(opened.damages)
         if opened.records:
             self._journal.note("spool_recovered", "warning", quotes=opened.quotes, bytes=opened.bytes)
@@ -177,8 +185,13 @@ class Spooling:
                 async with asyncio.timeout(ACTIVE_PERIOD_S if self.holds_back else IDLE_PERIOD_S):
                     await self._poked.wait()
             self._poked.clear()
-            async with self._moving:
-                await self._try(self._step)
+            await self._round()
+
+    async def _round(self) -> None:
+        async with self._moving:
+            await self._try(self._step)
+        # What was held back meanwhile may go now, also when the disk has failed.
+        self.on_ahead()
 
     async def save(self, timeout_s: float) -> bool:
         """Write down all that is not stored, in order; True if nothing is left in memory. The last call: nothing
@@ -197,7 +210,9 @@ class Spooling:
         if self._spool is None or self._thread is None:
             return
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(CLOSE_S):
+                with contextlib.suppress(OSError):
+                    await self._settle()
                 await self._call(self._spool.close)
         self._thread.shutdown(wait=False)
 
@@ -249,19 +264,39 @@ class Spooling:
         await self._call(self._held.sync)
 
     async def _write(self, most_bytes: int) -> None:
-        copies = self._without_copy()
-        if copies and (self._is_last or not (self._unread or self._ahead)):
-            positions = await self._call(self._held.append, [to_record(batch) for batch in copies])
-            for batch, position in zip(copies, positions, strict=True):
+        self._is_writing = True
+        try:
+            await self._copy()
+            await self._move(most_bytes)
+        finally:
+            self._is_writing = False
+
+    async def _copy(self) -> None:
+        """Give the disk a copy of all that is on its way, in the order in which it will be read after a restart."""
+        if not self._without_copy():
+            return
+        batches = self._outbox.unsettled
+        is_first_missing = not self._unread and not self._ahead
+        without = [batch for batch in batches if batch.position is None]
+        if is_first_missing and batches[-len(without) :] == without:
+            written = without
+            write: Callable[[list[Item]], list[int]] = partial(self._held.append, is_copy=True)
+        else:
+            # They go before others that are on disk already: sent again, or stamped anew.
+            written = batches
+            write = self._held.prepend
+        positions = await self._call(write, [to_record(batch) for batch in written])
+        for batch, position in zip(written, positions, strict=True):
+            if batch.position is None:
                 batch.position = position
-            if not self._is_last:
-                # They are on their way already, and not to be read back.
-                await self._call(self._held.read, sum(batch.size_bytes for batch in copies) * 2)
-            on_their_way = {batch.position for batch in self._outbox.unsettled}
-            for position in positions:
-                if position not in on_their_way:
-                    self.settle(position)
-            self._unsynced = True
+        self._unsynced = True
+        waiting = {id(batch) for batch in self._outbox.unsettled}
+        for batch in written:
+            # Stored while the disk was at it.
+            if id(batch) not in waiting and batch.position is not None:
+                self.settle(batch.position)
+
+    async def _move(self, most_bytes: int) -> None:
         self.stamp_rest()
         batches = self._take(most_bytes)
         if not batches:
@@ -281,10 +316,11 @@ class Spooling:
     def _look(self) -> None:
         """How things stand on disk, between two of its operations."""
         self._unread, self.quotes = self._held.unread_records, self._held.unread_quotes
+        self._bytes, self._oldest_ns = self._held.bytes_used, self._held.oldest_at_ns
 
     def _without_copy(self) -> list[Batch]:
-        """Batches on their way that the disk does not have. There are none behind one that is to be read back."""
-        return [batch for batch in self._outbox.unsettled if batch.position is None and not batch.accounted]
+        """Batches on their way that the disk does not have."""
+        return [batch for batch in self._outbox.unsettled if batch.position is None]
 
     def _take(self, most_bytes: int) -> list[Batch]:
         batches: list[Batch] = []
@@ -342,14 +378,16 @@ class Spooling:
         assert self._spool is not None
         return self._spool
 
-    def _open(self) -> tuple[Opened, list[Any]]:
+    def _open(self) -> tuple[Opened, dict[str, StreamEnd]]:
         opened = self._held.open()
-        ends = []
+        floors: dict[str, StreamEnd] = {}
         for record in self._held.recovered():
             with contextlib.suppress(msgspec.MsgspecError):
-                ends.append(ends_of(from_record(record.position, record.quotes, record.at_ns, record.body)))
+                batch = from_record(record.position, record.quotes, record.at_ns, record.body)
+                for symbol, end in ends_of(batch).items():
+                    floors[symbol] = later(floors.get(symbol), end)
             self._recovered_upto = record.position
-        return opened, ends
+        return opened, floors
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

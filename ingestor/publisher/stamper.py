@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from ingestor.feed.messages import QuoteMessage, time_ns_of
-from ingestor.publisher.batch import Batch, Row, StreamEnd, pack, time_of
+from ingestor.publisher.batch import Batch, Row, StreamEnd, later, pack, time_of
 from ingestor.publisher.intake import Hole, Received
 from ingestor.publisher.lane import Lane
 from wire import ZERO_ID, EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
@@ -72,10 +72,7 @@ class Stamper:
 
     def raise_floor(self, symbol: str, end: StreamEnd) -> None:
         """Entries up to here have their ids already and are still to be stored; before the tail is loaded."""
-        known = self._floors.get(symbol)
-        if known is not None and end.time_ns is None:
-            end = StreamEnd(end.last, known.time_ns)
-        self._floors[symbol] = end
+        self._floors[symbol] = later(self._floors.get(symbol), end)
 
     def found(self, symbol: str, last: EntryId | None) -> None:
         """What a server that had lost something still has of a stream: its last id, None for no stream."""

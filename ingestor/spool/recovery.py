@@ -23,7 +23,7 @@ from ingestor.spool.records import (
     parse_header,
     walk,
 )
-from ingestor.spool.shelf import Segment
+from ingestor.spool.shelf import FIRST_NUMBER, Segment
 
 
 @dataclass(slots=True)
@@ -32,14 +32,16 @@ class Recovery:
 
     segments: list[Segment] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
-    next_number: int = 1
+    next_number: int = FIRST_NUMBER
 
 
 def recover(folder: Folder, identity: bytes) -> Recovery:
     """Go through the folder. Raises SpoolUnusable where a file has to be left alone, and OSError."""
     listing = folder.listing()
     headers = {number: _header_of(folder, number, identity) for number in listing.segments}
-    found = Recovery(next_number=max([0, *listing.segments, *listing.damaged, *listing.unfinished]) + 1)
+    found = Recovery(
+        next_number=max([FIRST_NUMBER - 1, *listing.segments, *listing.damaged, *listing.unfinished]) + 1
+    )
     for number in listing.unfinished:
         folder.discard_unfinished(number)
     for number, header in headers.items():

@@ -8,7 +8,7 @@ leaves a hole in the count and moves no other one.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,8 @@ from ingestor.spool.records import HEADER_BYTES, Found, Item, Record, record_byt
 FULL: Final = "spool_full"
 TOO_OLD: Final = "spool_too_old"
 MOST_SEGMENTS: Final = 4096
+FIRST_NUMBER: Final = 1000
+"""Of the first segment in an empty folder; those below are for what has to come before it."""
 _SPANS: Final = 16
 """A segment spans at most this part of the age bound: what is shed for its age is whole segments."""
 
@@ -99,6 +101,15 @@ class _Handed:
     at_ns: int
 
 
+def _take(segment: Segment, item: Item) -> _Handed:
+    """The record that was added last is handed out without being read."""
+    offset, segment.read_offset = segment.read_offset, segment.end
+    segment.unread_records -= 1
+    segment.unread_quotes -= item[0]
+    segment.in_flight += 1
+    return _Handed(segment.base + segment.ordinals - 1, segment, offset, item[0], item[1])
+
+
 class Shelf:
     """The segments in the order of their numbers, which is that of the queue."""
 
@@ -108,8 +119,9 @@ class Shelf:
         self._segment_bytes = segment_bytes
         self._segments: dict[int, Segment] = {}
         self._handed: deque[_Handed] = deque()
-        self._next_number = 1
+        self._next_number = FIRST_NUMBER
         self._next_position = 0
+        self._first_position = 0
 
     @property
     def segments(self) -> list[Segment]:
@@ -169,16 +181,42 @@ class Shelf:
             position += 1
         return [portion for portion in portions if portion.items]
 
-    def commit(self, portion: Portion) -> list[int]:
-        """The items of a portion are written; their positions."""
+    def commit(self, portion: Portion, *, is_copy: bool = False) -> list[int]:
+        """The items of a portion are written; their positions. Copies count as handed out, which takes that nothing
+        before them is unread."""
         segment = portion.segment
         self._segments[segment.number] = segment
         first = segment.ordinals
         for item in portion.items:
-            end = segment.end + record_bytes(item)
-            segment.add(segment.ordinals, segment.written_quotes, item[0], item[1], end)
+            self._add(segment, item)
+            if is_copy:
+                self._handed.append(_take(segment, item))
         self._next_position = segment.base + segment.ordinals
         return list(range(segment.base + first, self._next_position))
+
+    def plan_first(self, items: Sequence[Item], taken: Iterable[int]) -> Portion | None:
+        """Where items go that come before all others and below the numbers taken; None where no number is left."""
+        number = min((self._next_number, *taken, *(s.first for s in self._segments.values()))) - 1
+        base = min(0, self._first_position) - len(items)
+        if number < 0:
+            return None
+        return Portion(Segment(number, number, base, is_sealed=True), True, list(items))
+
+    def commit_first(self, portion: Portion) -> list[int]:
+        """The items that come before all others are written, and count as handed out; their positions."""
+        segment = portion.segment
+        self._segments = {segment.number: segment, **self._segments}
+        self._first_position = segment.base
+        handed = []
+        for item in portion.items:
+            self._add(segment, item)
+            handed.append(_take(segment, item))
+        self._handed.extendleft(reversed(handed))
+        return [entry.position for entry in handed]
+
+    def _add(self, segment: Segment, item: Item) -> None:
+        end = segment.end + record_bytes(item)
+        segment.add(segment.ordinals, segment.written_quotes, item[0], item[1], end)
 
     def next_unread(self) -> Segment | None:
         """Where the next record to hand out lies."""

@@ -9,6 +9,7 @@ out from its beginning, so records must be harmless to repeat.
 """
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,10 +160,11 @@ class Spool:
         damages, self._damages = self._damages, []
         return damages
 
-    def append(self, items: Sequence[Item]) -> list[int]:
+    def append(self, items: Sequence[Item], *, is_copy: bool = False) -> list[int]:
         """Write all of them, or none and raise OSError; their positions.
 
-        They outlast the process at once, and a loss of power from the next `sync` on.
+        They outlast the process at once, and a loss of power from the next `sync` on. Copies of what the caller has
+        in hand are not handed out again; nothing before them may be unread.
         """
         portions = self._shelf.plan(items)
         begun: list[Portion] = []
@@ -176,8 +178,25 @@ class Spool:
         positions = []
         for portion in portions:
             self._writer.count(portion)
-            positions += self._shelf.commit(portion)
+            positions += self._shelf.commit(portion, is_copy=is_copy)
         return positions
+
+    def prepend(self, items: Sequence[Item]) -> list[int]:
+        """Write copies of what the caller has in hand, to come before all others after a restart; their positions.
+
+        All of them or none. They outlast a loss of power at once. Raises OSError.
+        """
+        portion = self._shelf.plan_first(items, self._undeleted)
+        if portion is None:
+            raise OSError(errno.ENOSPC, "no number is left before the first file of the spool")
+        segment = portion.segment
+        parts = [header(segment.number, segment.first, self._identity)]
+        offset, before = segment.end, 0
+        for ordinal, item in enumerate(portion.items):
+            parts += (head(segment.number, offset, ordinal, before, item), item[2])
+            offset, before = offset + record_bytes(item), before + item[0]
+        self._folder.put(segment.number, parts)
+        return self._shelf.commit_first(portion)
 
     def read(self, max_bytes: int) -> list[Record]:
         """The next records that are not handed out, at least one if there is any. Raises OSError where the system

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from ingestor.spool import Damage, Record, Spool
 from ingestor.spool.folder import MOST_QUARANTINED, Folder
+from ingestor.spool.shelf import FIRST_NUMBER
 from tests.ingestor.spooled import die, item, name_of, names, opened, segment_files, spool
 
+SECOND = FIRST_NUMBER + 1
 TINY = {"segment_bytes": 200}
 
 
@@ -290,11 +292,11 @@ def test_damaged_files_do_not_pile_up(tmp_path: Path) -> None:
 def test_a_folder_in_the_place_of_a_segment_is_put_aside(tmp_path: Path) -> None:
     """It cannot be read, and it must not stop the start."""
     filled(tmp_path)
-    (tmp_path / f"{2:020}.segment").unlink()
-    (tmp_path / f"{2:020}.segment").mkdir()
+    (tmp_path / f"{SECOND:020}.segment").unlink()
+    (tmp_path / f"{SECOND:020}.segment").mkdir()
     queue = spool(tmp_path, **TINY)
     (damage,) = queue.open().damages
-    assert (damage.file, damage.quotes_lost) == (f"{2:020}.segment", None)
+    assert (damage.file, damage.quotes_lost) == (f"{SECOND:020}.segment", None)
     assert tiny_names(drain(queue)) == [1, 2, 5, 6]
 
 
@@ -302,9 +304,9 @@ def test_a_folder_in_the_place_of_a_segment_is_put_aside(tmp_path: Path) -> None
 def test_a_copy_under_another_name_is_not_handed_out(tmp_path: Path) -> None:
     """A segment is what its name says, or it is damaged."""
     filled(tmp_path)
-    shutil.copy(segment_files(tmp_path)[0], tmp_path / f"{9:020}.segment")
+    shutil.copy(segment_files(tmp_path)[0], tmp_path / f"{SECOND + 7:020}.segment")
     queue = spool(tmp_path, **TINY)
-    assert [damage.file for damage in queue.open().damages] == [f"{9:020}.segment"]
+    assert [damage.file for damage in queue.open().damages] == [f"{SECOND + 7:020}.segment"]
     assert tiny_names(drain(queue)) == [1, 2, 3, 4, 5, 6]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ingestor.spool import SpoolUnusable
 from ingestor.spool.records import identity_of
+from ingestor.spool.shelf import FIRST_NUMBER
 from tests.ingestor.spooled import SECOND_NS, die, item, lost_in, names, opened, segment_files, spool
 
 
@@ -190,10 +191,10 @@ def test_a_newer_format_is_refused_as_it_lies(tmp_path: Path) -> None:
         newer = opened(tmp_path, segment_bytes=700)
         newer.append([item(6, 9000)])
         die(newer)
-    (tmp_path / f"{1:020}.new").write_bytes(b"x")
+    (tmp_path / f"{FIRST_NUMBER:020}.new").write_bytes(b"x")
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != "lock"}
     with pytest.raises(
-        SpoolUnusable, match=r"0004\.segment was written by a newer release .*; run that"
+        SpoolUnusable, match=r"1003\.segment was written by a newer release .*; run that"
     ) as said:
         spool(tmp_path).open()
     assert str(tmp_path) in str(said.value)

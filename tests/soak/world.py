@@ -147,7 +147,9 @@ class World:
 
     def start_daemon(self, **settings: str) -> None:
         """Start it, with these settings from now on."""
-        self.daemon.with_environment(**{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()})
+        self.daemon.with_environment(
+            **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()}
+        )
         self.balance.begin_life(self.now_s)
         self.daemon.start()
         self.is_ended_on_purpose = False

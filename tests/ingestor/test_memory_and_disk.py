@@ -1,0 +1,239 @@
+"""Between memory and disk, one transition at a time: each of these once lost, doubled or disordered a quote."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from ingestor.publisher.backlog import Backlog
+from ingestor.publisher.batch import Batch, to_record
+from ingestor.publisher.intake import Hole, Intake
+from ingestor.publisher.spooling import Spooling, digest
+from ingestor.redis_link import RedisLink
+from ingestor.spool import Record
+from tests.ingestor.disk_model import Life, Link, Server, found, settle
+from tests.ingestor.spooled import item, names, opened
+from tests.ingestor.test_outbox import batch, outbox_of
+
+LONG_AGO_NS = time.time_ns() - 10_000_000_000
+
+
+async def life_over(folder: Path, server: Server) -> Life:
+    """A daemon that has begun."""
+    life = Life(folder, server)
+    await life.begin(time.time_ns())
+    return life
+
+
+async def next_life(folder: Path, server: Server) -> Life:
+    """One that begins and comes to rest."""
+    life = await life_over(folder, server)
+    await life.rest()
+    await life.close()
+    return life
+
+
+async def test_nothing_passes_the_disk_while_copies_are_written(tmp_path: Path) -> None:
+    """What left memory in that moment had no copy, got one behind later quotes, and with it those were given up."""
+    server = Server()
+    life = await life_over(tmp_path, server)
+    await life.connect()
+    for ordinal in range(3):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+    for ordinal in range(3, 6):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        life.publisher._stamp_rest()
+    await life.begin_step()
+    await life.arrive(1)
+    await life.hear(1)
+    await life.disk_does()
+    outbox = life.publisher._outbox
+    while life.disk.asked:
+        await life.disk_does()
+    assert [b.position for b in outbox.unsettled if b.position is None] == []
+    await life.arrive(1)
+    await life.hear(1)
+    await life.kill()
+    await next_life(tmp_path, server)
+    assert found(server, "A") == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_is_unsettled_is_in_order_while_answers_are_still_to_come() -> None:
+    """The first of three was refused; the two behind it are still in flight, and not before it."""
+    outbox = outbox_of()
+    outbox.resume(0, 0.0)
+    made = [batch(ordinal) for ordinal in range(1, 4)]
+    for one in made:
+        outbox.add(one)
+        outbox.next()
+    outbox.refused()
+    assert outbox.unsettled == made
+
+
+def test_a_night_of_lost_connections_takes_no_memory() -> None:
+    """Holes in which no quote came are one hole per symbol."""
+    intake = Intake()
+    symbols = frozenset({"A", "B"})
+    for at_ns in range(1, 1000):
+        intake.put_hole(at_ns, Hole(symbols, "feed_disconnected"))
+        intake.put_hole(at_ns, Hole(symbols - {"B"}, "not_subscribed"))
+    assert intake.take(10) == [(1, Hole(symbols, "feed_disconnected"))]
+    intake.put_hole(1, Hole(frozenset({"A"}), "feed_disconnected"))
+    intake.put_hole(2, Hole(symbols, "not_subscribed"))
+    assert intake.take(10) == [
+        (1, Hole(frozenset({"A"}), "feed_disconnected")),
+        (2, Hole(frozenset({"B"}), "not_subscribed")),
+    ]
+
+
+async def test_a_claim_that_is_answered_during_the_save_sends_nothing(tmp_path: Path) -> None:
+    """Redis comes back in the moment in which the daemon stops; what is being written down is not sent as well."""
+    server = Server()
+    life = await life_over(tmp_path, server)
+    link = Link(server)
+    link.may_answer.clear()
+
+    async def open_link(_name: str) -> RedisLink:
+        return cast("RedisLink", link)
+
+    life.publisher._address.open = open_link  # type: ignore[method-assign, assignment]
+    await life.connect()
+    for ordinal in range(4):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+    await life.cut()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(life.publisher.run("test"))
+        await settle()
+        saved = group.create_task(life.publisher.save(5.0))
+        await settle()
+        link.may_answer.set()
+        await settle()
+        while not saved.done():
+            await life.disk_does()
+        assert await saved
+        running.cancel()
+    assert not link.sent
+    assert not life.publisher.spooling._without_copy()
+    await life.close()
+    await next_life(tmp_path, server)
+    assert found(server, "A") == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("has_later_on_disk", [True, False])
+async def test_what_the_server_forgot_is_saved_at_a_stop(tmp_path: Path, has_later_on_disk: bool) -> None:
+    """A stop in the middle of a replay; what is sent again comes before what waits on disk."""
+    server = Server()
+    life = await life_over(tmp_path, server)
+    await life.connect()
+    for ordinal in range(3):
+        await life.receive(ordinal, "A", time.time_ns())
+        await life.arrive(1)
+        await life.hear(1)
+    await life.cut()
+    server.forget(2)
+    if has_later_on_disk:
+        await life.receive(3, "A", LONG_AGO_NS)
+        await life.begin_step()
+        for _ in range(2):
+            await life.disk_does()
+    await life.connect()
+    assert life.publisher.holdings.replaying == 2
+    assert await life.stop()
+    await next_life(tmp_path, server)
+    assert [entry for entry in found(server, "A") if entry != "daemon_stopped"] == [0, 1, 2] + [
+        3
+    ] * has_later_on_disk
+
+
+async def test_nothing_is_left_on_disk_when_all_is_stored(tmp_path: Path) -> None:
+    """The last word of the server comes just before the stop, and is not forgotten over it."""
+    life = await life_over(tmp_path, Server())
+    await life.receive(1, "A", LONG_AGO_NS)
+    await life.begin_step()
+    while life.disk.asked:
+        await life.disk_does()
+    await life.connect()
+    await life.begin_step()
+    while life.disk.asked:
+        await life.disk_does()
+    await life.arrive(1)
+    await life.hear(1)
+    assert not life.publisher.holdings.total
+    await life.close()
+    assert life.spool.segments == 0
+
+
+async def test_a_copy_of_what_was_stored_meanwhile_is_given_up(tmp_path: Path) -> None:
+    """The answer comes while the disk writes the copy."""
+    life = await life_over(tmp_path, Server())
+    await life.connect()
+    await life.receive(1, "A", LONG_AGO_NS)
+    await life.begin_step()
+    await life.arrive(1)
+    await life.hear(1)
+    while life.disk.asked:
+        await life.disk_does()
+    assert life.spool.is_empty
+
+
+async def test_markers_on_their_way_to_the_disk_are_not_passed(tmp_path: Path) -> None:
+    """A batch that holds no quote holds back what comes behind it all the same."""
+    life = await life_over(tmp_path, Server())
+    spooling: Spooling = life.publisher.spooling
+    backlog: Backlog = life.publisher._backlog
+    await life.connect()
+    backlog.put(Batch(["A"], b"\x90", 0, 1, LONG_AGO_NS))
+    await life.begin_step()
+    assert life.disk.asked
+    assert spooling.holds_back
+    await life.kill()
+
+
+async def test_a_clock_that_was_set_back_does_not_keep_quotes_from_the_disk(tmp_path: Path) -> None:
+    """They seem to come from the future, and nobody knows how long they have waited."""
+    life = await life_over(tmp_path, Server())
+    await life.receive(1, "A", time.time_ns() + 3_600_000_000_000)
+    await life.begin_step()
+    while life.disk.asked:
+        await life.disk_does()
+    assert life.publisher.holdings.spooled == 1
+    await life.kill()
+
+
+def test_a_record_of_another_kind_does_not_keep_the_spool_from_shedding() -> None:
+    """Its quotes are counted by its head; what else goes still has its markers."""
+    quotes, at_ns, body = to_record(Batch(["A"], b"\x90", 1, 0, 7))
+    records = [Record(0, 1, 7, b"\xc1"), Record(1, quotes, at_ns, body)]
+    assert digest(records)[0] == 0
+
+
+def test_what_is_put_before_all_others_comes_first_after_a_restart(tmp_path: Path) -> None:
+    """Also twice, and before a file that could not be deleted; it is not read in this life."""
+    queue = opened(tmp_path, segment_bytes=700)
+    queue.append([item(n, 255) for n in (5, 6)])
+    middle = queue.prepend([item(n) for n in (3, 4)])
+    first = queue.prepend([item(n) for n in (1, 2)])
+    assert first < middle < [0]
+    assert names(queue.read(1 << 20)) == [5, 6]
+    queue.settle(first[0])
+    assert queue.records_held == 5
+    queue.close()
+    again = opened(tmp_path)
+    assert names(again.read(1 << 20)) == [1, 2, 3, 4, 5, 6]
+    again.settle(5)
+    assert again.is_empty
+
+
+def test_a_copy_is_not_read_back(tmp_path: Path) -> None:
+    """It is in the caller's hands, and on disk until it is settled."""
+    queue = opened(tmp_path, segment_bytes=700)
+    positions = queue.append([item(n, 255) for n in (1, 2, 3)], is_copy=True)
+    queue.append([item(4)])
+    assert names(queue.read(1 << 20)) == [4]
+    queue.settle(positions[-1])
+    assert queue.records_held == 1
+    queue.settle(positions[-1] + 1)
+    assert queue.is_empty
+    assert queue.segments == 0
