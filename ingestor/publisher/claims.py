@@ -66,7 +66,8 @@ async def claim(
         outbox.put_first(markers, first - 1)
     return Claimed(
         resumed.settled,
-        forgot,
+        # The server's count stays behind until all is sent again; that is one loss, on however many connections.
+        bool(resumed.replayed or resumed.lost_batches),
         len(resumed.replayed),
         sum(batch.quotes for batch in resumed.replayed),
         resumed.lost_batches,
