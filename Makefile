@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench faults lock clean
+.PHONY: setup demo run test lint types layers bench soak faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -18,7 +18,7 @@ run: setup  ## the daemon, settings from the environment or a .env file
 	@$(BIN)/quotebus run
 
 test: setup lint types layers  ## everything that CI checks, against real servers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -33,6 +33,13 @@ layers: setup
 bench: setup  ## figures side by side in one run; BENCH="--quick", BENCH="--tape FILE"
 	@REDIS_BENCHMARK="$$(scripts/debian_tool.sh redis-tools redis-benchmark)" \
 		$(BIN)/python -m benchmarks $(BENCH)
+
+MINUTES ?= 5
+SEED ?= 1
+RATE ?= 2000
+
+soak: setup  ## traffic with random faults and a balance at the end; MINUTES=30 SEED=1 RATE=2000
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) --rate $(RATE)
 
 faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
 	@$(BIN)/python -m tests.catalogue

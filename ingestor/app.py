@@ -25,6 +25,7 @@ from ingestor.rights import examine
 from ingestor.settings import Settings, spool_folder
 from ingestor.spool.spool import Spool
 from ingestor.supervisor import Supervisor
+from ingestor.turn import keep
 from ingestor.watching.metrics import render
 from ingestor.watching.pages import Sources, serve
 
@@ -143,6 +144,7 @@ async def _say_farewell(daemon: Daemon) -> None:
 def _working(daemon: Daemon) -> dict[str, Any]:
     return {
         "feed": _feed(daemon),
+        "turn": keep(daemon.tenure, lambda: daemon.publisher.held_s, daemon.feed),
         "reconciler": daemon.reconciler.run(),
         "watch": daemon.watch.run(),
         "cache": daemon.mender.run(daemon.publisher.cache_is_suspect),

@@ -1,8 +1,8 @@
 """The control plane's client: redis-py, under this daemon's rules.
 
 Decides how its connections come to be and how they fail. Must never know what is asked over them. Its rules: no
-retry behind anybody's back, one login for the whole daemon, and every end of a connection is a redis-py
-`ConnectionError`.
+retry behind anybody's back, one login for the whole daemon, no connection that is older than the hot path's,
+and every end of a connection is a redis-py `ConnectionError`.
 """
 
 from typing import Any, Final, cast
@@ -31,9 +31,17 @@ class _Guarded(AbstractConnection):
     def __init__(self, *, address: RedisAddress, **options: Any) -> None:
         super().__init__(redis_connect_func=cast("Any", self._introduce), **options)
         self._address = address
+        self._generation = address.generation
+
+    async def connect(self) -> None:
+        # So says the pool before each use of a connection, also of one that is open.
+        if self._generation != self._address.generation:
+            await self.disconnect(nowait=True)
+        await super().connect()  # type: ignore[no-untyped-call]
 
     async def _connect(self) -> None:
         self._address.check_login()
+        self._generation = self._address.generation
         await super()._connect()  # type: ignore[safe-super, no-untyped-call]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:

@@ -27,6 +27,7 @@ from ingestor.settings import Settings, default_instance
 from ingestor.spool.spool import Spool
 from ingestor.subscriptions.reconciler import Reconciler
 from ingestor.subscriptions.watch import ChangeWatch
+from ingestor.tenure import Tenure
 from ingestor.turn import Turn
 from ingestor.watching.guard import Guard
 from ingestor.watching.metrics import registry_for
@@ -94,6 +95,8 @@ class Daemon:
         self.loop_lag_s = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
         self.is_stopping = False
         self.turn = Turn(self.control, self.keys, self.journal, self.instance)
+        self.tenure = Tenure()
+        self.reporter.on_beat = self.tenure.beaten
         self._counted: Counter[str] = Counter()
         self._counted_version = -1
         self.http_port: int | None = None
@@ -144,7 +147,7 @@ class Daemon:
             return "stopping"
         if self.turn.standing_by_for is not None:
             return "standby"
-        if not self.publisher.was_connected:
+        if self.publisher.stamper.epoch is None:
             return "starting"
         if self.publisher.away_reason is not None:
             return "redis_away"
@@ -156,12 +159,17 @@ class Daemon:
         return [
             Check("running", "stopping" if self.is_stopping else self._standby),
             Check("redis", self.publisher.away_reason),
-            Check("feed", None if self.feed.is_ready else f"not connected, attempt {self.feed.attempt}"),
+            Check("feed", self._without_feed),
             Check(
                 "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
             ),
             Check("watchdog", self.guard.problem),
         ]
+
+    @property
+    def _without_feed(self) -> str | None:
+        feed = self.feed
+        return feed.off_because or (None if feed.is_ready else f"not connected, attempt {feed.attempt}")
 
     @property
     def _standby(self) -> str | None:
@@ -194,7 +202,7 @@ class Daemon:
             "held": book.desired.held or "",
             **self._ledger(),
             "spool": publisher.spooling.problem or "",
-            "refusing": " ".join(sorted(publisher.refusing)[:20]),
+            "refusing": " ".join(sorted(publisher.verdicts.refusing)[:20]),
             "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
         }
 

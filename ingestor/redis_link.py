@@ -99,6 +99,8 @@ class RedisAddress:
         self._options: dict[str, Any] = dict(parse_url(url))
         self._read_again = read_again
         self.login: Final = Login(self._options.pop("username", None), self._options.pop("password", None))
+        self.generation = 0
+        """A connection that was opened under an earlier one may lead to a server that has been replaced."""
 
     def __repr__(self) -> str:
         where = self._options.get("path") or (
@@ -110,6 +112,11 @@ class RedisAddress:
     def options(self) -> Mapping[str, Any]:
         """Where Redis is, as redis-py's connections want to be told."""
         return self._options
+
+    def renew(self) -> None:
+        """The hot path has a new connection: whoever has an older one to this address should open another, for
+        behind a proxy or a name it may lead to a primary that is one no more, and still answers."""
+        self.generation += 1
 
     def check_login(self) -> None:
         """Before a connection: `LinkFailure` when Redis has refused this login and may not be asked again yet."""

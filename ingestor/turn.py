@@ -1,24 +1,42 @@
-"""Whose turn it is: a daemon that starts while another one lives stands by.
+"""Whose turn it is: a daemon that starts while another one lives stands by, and the one at work gives way in time.
 
-Decides from heartbeats on Redis alone, and only at the start; what keeps two writers apart in earnest is the epoch
-in `append.lua`. Must never know what a daemon does when it has the turn. Two that started regardless would fight
-over the vendor's one connection and fence each other off in turn.
+Decides from heartbeats on Redis alone; what keeps two writers apart in earnest is the epoch in `append.lua`. Must
+never know what a daemon does when it has the turn. Two that started regardless would fight over the vendor's one
+connection and fence each other off in turn.
 """
 
 import asyncio
 import contextlib
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from ingestor.journal import Journal
+from ingestor.tenure import Tenure
 from wire import Keyspace
 
 LOOK_EVERY_S: Final = 0.25
 SILENT_AFTER_S: Final = 3.0
 """Without a beat for so long, a daemon is taken for dead; it beats every second."""
+
+
+STANDBY: Final = ("standby", "standby_heartbeat")
+"""Fields of the status: the name of a daemon that waits, and what changes while it does."""
+KEEP_EVERY_S: Final = 0.1
+
+
+class Vendor(Protocol):
+    """The connection that only one daemon may have."""
+
+    @property
+    def off_because(self) -> str | None:
+        """Why there is to be no session, or None."""
+
+    def stay_off(self, reason: str | None) -> None:
+        """End the session, and have no other until this is called with None."""
 
 
 class Turn:
@@ -56,7 +74,7 @@ class Turn:
                     await stop.wait()
         self.standing_by_for = None
         with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await self._client.hdel(self._keys.status, "standby")
+            await self._client.hdel(self._keys.status, *STANDBY)
         return not stop.is_set()
 
     def _cannot_tell(self, error: Exception) -> None:
@@ -68,7 +86,9 @@ class Turn:
         """A heartbeat is believed for changing, not for its time: the clocks of two hosts need not agree."""
         pipe = self._client.pipeline(transaction=False)
         # What we could not write, the other could not either: memory full, disk full, a replica.
-        pipe.hset(self._keys.status, "standby", self._instance)
+        pipe.hset(
+            self._keys.status, mapping=dict(zip(STANDBY, (self._instance, time.time_ns()), strict=True))
+        )
         pipe.hmget(self._keys.status, "heartbeat", "state", "instance")
         replies: list[Any] = await pipe.execute()
         self.redis_answered.set()
@@ -87,3 +107,12 @@ class Turn:
                 self._journal.note("standing_by", "warning", instance=other)
             self._beat, self._unchanged_since_s = beat, time.monotonic()
         return True
+
+
+async def keep(tenure: Tenure, held_s: Callable[[], float], feed: Vendor) -> None:
+    """Keep the turn, and keep off the vendor while another may take it; never returns."""
+    while True:
+        reason = tenure.off_because(time.monotonic(), held_s())
+        if reason != feed.off_because:
+            feed.stay_off(reason)
+        await asyncio.sleep(KEEP_EVERY_S)

@@ -108,6 +108,9 @@ class FeedConnection:
         self.last_quote_ns: int | None = None
         self._last_quotes: list[QuoteMessage] = []
         self.on_oddity: Callable[[Oddities], None] = lambda _: None
+        self.off_because: str | None = None
+        self._may_connect = asyncio.Event()
+        self._may_connect.set()
 
     def __repr__(self) -> str:
         return repr(self._session) if self._session is not None else "<FeedConnection waiting>"
@@ -154,9 +157,19 @@ class FeedConnection:
         self._end(SessionEnded(Remedy.RECONNECT, reason, kind=kind))
         return True
 
+    def stay_off(self, reason: str | None) -> None:
+        """End the session in good order for this reason, and have no other until this is called with None."""
+        self.off_because = reason
+        if reason is None:
+            self._may_connect.set()
+        else:
+            self._may_connect.clear()
+            self._end(SessionEnded(Remedy.RECONNECT, reason, kind="gave_way"))
+
     async def run(self) -> None:
         """Connect, converse, wait, again; never returns. Cancelling it closes the socket in good order."""
         while True:
+            await self._may_connect.wait()
             ended, at_least_s = await self._have_a_session()
             self._desk.on_ended(ended)
             delay_s = self._backoff.delay_s(ended.remedy, at_least_s)

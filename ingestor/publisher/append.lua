@@ -16,7 +16,9 @@
 --       trimmed    refused: the stream had entries older than all that it holds now, and this may have been one
 --       too_small  refused: the stream's last id is not below it, and it is not there
 --       wrong_type, exhausted, or the server's own words: refused
---   {'seen'}            this batch was applied before; nothing was done. Batch 0 asks no more than that
+--   {'seen', row, entry, why, last_id, …}
+--       this batch was applied before; nothing was done. One quadruple, as above, per entry that is not in its
+--       stream: its refusal may not have been heard. Batch 0 asks no more than whether the position stands
 --   {'behind', last}    batch does not follow the last one applied; nothing was done
 --   {'fenced', epoch}   a newer writer has taken over; nothing was done
 -- An error reply means that nothing was done: memory, disk, permission and replica checks all come before the
@@ -32,16 +34,6 @@ if held_epoch < epoch then
   -- Emptied or older than our claim: only a new claim may say where the count stands.
   return {'behind', -1}
 end
-if batch <= applied then
-  return {'seen'}
-end
-if batch ~= applied + 1 then
-  return {'behind', applied}
-end
-
--- The position moves first: when memory or disk forbids writes, this is the call that fails, with nothing done.
-redis.call('HSET', KEYS[1], 'batch', ARGV[2])
-
 local function is_before(a, b)
   local a_ms, a_n = string.match(a, '^(%d+)-(%d+)$')
   local b_ms, b_n = string.match(b, '^(%d+)-(%d+)$')
@@ -67,6 +59,37 @@ local function too_small(stream, id, payload)
   end
   return 'too_small', info['last-generated-id']
 end
+
+-- What has become of the entries of a batch whose answer was not heard.
+local function missing(rows)
+  local reply = {'seen'}
+  for r = 1, #rows do
+    local stream = KEYS[r + 2]
+    local trouble = redis.pcall('XINFO', 'STREAM', stream).err
+    for i = 3, #rows[r] - 1, 2 do
+      local n, why, last_id = #reply, 'too_small', ''
+      if not trouble then
+        why, last_id = too_small(stream, rows[r][i], rows[r][i + 1])
+      elseif string.find(trouble, 'WRONGTYPE', 1, true) then
+        why = 'wrong_type'
+      end
+      if why ~= 'present' then
+        reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = r, (i - 1) / 2, why, last_id
+      end
+    end
+  end
+  return reply
+end
+
+if batch <= applied then
+  return missing(cmsgpack.unpack(ARGV[5]))
+end
+if batch ~= applied + 1 then
+  return {'behind', applied}
+end
+
+-- The position moves first: when memory or disk forbids writes, this is the call that fails, with nothing done.
+redis.call('HSET', KEYS[1], 'batch', ARGV[2])
 
 local function reason(message)
   if string.find(message, 'equal or smaller', 1, true) then

@@ -6,8 +6,12 @@ further loss until it is taken; so a long outage makes one hole per symbol and n
 """
 
 from collections import deque
+from typing import Final
 
 from ingestor.publisher.batch import Batch, Losses, given_up
+
+MAX_HEADROOM_BYTES: Final = 16 * 1024 * 1024
+"""What may come while the disk is only beginning: half a second of the fastest feed."""
 
 
 class Backlog:
@@ -15,6 +19,7 @@ class Backlog:
 
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
+        self._headroom_bytes = min(capacity_bytes // 2, MAX_HEADROOM_BYTES)
         self._batches: deque[Batch] = deque()
         self._losses: Losses | None = None
         self.bytes = 0
@@ -27,9 +32,9 @@ class Backlog:
         return bool(self._batches) or self._losses is not None
 
     @property
-    def is_half_full(self) -> bool:
-        """Whether it is time to move to the disk."""
-        return 2 * self.bytes > self._capacity_bytes
+    def is_filling(self) -> bool:
+        """Whether it is time to move to the disk, which takes a moment."""
+        return self.bytes > self._capacity_bytes - self._headroom_bytes
 
     @property
     def oldest_received_ns(self) -> int | None:

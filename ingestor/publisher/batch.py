@@ -56,6 +56,10 @@ class Batch:
         """About what it costs in memory."""
         return len(self.blob) + 8 * len(self.symbols) + _OVERHEAD_BYTES
 
+    def is_proven(self, applied: int) -> bool:
+        """Whether a server that has applied so many batches has applied this one; its answer was not heard."""
+        return self.sent_before and 0 < self.number <= applied
+
     def rows(self) -> list[Row]:
         """The rows, unpacked."""
         return _unpack_rows(self.blob)

@@ -1,4 +1,4 @@
-"""How the two scripts are called, and what their refusals are called.
+"""How the scripts are called, and what their refusals are called.
 
 Decides bytes and names. Must never know when a call is made, or what follows from its answer.
 """
@@ -39,6 +39,11 @@ class Calls:
     def ends(self, symbols: Sequence[str]) -> tuple[str | bytes | int, ...]:
         """The last ids of these symbols' streams, in order; an empty one where there is no stream."""
         return ("EVAL", _ENDS, len(symbols), *map(self._keys.stream, symbols))
+
+    def check(self, batch: Batch, epoch: int) -> tuple[str | bytes | int, ...]:
+        """What has become of the entries of a batch that was applied; answered with `seen` and notes."""
+        keys = (self._keys.writer, self._keys.latest, *map(self._keys.stream, batch.symbols))
+        return ("EVAL", _APPEND, len(keys), *keys, epoch, batch.number, 0, self.token, batch.blob)
 
     def probe(self, epoch: int) -> bytes:
         """Ask whether the writer's position still stands; answered with `seen` if it does."""

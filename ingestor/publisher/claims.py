@@ -6,7 +6,7 @@ restart with a shorter file, an emptied database. Must never know how batches ar
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import hiredis
 
@@ -27,14 +27,25 @@ class Fenced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Batches that turned out to be stored, and what the server had forgotten of those that it acknowledged."""
+    """Batches that turned out to be applied, each with the notes on its entries, and what the server had forgotten
+    of those that it acknowledged."""
 
-    settled: list[Batch]
+    settled: list[tuple[Batch, list[Any]]]
     forgot: bool
     replayed_batches: int
     replayed_quotes: int
     lost_batches: int
     lost_quotes: int
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """What is sent again, and what cannot be."""
+        return {
+            "replayed_batches": self.replayed_batches,
+            "replayed_quotes": self.replayed_quotes,
+            "lost_batches": self.lost_batches,
+            "lost_quotes": self.lost_quotes,
+        }
 
 
 async def claim(
@@ -54,6 +65,11 @@ async def claim(
         raise Fenced(f"epoch {epoch} writes this namespace, this daemon holds {asked}")
     forgot = bool(asked) and applied < outbox.answered
     ends = await _ends(link, calls, sorted(stamper.symbols)) if forgot else {}
+    notes = {
+        batch.number: await _notes(link, calls, batch, epoch)
+        for batch in outbox.unsettled
+        if batch.is_proven(applied)
+    }
     stamper.epoch = epoch
     resumed = outbox.resume(applied, now_s)
     markers = markers_of_losses(stamper, ends, [*resumed.replayed, *outbox.unsettled])
@@ -65,7 +81,7 @@ async def claim(
     if resumed.lost_batches:
         outbox.put_first(markers, first - 1)
     return Claimed(
-        resumed.settled,
+        [(batch, notes[batch.number]) for batch in resumed.settled],
         # The server's count stays behind until all is sent again; that is one loss, on however many connections.
         bool(resumed.replayed or resumed.lost_batches),
         len(resumed.replayed),
@@ -73,6 +89,14 @@ async def claim(
         resumed.lost_batches,
         resumed.lost_quotes,
     )
+
+
+async def _notes(link: RedisLink, calls: Calls, batch: Batch, epoch: int) -> list[Any]:
+    """The number alone proves that a batch was applied, and not that each of its entries was accepted."""
+    reply = await link.call(*calls.check(batch, epoch))
+    if isinstance(reply, hiredis.ReplyError) or reply[0] != b"seen":
+        raise LinkFailure(str(reply))
+    return list(reply[1:])
 
 
 async def _ends(link: RedisLink, calls: Calls, symbols: list[str]) -> dict[str, EntryId | None]:

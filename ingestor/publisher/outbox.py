@@ -167,7 +167,7 @@ class Outbox:
         self._kept = deque((now_s, batch) for _, batch in self._kept)
         self.go_on()
         settled = []
-        while self._waiting and self._is_proven(self._waiting[0], applied):
+        while self._waiting and self._waiting[0].is_proven(applied):
             batch = self._waiting.popleft()
             self._settle(batch, now_s)
             settled.append(batch)
@@ -213,9 +213,6 @@ class Outbox:
         self._kept.append((now_s, batch))
         self._kept_bytes += batch.size_bytes
         self.forget(now_s)
-
-    def _is_proven(self, batch: Batch, applied: int) -> bool:
-        return batch.sent_before and 0 < batch.number <= applied
 
     def _all(self) -> Iterable[Batch]:
         return chain(self._in_flight, self._waiting, self._refused)

@@ -8,7 +8,6 @@ task here keeps a connection open.
 """
 
 import asyncio
-import random
 import secrets
 import time
 from collections import deque
@@ -28,6 +27,8 @@ from ingestor.publisher.holdings import Holdings
 from ingestor.publisher.intake import Hole, Intake
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.pauses import pause_s
+from ingestor.publisher.restamping import Restamper
 from ingestor.publisher.spooling import Spooling
 from ingestor.publisher.stamper import Stamper
 from ingestor.publisher.verdicts import Verdicts
@@ -37,11 +38,12 @@ from wire import Keyspace
 
 MAX_BATCH_QUOTES: Final = 1024
 """A call of this size keeps the server busy for about 2 ms; larger ones would delay everybody else."""
+STAMPS_AT_ONCE: Final = 8
 WINDOW: Final = 3
 REPLY_TIMEOUT_S: Final = 2.0
 PROBE_EVERY_S: Final = 1.0
-REFUSAL_PAUSE_S: Final = (0.05, 1.0)
-CONNECT_PAUSE_S: Final = (0.05, 1.0)
+HOLDING: Final = frozenset({"applied", "seen", "OOM", "MISCONF", "BUSY"})
+"""Answers that say that nobody else has taken over, or could: so refused, another can not even announce itself."""
 
 
 class Publisher:
@@ -77,6 +79,7 @@ class Publisher:
         self._pause_attempt = 0
         self._away_reason: str | None = "not connected yet"
         self._fenced: Fenced | None = None
+        self.held_s = 0.0
         self._is_saving = False
         self._claiming = asyncio.Lock()
         self.memory_bytes = memory_bytes
@@ -84,12 +87,14 @@ class Publisher:
         self.counts = PublishCounts()
         self.ready = asyncio.Event()
         self.cache_is_suspect = asyncio.Event()
+        self._restamper = Restamper(self.stamper)
         self.spooling = Spooling(spool, self._backlog, self._outbox, self.stamper, self.counts, journal)
+        self.spooling.prepare = self._restamper.follow
         self.spooling.stamp_rest = self._stamp_rest
         self.spooling.on_ahead = self._pump
         self.spooling.oldest_fresh_ns = lambda: self._intake.oldest_received_ns
         self.holdings = Holdings(self._intake, self._backlog, self.spooling, self._outbox, self._displaced)
-        self._verdicts = Verdicts(keys, self.stamper, self._displaced, self.counts, journal)
+        self.verdicts = Verdicts(keys, self.stamper, self._displaced, self.counts, journal)
 
     def __repr__(self) -> str:
         return (
@@ -102,28 +107,17 @@ class Publisher:
         """Why quotes cannot be written now, or None while they can."""
         return self._away_reason
 
-    @property
-    def was_connected(self) -> bool:
-        """Whether this process ever could write."""
-        return self.stamper.epoch is not None
-
     def position(self) -> tuple[int, str]:
         """Epoch and token that this writer holds."""
         return self.stamper.epoch or 0, self._calls.token
-
-    @property
-    def refusing(self) -> dict[str, str]:
-        """The symbols whose stream takes no entries, with the reason."""
-        return self._verdicts.refusing
 
     def receive(self, received_ns: int, quotes: list[QuoteMessage]) -> None:
         """Take in quotes of one frame; never waits."""
         self.counts.received += len(quotes)
         self._intake.put(received_ns, quotes)
         if not self._scheduled:
-            self._scheduled = True
             # Not at once: the frames that this loop iteration still reads belong into the same call.
-            asyncio.get_running_loop().call_soon(self._pump)
+            self._schedule()
 
     def note_hole(self, symbols: AbstractSet[str], reason: str) -> None:
         """From now on quotes of these symbols may be missing: each stream gets a marker before its next quote."""
@@ -176,7 +170,7 @@ class Publisher:
         async with self._claiming:
             self._outbox.lost()
         for symbol, payloads, last, received_ns in self._displaced.take():
-            self._outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+            self._outbox.add(self._restamper.restamp(symbol, payloads, last, received_ns))
         self._stamp_rest()
         return await self.spooling.save(timeout_s)
 
@@ -193,24 +187,20 @@ class Publisher:
         """Longer each time, until a batch is applied: a server that lets us in and refuses every batch is not
         worth more haste than one that is gone."""
         self._attempt += 1
-        await asyncio.sleep(_pause_s(CONNECT_PAUSE_S, self._attempt))
+        await asyncio.sleep(pause_s(self._attempt))
 
     async def _claim(self, link: RedisLink) -> None:
-        claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, time.monotonic())
-        for batch in claimed.settled:
-            self._on_stored(batch)
+        now_s = time.monotonic()
+        claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, now_s)
+        self.held_s = now_s
+        for batch, notes in claimed.settled:
+            self._on_stored(batch, notes)
         if claimed.forgot:
             self.counts.replayed += claimed.replayed_quotes
             self.counts.lost_by_redis += claimed.lost_quotes
             self.cache_is_suspect.set()
-            self._journal.note(
-                "redis_forgot",
-                "error" if claimed.lost_batches else "warning",
-                replayed_batches=claimed.replayed_batches,
-                replayed_quotes=claimed.replayed_quotes,
-                lost_batches=claimed.lost_batches,
-                lost_quotes=claimed.lost_quotes,
-            )
+            level = "error" if claimed.lost_batches else "warning"
+            self._journal.note("redis_forgot", level, **claimed.figures)
 
     def _adopt(self, link: RedisLink) -> None:
         if self._is_saving:
@@ -224,6 +214,7 @@ class Publisher:
         if self._away_reason is not None:
             self._journal.note("redis_connected", server=repr(self._address), epoch=self.stamper.epoch)
         self._away_reason = None
+        self._address.renew()
         self.ready.set()
         self._pump()
 
@@ -244,14 +235,23 @@ class Publisher:
                 # A server that was emptied, or another writer, is noticed on a quiet night as well.
                 self._hand_over(link, self._calls.probe(self.stamper.epoch or 0), is_probe=True)
 
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._pump)
+
     def _pump(self) -> None:
         self._scheduled = False
         link = self._link
         if link is not None:
             self._send_what_can_be_sent(link)
-        while self._intake.depth >= MAX_BATCH_QUOTES:
+        for _ in range(STAMPS_AT_ONCE):
+            if self._intake.depth < MAX_BATCH_QUOTES:
+                break
             self._stamp_into_backlog()
-        if self._backlog.is_half_full:
+        else:
+            # A giant frame: others have their turn in between.
+            self._schedule()
+        if self._backlog.is_filling:
             self.spooling.poke()
         if lost := self._backlog.shed(self.stamper.epoch):
             self._on_dropped(lost)
@@ -265,7 +265,7 @@ class Publisher:
             elif self._displaced and outbox.is_empty:
                 # Only now is it known what else was refused: stamped any earlier, they would lose their order.
                 for symbol, payloads, last, received_ns in self._displaced.take():
-                    outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+                    outbox.add(self._restamper.restamp(symbol, payloads, last, received_ns))
             elif outbox.has_room and not self._displaced and (fresh := self._next_batch()) is not None:
                 outbox.add(fresh)
             else:
@@ -273,10 +273,12 @@ class Publisher:
 
     def _next_batch(self) -> Batch | None:
         """What waits longest: on disk, packed in memory, or as it came."""
+        waiting = self.spooling.take() if self.spooling.holds_back else self._backlog.take()
+        if waiting is not None:
+            return self._restamper.follow(waiting)
         if self.spooling.holds_back:
-            return self.spooling.take()
-        if self._backlog:
-            return self._backlog.take()
+            return None
+        self._restamper.nothing_waits()
         while self._intake.depth:
             batch = self.stamper.stamp(self._intake.take(MAX_BATCH_QUOTES), time.time_ns())
             if batch is not None:
@@ -311,7 +313,9 @@ class Publisher:
             self._link.abort(f"unasked: {reply}")
             return
         sent_at_s, is_probe = self._sent.popleft()
-        status = str(reply).partition(" ")[0] if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
+        status = kind_of(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
+        if status in HOLDING:
+            self.held_s = sent_at_s
         if status == "fenced":
             self._fenced = Fenced(f"epoch {reply[1]} has taken over namespace {self._keys.namespace!r}")
             self._link.abort("fenced")
@@ -323,7 +327,7 @@ class Publisher:
         elif status == "applied":
             self._on_applied(reply, sent_at_s)
         elif status == "seen":
-            self._on_stored(self._outbox.stored(time.monotonic()))
+            self._on_stored(self._outbox.stored(time.monotonic()), reply[1:])
         else:
             self._on_refusal(str(reply) if isinstance(reply, hiredis.ReplyError) else "BEHIND")
         self._pump()
@@ -345,9 +349,9 @@ class Publisher:
 
     def _on_stored(self, batch: Batch, notes: Reply = None) -> None:
         if notes:
-            self._verdicts.on_noted(batch, notes)
+            self.verdicts.on_noted(batch, notes)
         else:
-            self._verdicts.on_stored(batch)
+            self.verdicts.on_stored(batch)
         if batch.position is not None:
             self.spooling.settle(batch.position)
 
@@ -370,8 +374,8 @@ class Publisher:
         if kind != "BEHIND":
             self._pause_attempt += 1
         if self._outbox.is_refused_whole:
-            pause_s = 0.0 if kind == "NOSCRIPT" else _pause_s(REFUSAL_PAUSE_S, self._pause_attempt)
-            asyncio.get_running_loop().call_later(pause_s, self._go_on, self._link)
+            wait_s = 0.0 if kind == "NOSCRIPT" else pause_s(self._pause_attempt)
+            asyncio.get_running_loop().call_later(wait_s, self._go_on, self._link)
 
     def _go_on(self, link: RedisLink) -> None:
         if self._link is link and self._outbox.is_refused_whole:
@@ -393,8 +397,3 @@ class Publisher:
             self._journal.note_rarely("redis_away", reason, "error", server=repr(self._address))
         self._away_reason = reason
         self.ready.clear()
-
-
-def _pause_s(bounds: tuple[float, float], attempt: int) -> float:
-    first_s, cap_s = bounds
-    return min(cap_s, first_s * 2.0 ** min(attempt - 1, 20)) * random.uniform(0.5, 1.0)

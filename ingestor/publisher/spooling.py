@@ -36,7 +36,8 @@ T = TypeVar("T")
 ACTIVE_PERIOD_S: Final = 0.05
 IDLE_PERIOD_S: Final = 0.25
 SPOOL_AFTER_S: Final = 2.0
-"""A quote that waited so long goes to disk, however little memory it takes there: a killed daemon loses no more."""
+"""When nothing was answered for so long, all that waits goes to disk, however little memory it takes: a daemon
+that is killed loses no more."""
 WRITE_BYTES: Final = 4 * 1024 * 1024
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 SYNC_EVERY_S: Final = 1.0
@@ -83,6 +84,8 @@ class Spooling:
         self._unsynced = False
         self._next_sync_s = 0.0
         self._retry_at_s = 0.0
+        self._answered = 0
+        self._progress_s = 0.0
         self._recovered_upto = -1
         self._bytes = 0
         self._oldest_ns: int | None = None
@@ -90,6 +93,7 @@ class Spooling:
         self.stamp_rest: Callable[[], None] = lambda: None
         self.on_ahead: Callable[[], None] = lambda: None
         self.oldest_fresh_ns: Callable[[], int | None] = lambda: None
+        self.prepare: Callable[[Batch], Batch] = lambda batch: batch
         self.quotes = 0
         self.writing = 0
         self.problem: str | None = None
@@ -241,13 +245,17 @@ class Spooling:
         self._look()
 
     def _is_time_to_write(self) -> bool:
-        if self._unread or self._backlog.is_half_full:
+        if self._unread or self._backlog.is_filling:
             return True
-        copied = min((batch.first_received_ns for batch in self._without_copy()), default=None)
-        waiting = (copied, self._backlog.oldest_received_ns, self.oldest_fresh_ns())
-        oldest_ns = min((at_ns for at_ns in waiting if at_ns), default=None)
-        # In the future, it was received before the clock was set back: nobody knows how long it waits.
-        return oldest_ns is not None and abs(time.time_ns() - oldest_ns) > SPOOL_AFTER_S * 1e9
+        if self._ahead and self._outbox.is_stopped:
+            # Read back in vain: what has come since is on disk no less than what came before.
+            return True
+        waits = bool(self._without_copy() or self._backlog) or self.oldest_fresh_ns() is not None
+        now_s, answered = time.monotonic(), self._outbox.answered
+        if not waits or answered != self._answered:
+            # While batches are being answered it goes on, however long the queue; disk would only slow it down.
+            self._answered, self._progress_s = answered, now_s
+        return now_s - self._progress_s > SPOOL_AFTER_S
 
     async def _write_all(self) -> None:
         self.stamp_rest()
@@ -318,7 +326,7 @@ class Spooling:
         batches: list[Batch] = []
         taken_bytes = 0
         while taken_bytes < most_bytes and (batch := self._backlog.take()) is not None:
-            batches.append(batch)
+            batches.append(self.prepare(batch))
             taken_bytes += batch.size_bytes
         return batches
 

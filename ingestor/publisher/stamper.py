@@ -11,10 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-import msgspec
-
 from ingestor.feed.messages import QuoteMessage, time_ns_of
-from ingestor.publisher.batch import Batch, Row, StreamEnd, batch_of, later, pack, time_of
+from ingestor.publisher.batch import Batch, Row, StreamEnd, later, pack, time_of
 from ingestor.publisher.intake import Hole, Received
 from ingestor.publisher.lane import Lane
 from wire import ZERO_ID, EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
@@ -195,32 +193,16 @@ class Stamper:
         counts.stamped += quotes
         return self._seal(newest, quotes, counts.markers - markers_before, first_received_ns)
 
-    def restamp(self, symbol: str, payloads: list[str], last: EntryId, received_ns: int) -> Batch:
-        """A new batch for entries that the server refused for good, after the last id that it named.
-
-        Entries for which the stream has no id left are counted as rejected; the batch may be empty.
-        """
+    def tail(self, symbol: str) -> EntryId:
+        """The last id given to an entry of this symbol; zero for one that is not known."""
         lane = self._lanes.get(symbol)
-        tail = last if lane is None else max(last, EntryId(lane.last_ms, lane.last_n))
-        row: Row = [symbol, False]
-        newest: tuple[str, str] | None = None
-        quotes = markers = 0
-        for payload in payloads:
-            is_quote = payload.startswith("[")
-            try:
-                tail = tail.successor()
-            except OverflowError:
-                self.counts.rejected["stream_exhausted"] += is_quote
-                continue
-            row += [str(tail), payload]
-            newest = (str(tail), payload) if is_quote else None
-            quotes += is_quote
-            markers += not is_quote
+        return ZERO_ID if lane is None else EntryId(lane.last_ms, lane.last_n)
+
+    def raise_tail(self, symbol: str, last: EntryId) -> None:
+        """Ids up to this one are given; the next quote of this symbol comes behind it."""
+        lane = self._lanes.get(symbol)
         if lane is not None:
-            lane.last_ms, lane.last_n = tail
-        if newest is not None:
-            row[1] = encode_latest(symbol, newest[0], tuple(msgspec.json.decode(newest[1]))).decode()
-        return batch_of([row] if quotes or markers else [], quotes, markers, received_ns)
+            lane.last_ms, lane.last_n = max(last, EntryId(lane.last_ms, lane.last_n))
 
     def _open_all(self, hole: Hole, at_ns: int) -> None:
         for symbol in hole.symbols:

@@ -51,6 +51,7 @@ class ChangeWatch:
             await asyncio.sleep(pause_s)
 
     async def _track(self) -> None:
+        generation = self._address.generation
         listener = await self._address.open("quotebus-watch")
         try:
             tracker = await self._address.open("quotebus-watch")
@@ -65,7 +66,7 @@ class ChangeWatch:
                     return
                 self.is_tracking = True
                 self.changed.set()
-                await self._until_lost(tracker, listener)
+                await self._until_lost(tracker, listener, generation)
             finally:
                 tracker.abort("done")
         finally:
@@ -82,9 +83,9 @@ class ChangeWatch:
         if isinstance(reply, list) and reply and reply[0] == b"message":
             self.changed.set()
 
-    async def _until_lost(self, tracker: RedisLink, listener: RedisLink) -> None:
+    async def _until_lost(self, tracker: RedisLink, listener: RedisLink, generation: int) -> None:
         """Both connections carry nothing for hours; only a PING tells a dead one from a quiet one."""
-        while True:
+        while generation == self._address.generation:
             await asyncio.wait(
                 (tracker.closed, listener.closed), timeout=PING_EVERY_S, return_when=asyncio.FIRST_COMPLETED
             )

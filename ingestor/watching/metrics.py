@@ -122,10 +122,10 @@ class DaemonCollector(Collector):
         )
         yield labelled(
             "quotebus_source_disconnects",
-            "Sessions that ended, by close code, vendor code, the watchdog's finding, half_open, or lost.",
+            "Sessions that ended, by close code, vendor code, watchdog's finding, half_open, gave_way, or lost.",
             "reason",
             counts.disconnects,
-            ("lost", "1000", "half_open", "mute", "vendor_lag", "acknowledgement_drift"),
+            ("lost", "1000", "half_open", "gave_way", "mute", "vendor_lag", "acknowledgement_drift"),
         )
         yield labelled(
             "quotebus_source_errors",
@@ -323,7 +323,7 @@ class DaemonCollector(Collector):
         yield gauge(
             "quotebus_streams_refusing",
             "Streams that take no entries now: another type of key, or no id left.",
-            len(publisher.refusing),
+            len(publisher.verdicts.refusing),
         )
         yield counter(
             "quotebus_streams_vanished",

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from ingestor.journal import Journal, Note
 from ingestor.subscriptions.book import SymbolStatus
 from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.turn import STANDBY
 from wire import Keyspace
 
 HEARTBEAT_EVERY_S: Final = 1.0
@@ -48,6 +49,7 @@ class Reporter:
         self._now_s = now_s
         self._written: dict[str, SymbolStatus] | None = None
         self._written_version = -1
+        self.on_beat: Callable[[float, str | None, str | None], None] = lambda *_: None
 
     async def run(self) -> None:
         """Report until cancelled. Each of the three keys fails for itself, and is tried again a second later."""
@@ -77,8 +79,13 @@ class Reporter:
         return True
 
     async def beat(self) -> None:
-        """Write the status, heartbeat included."""
-        await self._client.hset(self._keys.status, mapping=self._status())
+        """Write the status, heartbeat included, and look who stands by."""
+        sent_s = time.monotonic()
+        pipe = self._client.pipeline(transaction=False)
+        pipe.hset(self._keys.status, mapping=self._status())
+        pipe.hmget(self._keys.status, STANDBY)
+        _, standby = await pipe.execute()
+        self.on_beat(sent_s, *(None if text is None else text.decode("utf-8", "replace") for text in standby))
 
     async def check(self) -> None:
         """Whether the states that were written are still there; a database that was emptied gets them anew."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import pytest_asyncio
 import yaml
 
@@ -116,10 +117,13 @@ async def test_the_runbook_speaks_of_metrics_that_exist(exposition: str) -> None
         assert f"\n{name}" in exposition, name
 
 
-def test_the_queue_s_alert_goes_by_the_daemon_s_own_bound() -> None:
-    """It speaks up at half of what this daemon may hold, whatever its setting."""
-    (rule,) = [rule for rule in RULES if rule["alert"] == "QuotebusQueueFilling"]
-    assert rule["expr"] == "quotebus_queue_quotes > 0.5 * quotebus_queue_limit_quotes"
+@pytest.mark.parametrize(
+    ("alert", "place"), [("QuotebusMemoryFilling", "memory"), ("QuotebusSpoolFilling", "spool")]
+)
+def test_what_fills_is_measured_by_the_daemon_s_own_bound(alert: str, place: str) -> None:
+    """Memory and disk are compared with what this daemon may hold, whatever its settings."""
+    (rule,) = [rule for rule in RULES if rule["alert"] == alert]
+    assert re.search(rf"quotebus_{place}_bytes > 0\.\d+ \* quotebus_{place}_limit_bytes", rule["expr"])
 
 
 def test_the_scrape_finds_the_daemon() -> None:

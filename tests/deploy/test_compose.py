@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import yaml
 
+from ingestor.app import FAREWELL_S, SAVE_S
+from ingestor.commands.run import LAST_LINES_S
 from ingestor.settings import KNOWN_VARIABLES, Settings, load_settings
 from tests.deploy.conftest import DEPLOY, environment, guarded_server
 
@@ -58,9 +60,26 @@ def test_secrets_are_files_and_never_values() -> None:
 
 
 def test_the_daemon_has_the_time_it_may_take() -> None:
-    """Compose does not kill before the drain and the farewell are over."""
+    """Compose does not kill before the drain, the saving to disk and the farewell are over."""
     grace_s = float(DAEMON["stop_grace_period"].removesuffix("s"))
-    assert grace_s > Settings.model_fields["drain_s"].default + 5
+    longest_s = Settings.model_fields["drain_s"].default + SAVE_S + FAREWELL_S + LAST_LINES_S
+    assert grace_s > longest_s + 5
+
+
+def test_what_waits_on_disk_outlasts_the_container() -> None:
+    """The spool lies on a volume of its own, in a folder that the image gives to the daemon's user."""
+    folder = DAEMON["environment"]["QUOTEBUS_SPOOL_DIR"]
+    (volume,) = [mount for mount in DAEMON["volumes"] if mount.endswith(f":{folder}")]
+    name = volume.split(":")[0]
+    users = [
+        key
+        for key, service in SERVICES.items()
+        if any(m.startswith(name) for m in service.get("volumes", []))
+    ]
+    assert users == ["daemon"]
+    recipe = (DEPLOY / "Dockerfile").read_text()
+    (owner,) = re.findall(rf"^COPY --from=builder --chown=(\S+) \S+ {folder}$", recipe, re.MULTILINE)
+    assert re.findall(r"^USER (\S+)$", recipe, re.MULTILINE) == [owner]
 
 
 def test_only_loopback_reaches_in() -> None:

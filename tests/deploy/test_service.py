@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ingestor.settings import KNOWN_VARIABLES, Settings
+from ingestor.app import FAREWELL_S, SAVE_S
+from ingestor.commands.run import LAST_LINES_S
+from ingestor.settings import KNOWN_VARIABLES, Settings, spool_folder
 from tests.deploy.conftest import DEPLOY
 
 UNIT: Final = DEPLOY / "quotebus.service"
 ANALYZE: Final = shutil.which("systemd-analyze")
+FOR_A_HUMAN: Final = {2, 6}
+"""Exit codes of what does not get better by itself, as the README lists them."""
 
 
 def sections() -> dict[str, list[tuple[str, str]]]:
@@ -54,9 +58,10 @@ def test_secrets_come_as_credentials() -> None:
 
 
 def test_it_is_restarted_when_that_can_help() -> None:
-    """Failures are tried again a bounded number of times; unusable settings are not."""
+    """Failures are tried again a bounded number of times; what a human must mend first is not."""
     assert service("Restart") == ["on-failure"]
-    assert service("RestartPreventExitStatus") == ["2"]
+    kept_down = {int(code) for code in service("RestartPreventExitStatus")[0].split()}
+    assert kept_down == FOR_A_HUMAN
     assert float(service("RestartSec")[0]) >= 1
     limits = dict(sections()["Unit"])
     # Starts that fail at once must run into the limit, or it would never hold.
@@ -65,8 +70,18 @@ def test_it_is_restarted_when_that_can_help() -> None:
 
 
 def test_it_has_the_time_it_may_take() -> None:
-    """Systemd does not kill before the drain and the farewell are over."""
-    assert float(service("TimeoutStopSec")[0]) > Settings.model_fields["drain_s"].default + 5
+    """Systemd does not kill before the drain, the saving to disk and the farewell are over."""
+    longest_s = Settings.model_fields["drain_s"].default + SAVE_S + FAREWELL_S + LAST_LINES_S
+    assert float(service("TimeoutStopSec")[0]) > longest_s + 5
+
+
+def test_what_waits_on_disk_outlasts_a_restart() -> None:
+    """The only folder it may write to is one that systemd keeps, and there the daemon looks for its spool."""
+    assert service("StateDirectory") == ["quotebus"]
+    assert "QUOTEBUS_SPOOL_DIR" not in assigned()
+    folder = spool_folder(Settings(), {"STATE_DIRECTORY": "/var/lib/quotebus"}, "redis:6379")
+    assert folder is not None
+    assert folder.parent == Path("/var/lib/quotebus/spool")
 
 
 def test_systemd_is_told_and_watches() -> None:
@@ -77,11 +92,12 @@ def test_systemd_is_told_and_watches() -> None:
 
 
 def test_it_may_do_little() -> None:
-    """No user, no privileges, no writing, no other sockets, and a bound on memory."""
+    """No user, no privileges, no writing but to its own folder, no other sockets, and a bound on memory."""
     for key, value in {
         "Type": "notify",
         "NotifyAccess": "main",
         "DynamicUser": "yes",
+        "StateDirectoryMode": "0700",
         "ProtectSystem": "strict",
         "NoNewPrivileges": "yes",
         "PrivateTmp": "yes",

@@ -21,6 +21,7 @@ from ingestor.publisher.displaced import Displaced
 from ingestor.publisher.intake import Hole, Intake
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.restamping import Restamper
 from ingestor.publisher.stamper import Stamper
 from ingestor.publisher.verdicts import Verdicts
 from ingestor.redis_link import LinkFailure, RedisLink
@@ -74,6 +75,7 @@ class Sequencer:
         self.stamper = Stamper()
         for symbol in symbols:
             self.stamper.load(symbol, ZERO_ID, None)
+        self.restamper = Restamper(self.stamper)
         self.intake = Intake()
         self.backlog = Backlog(memory_bytes)
         self.outbox = Outbox(3, replay_s=replay_s, replay_bytes=replay_bytes)
@@ -119,12 +121,19 @@ class Sequencer:
         claimed = await claim(
             cast("RedisLink", link), self.calls, self.outbox, self.stamper, "me", self.now_s
         )
-        for batch in claimed.settled:
-            self.verdicts.on_stored(batch)
+        for batch, notes in claimed.settled:
+            self.judge(batch, notes)
         self.counts.replayed += claimed.replayed_quotes
         self.counts.lost_by_redis += claimed.lost_quotes
         self.is_connected = True
         return claimed
+
+    def judge(self, batch: Batch, notes: list[Any]) -> None:
+        """What the server said of an applied batch."""
+        if notes:
+            self.verdicts.on_noted(batch, notes)
+        else:
+            self.verdicts.on_stored(batch)
 
     def cut(self) -> None:
         """The connection is gone, with all that was on it."""
@@ -141,7 +150,7 @@ class Sequencer:
                 self.on_the_wire.append(batch)
             elif self.displaced and self.outbox.is_empty:
                 for symbol, payloads, last, received_ns in self.displaced.take():
-                    self.outbox.add(self.stamper.restamp(symbol, payloads, last, received_ns))
+                    self.outbox.add(self.restamper.restamp(symbol, payloads, last, received_ns))
             elif self.outbox.has_room and not self.displaced and (fresh := self._fresh()) is not None:
                 self.outbox.add(fresh)
             else:
@@ -165,13 +174,9 @@ class Sequencer:
         status = "error" if isinstance(reply, hiredis.ReplyError) else reply[0].decode()
         assert status != "fenced"
         if status == "applied":
-            batch = self.outbox.stored(self.now_s)
-            if reply[3:]:
-                self.verdicts.on_noted(batch, reply[3:])
-            else:
-                self.verdicts.on_stored(batch)
+            self.judge(self.outbox.stored(self.now_s), reply[3:])
         elif status == "seen":
-            self.verdicts.on_stored(self.outbox.stored(self.now_s))
+            self.judge(self.outbox.stored(self.now_s), reply[1:])
         else:
             is_consequence = self.outbox.is_stopped
             self.outbox.refused()
@@ -196,8 +201,9 @@ class Sequencer:
         raise AssertionError(f"never done: {self.outbox!r} {self.backlog!r}")
 
     def _fresh(self) -> Batch | None:
-        if self.backlog:
-            return self.backlog.take()
+        if (waiting := self.backlog.take()) is not None:
+            return self.restamper.follow(waiting)
+        self.restamper.nothing_waits()
         while self.intake.depth:
             if (batch := self._stamped()) is not None:
                 return batch

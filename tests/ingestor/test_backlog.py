@@ -177,11 +177,11 @@ def test_markers_that_come_back_are_not_counted_twice() -> None:
     assert gap(entries_of([taken])[0]).missing == 4
 
 
-@pytest.mark.parametrize(("bytes_waiting", "is_half_full"), [(1, True), (2, False)])
-def test_it_says_when_it_is_half_full(bytes_waiting: int, is_half_full: bool) -> None:
+@pytest.mark.parametrize(("bytes_waiting", "is_filling"), [(1, True), (2, False)])
+def test_it_says_when_it_is_filling(bytes_waiting: int, is_filling: bool) -> None:
     """More than half: it is time for the disk."""
     size = batch_with(quote("A", 1)).size_bytes
     backlog = Backlog(bytes_waiting * size)
     backlog.put(batch_with(quote("A", 1), received_ns=77))
-    assert backlog.is_half_full is is_half_full
+    assert backlog.is_filling is is_filling
     assert backlog.oldest_received_ns == 77

@@ -228,17 +228,6 @@ async def test_markers_on_their_way_to_the_disk_are_not_passed(tmp_path: Path) -
     await life.kill()
 
 
-async def test_a_clock_that_was_set_back_does_not_keep_quotes_from_the_disk(tmp_path: Path) -> None:
-    """They seem to come from the future, and nobody knows how long they have waited."""
-    life = await life_over(tmp_path, Server())
-    await life.receive(1, "A", time.time_ns() + 3_600_000_000_000)
-    await life.begin_step()
-    while life.disk.asked:
-        await life.disk_does()
-    assert life.publisher.holdings.spooled == 1
-    await life.kill()
-
-
 async def test_the_ends_of_ten_thousand_streams_are_asked_for_at_once() -> None:
     """One after the other, a long way would take more time than a claim has."""
     server = Server()

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from redis import Redis, ResponseError
 
 from ingestor.publisher.batch import Batch
+from ingestor.publisher.restamping import Restamper
 from tests.ingestor.vendor import T0_NS
-from tests.ingestor.writer import KEYS, Writer
+from tests.ingestor.writer import KEYS, Writer, counts_additions
 from wire import EntryId, decode_gap, decode_latest, decode_quote
 
 LAST_OF_ALL = f"{2**64 - 1}-{2**64 - 1}"
@@ -46,12 +47,6 @@ def notes(reply: Any) -> list[tuple[int, int, bytes]]:
     """Row, entry and why of each note of an applied batch."""
     assert reply[0] == b"applied"
     return list(zip(reply[3::4], reply[4::4], reply[5::4], strict=True))
-
-
-def counts_additions(redis: Redis) -> bool:
-    """Whether this server knows how many entries a stream has had; Redis 6.2 does not."""
-    info: Any = redis.info("server")
-    return int(str(info["redis_version"]).split(".")[0]) >= 7
 
 
 def position(redis: Redis) -> tuple[int, int]:
@@ -242,7 +237,7 @@ def test_entries_stamped_again_are_accepted(redis: Redis) -> None:
     batch = writer.batch("A", "A")
     *_, last_id = writer.append(batch)
     payloads = [str(part) for part in batch.rows()[0][3::2]]
-    again = writer.numbered(writer.stamper.restamp("A", payloads, EntryId.parse(last_id), T0_NS))
+    again = writer.numbered(Restamper(writer.stamper).restamp("A", payloads, EntryId.parse(last_id), T0_NS))
     assert writer.append(again) == [b"applied", 2, 0]
     assert [q.bid_size for q in stored(writer, "A")] == [0, 1]
     assert writer.append(writer.batch("A"))[:2] == [b"applied", 1]
@@ -496,6 +491,28 @@ def test_a_probe_answers_and_writes_nothing(redis: Redis) -> None:
     before = newest.everything()
     assert writer.probe() == [b"fenced", 2]
     assert newest.everything() == before
+
+
+def test_a_batch_that_comes_again_says_what_is_not_in_its_stream(redis: Redis) -> None:
+    """Its refusals may not have been heard; the words are those of the first answer where they can be, and nothing
+    is written."""
+    writer = Writer(redis, "A", "B", "C", "D")
+    redis.set(KEYS.stream("B"), "x")
+    writer.raw("XADD", KEYS.stream("C"), "1900000000000-7", "x", "y")
+    batch = writer.batch("A", "B", "C", "A", "D")
+    first = notes(writer.append(batch))
+    redis.delete(KEYS.stream("D"))
+    before = writer.everything()
+    reply = writer.append(batch)
+    assert reply[0] == b"seen"
+    why = b"too_small" if counts_additions(redis) else b"trimmed"
+    assert reply[1:] == [
+        *(2, 1, b"wrong_type", b""),
+        *(3, 1, why, b"1900000000000-7"),
+        *(4, 1, b"too_small", b""),
+    ]
+    assert {(2, 1, b"wrong_type"), (3, 1, why)} <= set(first)
+    assert writer.everything() == before
 
 
 def test_a_batch_without_rows_moves_the_position(redis: Redis) -> None:

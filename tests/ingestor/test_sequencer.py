@@ -1,5 +1,6 @@
 """From frames to streams through every fault in any order, on a real server: nothing lost unsaid, nothing twice."""
 
+import contextlib
 import json
 import math
 from collections import defaultdict
@@ -15,7 +16,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from redis import Redis
+from redis import Redis, ResponseError
 
 from tests.ingestor.sequencer import Sequencer
 from tests.ingestor.vendor import T0_NS, message
@@ -30,6 +31,7 @@ class Market(RuleBasedStateMachine):
 
     redis: Redis
     may_forget = False
+    may_intrude = False
     memory_bytes = 10**9
 
     def __init__(self) -> None:
@@ -112,6 +114,17 @@ class Market(RuleBasedStateMachine):
         """The server runs out of memory, or has some again."""
         self.redis.config_set("maxmemory", bytes_)
 
+    @precondition(lambda self: self.may_intrude)
+    @rule(symbol=st.sampled_from(SYMBOLS), ahead_ms=st.sampled_from([-(10**6), 10**6, 10**9]))
+    def intrude(self, symbol: str, ahead_ms: int) -> None:
+        """Somebody else writes: where quotes stand already, or ahead of all that are under way.
+
+        Between two that are under way it costs their order, since the second is stored before it is known that the
+        first was not.
+        """
+        with contextlib.suppress(ResponseError):
+            self.redis.xadd(KEYS.stream(symbol), {"x": "y"}, id=f"{self.time_ns // 10**6 + ahead_ms}-7")
+
     @precondition(lambda self: self.may_forget)
     @rule()
     def remember(self) -> None:
@@ -158,7 +171,9 @@ class Market(RuleBasedStateMachine):
         entries: Any = self.redis.xrange(KEYS.stream(symbol))
         rest, missing = list(self.accepted[symbol]), 0
         found: list[tuple[bool, Any]] = [
-            (b"q" in fields, json.loads(fields.get(b"q") or fields[b"gap"])) for _, fields in entries
+            (b"q" in fields, json.loads(fields.get(b"q") or fields[b"gap"]))
+            for _, fields in entries
+            if b"x" not in fields
         ]
         told: list[Any] = []
         for is_quote, body in [*found, (True, None)]:
@@ -198,6 +213,12 @@ def machine(redis: Redis, **traits: Any) -> type[RuleBasedStateMachine]:
 def test_lost_answers_and_refusals_leave_no_hole_and_no_double(redis: Redis) -> None:
     """Connections cut anywhere, memory that comes and goes: every quote is stored once, in order."""
     run_state_machine_as_test(machine(redis), settings=LIGHT)
+
+
+@pytest.mark.fault("K28")
+def test_entries_of_somebody_else_cost_neither_a_quote_nor_the_order(redis: Redis) -> None:
+    """Wherever they stand, and whatever waits: every quote is stored once, in order, behind them."""
+    run_state_machine_as_test(machine(redis, may_intrude=True), settings=LIGHT)
 
 
 @pytest.mark.fault("K08")

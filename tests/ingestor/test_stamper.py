@@ -17,7 +17,7 @@ from ingestor.publisher.batch import Batch
 from ingestor.publisher.intake import Hole
 from ingestor.publisher.stamper import Stamper
 from tests.ingestor.vendor import message
-from wire import ZERO_ID, EntryId, Placement, decode_gap, decode_latest, decode_quote, encode_quote, place
+from wire import ZERO_ID, EntryId, Placement, decode_gap, decode_latest, decode_quote, place
 from wire.ids import MAX_AHEAD_NS
 
 NOW_NS = 1_763_000_004_123_825_050
@@ -347,45 +347,3 @@ def test_what_is_received_is_stamped_or_rejected(symbols: list[str], data: st.Da
     quotes = [data.draw(oddities) for _ in symbols]
     made.stamp([(1, quotes)], NOW_NS)
     assert made.counts.stamped + sum(made.counts.rejected.values()) == len(quotes)
-
-
-def payload(size: int) -> str:
-    """An entry as it was sent before, with this bid size."""
-    return encode_quote((1.5, size, None, 1.6, 1, None, None, None, NOW_NS, 0)).decode()
-
-
-def test_entries_refused_for_good_are_stamped_again_after_the_servers_last_id() -> None:
-    """In their order, in a batch of its own, the newest in the cache under its new id; later quotes follow them."""
-    made = stamper()
-    made.open_gap("AAPL", NOW_NS, "x")
-    batch = stamp(made, message(bs=1), message(bs=2))
-    payloads = [text for _, text in entries(batch)]
-    foreign = EntryId(NOW_NS // 10**6 + 10_000, 5)
-    again = made.restamp("AAPL", payloads, foreign, RECEIVED_NS)
-    assert again.number == 0
-    assert entries(again) == [(EntryId(foreign.ms, 6 + i), p) for i, p in enumerate(payloads)]
-    cached = decode_latest("AAPL", str(again.rows()[0][1]))
-    assert (cached.id, cached.bid_size) == (f"{foreign.ms}-8", 2)
-    assert (again.quotes, again.markers) == (2, 1)
-    assert again.symbols == ["AAPL"]
-    assert ids(stamp(made, message(time_ns=NOW_NS + 1)))[0] == EntryId(foreign.ms, 9)
-
-
-def test_entries_stamped_again_go_after_our_own_last_id_too() -> None:
-    """The server's answer may be older than what is in flight."""
-    made = stamper()
-    own = ids(stamp(made, message()))[-1]
-    assert ids(made.restamp("AAPL", [payload(1)], EntryId(5, 5), 1)) == [own.successor()]
-
-
-def test_entries_for_which_no_id_is_left_are_rejected() -> None:
-    """The batch holds those that fit, perhaps none; a symbol forgotten meanwhile is no error."""
-    made = stamper("A")
-    some = made.restamp("A", [payload(1), payload(2), "{}"], EntryId(2**64 - 1, 2**64 - 2), 1)
-    assert [text for _, text in entries(some, "A")] == [payload(1)]
-    assert (some.quotes, some.markers) == (1, 0)
-    assert made.counts.rejected == {"stream_exhausted": 1}
-    made.forget("A")
-    none = made.restamp("A", [payload(3)], LAST_OF_ALL, 1)
-    assert (none.entries, none.rows()) == (0, [])
-    assert made.counts.rejected == {"stream_exhausted": 2}

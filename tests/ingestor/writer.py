@@ -18,6 +18,12 @@ APPEND = resources.files("ingestor.publisher").joinpath("append.lua").read_bytes
 CLAIM = resources.files("ingestor.publisher").joinpath("claim.lua").read_bytes()
 
 
+def counts_additions(redis: Redis) -> bool:
+    """Whether this server knows how many entries a stream has had; Redis 6.2 does not."""
+    info: Any = redis.info("server")
+    return int(str(info["redis_version"]).split(".")[0]) >= 7
+
+
 class Writer:
     """One epoch of writing."""
 

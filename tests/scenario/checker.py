@@ -5,7 +5,7 @@ never know why a number is missing, nor what was done to the servers. Memory gro
 not with the length of the run, so that it can watch for hours.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
@@ -81,18 +81,25 @@ class _Symbol:
     last_id: str = "-"
     highest: int = 0
     markers_since: int = 0
+    reason: str = ""
+    """The first marker's since the highest number."""
     holes: list[tuple[int, int, bool]] = field(default_factory=list)
     """The latest missing ranges, both ends included, and whether a marker stands there."""
 
 
 class Checker:
-    """Told what is sent with `sent`, it reads what is stored with `follow`, and tells what it found."""
+    """Told what is sent with `sent`, it reads what is stored with `follow`, and tells what it found.
+
+    `markers_by_reason` counts markers, `missing_by_reason` the numbers that are missing where they stand.
+    """
 
     def __init__(self, keys: Keyspace | None = None) -> None:
         self._keys = keys or Keyspace()
         self._symbols: dict[str, _Symbol] = {}
         self._counts = Verdict()
         self._examples: list[str] = []
+        self.markers_by_reason: Counter[str] = Counter()
+        self.missing_by_reason: Counter[str] = Counter()
 
     def sent(self, symbol: str, first: int, count: int, epoch: int = 0) -> None:
         """These numbers are being sent now; `epoch` tells one connection of the vendor from the next.
@@ -128,6 +135,8 @@ class Checker:
     def begin_again(self) -> None:
         """Forget what was read, so that `follow` reads whole streams: after a server that lost what was read."""
         self._counts, self._examples = Verdict(), []
+        self.markers_by_reason.clear()
+        self.missing_by_reason.clear()
         for symbol, known in self._symbols.items():
             self._symbols[symbol] = _Symbol(
                 known.first, known.sent, epoch=known.epoch, highest=known.first - 1
@@ -143,10 +152,17 @@ class Checker:
                 self._tell(f"{symbol}: id {entry_id} comes after {known.last_id}")
             known.last_id = entry_id
             if "gap" in content:
+                reason = _reason(content["gap"])
+                known.reason = known.reason if known.markers_since else reason
                 known.markers_since += 1
                 self._counts.markers += 1
+                self.markers_by_reason[reason] += 1
             else:
                 self._see_number(symbol, known, _number(content), entry_id)
+
+    def highest(self, symbol: str) -> int:
+        """The highest number of this symbol that was read."""
+        return self._symbols[symbol].highest
 
     def verdict(self) -> Verdict:
         """What was found so far."""
@@ -175,6 +191,7 @@ class Checker:
             del known.holes[:-HOLES_REMEMBERED]
         if missing and markers:
             self._counts.missing_in_gaps += missing
+            self.missing_by_reason[known.reason] += missing
         elif missing:
             self._counts.lost += missing
             self._tell(f"{symbol}: {number} at {entry_id} follows {known.highest} without a marker")
@@ -214,6 +231,13 @@ def _text(value: Any) -> str:
 def _order(entry_id: str) -> tuple[int, int]:
     ms, _, n = entry_id.partition("-")
     return int(ms), int(n)
+
+
+def _reason(marker: str) -> str:
+    try:
+        return str(msgspec.json.decode(marker)["reason"])
+    except (KeyError, TypeError, msgspec.DecodeError):
+        return "unreadable"
 
 
 def _number(content: Mapping[str, Any]) -> int | None:

@@ -117,10 +117,15 @@ class Proxy:
         await self._server.wait_closed()
 
     @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
     def url(self) -> str:
         """Redis, seen through the proxy."""
-        assert self._server is not None
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     def bend(self, fault: Fault, only: Choice | None = None) -> None:
         """From now on this fault befalls every connection, or those that are chosen; it replaces the last one."""

@@ -121,6 +121,33 @@ async def test_killed_in_a_long_outage_the_daemon_loses_only_the_last_moment(
     assert await cache_is_newest(own_redis, "AAPL")
 
 
+@pytest.mark.fault("P04", "P05")
+async def test_what_comes_after_the_disk_was_read_back_in_vain_is_on_disk_at_once(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Read back while Redis only seemed to answer: from the moment it is given up, new quotes go to disk."""
+    async with DaemonProcess(own_server.url, vendor.url("iex"), **SMALL) as daemon:
+        await subscribed(own_redis, vendor, "AAPL")
+        vendor.send(numbered("AAPL", 1, 10))
+        await daemon.until(lambda status: status["stored"] == 10)
+        own_server.pause()
+        try:
+            vendor.send(numbered("AAPL", 11, 12_000), frame_size=20)
+            await daemon.until(lambda s: s["state"] == "redis_away" and s["queued"] + s["spooled"] == 0)
+            vendor.send(numbered("AAPL", 12_011, 100), frame_size=20)
+            await daemon.until(lambda status: status["spooled"] == 100, 1.5)
+            daemon.signal(signal.SIGKILL)
+            await daemon.ended()
+        finally:
+            own_server.resume()
+        daemon.start()
+        await daemon.until(lambda s: s["state"] == "live" and s["spooled"] == 0, 20)
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 20)
+        vendor.send(numbered("AAPL", 12_111, 10))
+        await daemon.until(lambda s: s["received"] == 10 and s["queued"] == s["unanswered"] == 0)
+    assert await numbers(own_redis, "AAPL") == list(range(1, 12_121))
+
+
 async def test_a_full_spool_gives_up_the_oldest_and_leaves_one_marker(
     own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator
 ) -> None:

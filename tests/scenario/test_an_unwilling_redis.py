@@ -10,7 +10,8 @@ from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer, free_port
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import KEYS, numbered, numbers, subscribed
+from tests.scenario.streams import KEYS, cache_is_newest, numbered, numbers, subscribed
+from tests.scenario.traffic import Traffic, is_quiet
 
 FILLER_BYTES = 30 * 1024 * 1024
 
@@ -37,6 +38,31 @@ async def test_a_server_out_of_memory_is_waited_for_and_then_gets_everything(
     await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 1010)
     assert await numbers(own_redis, "AAPL") == list(range(1, 1011))
     await own_daemon.until(lambda status: status["state"] == "live")
+
+
+@pytest.mark.fault("K14")
+async def test_memory_that_runs_out_every_few_milliseconds_tears_no_hole(
+    own_server: RedisServer, own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator
+) -> None:
+    """The limit is flipped amid large batches: each is stored whole or refused whole, and none changes places."""
+    traffic = Traffic(vendor, "AAPL", "MSFT")
+    await subscribed(own_redis, vendor, "AAPL", "MSFT")
+    await own_redis.config_set("maxmemory-policy", "noeviction")
+    stop = asyncio.Event()
+    async with Redis.from_url(own_server.url, protocol=2) as somebody, asyncio.TaskGroup() as group:
+        flips = group.create_task(_flip_memory(somebody, stop))
+        for _ in range(20):
+            traffic.send(2500, frame_size=500)
+            await asyncio.sleep(0.1)
+        await own_daemon.until(lambda status: status["received"] == traffic.sent * 2, 20)
+        # Not until some have been refused, or nothing is shown.
+        await until(lambda: _refused(own_daemon, 20), 20)
+        stop.set()
+        assert await flips > 100
+    await traffic.everything_arrived(own_daemon, own_redis)
+    for symbol in ("AAPL", "MSFT"):
+        assert await cache_is_newest(own_redis, symbol)
+    assert is_quiet(own_daemon), own_daemon.log
 
 
 @pytest.mark.parametrize("master", ["unreachable", "empty"])
@@ -128,3 +154,21 @@ def _comings_and_goings(daemon: DaemonProcess) -> list[str]:
 async def _kill_the_others(redis: Redis) -> None:
     for kind in ("normal", "pubsub"):
         await redis.client_kill_filter(_type=kind, skipme=True)
+
+
+async def _flip_memory(redis: Redis, stop: asyncio.Event) -> int:
+    """Too little memory and enough of it in turn, a few milliseconds each; how often."""
+    flips = 0
+    while not stop.is_set():
+        await redis.config_set("maxmemory", 1)
+        await asyncio.sleep(0.002)
+        await redis.config_set("maxmemory", 0)
+        await asyncio.sleep(0.005)
+        flips += 1
+    return flips
+
+
+async def _refused(daemon: DaemonProcess, at_least: int) -> bool:
+    _, metrics = await daemon.page("/metrics")
+    name = 'quotebus_batches_refused_total{error="OOM"} '
+    return float(metrics.partition(name)[2].split("\n")[0] or 0) >= at_least

@@ -31,7 +31,7 @@ class Pair:
 
 @contextlib.asynccontextmanager
 async def pair_on(server: RedisServer, vendor: AlpacaSimulator) -> AsyncIterator[Pair]:
-    """The pair at rest."""
+    """The pair at rest, each knowing of the other."""
     second = DaemonProcess(server.url, vendor.url("iex"))
     async with (
         Redis.from_url(server.url, decode_responses=True, protocol=2) as redis,
@@ -43,7 +43,10 @@ async def pair_on(server: RedisServer, vendor: AlpacaSimulator) -> AsyncIterator
         await first.until(lambda status: status["stored"] == 10)
         second.start()
         await second.until(lambda status: status["state"] == "standby")
-        yield Pair(server, redis, first, second)
+        pair = Pair(server, redis, first, second)
+        # The first has heard the second's signs of life by then.
+        await _beats(pair, 3)
+        yield pair
 
 
 @pytest.mark.fault("P15")
@@ -61,13 +64,14 @@ async def test_a_flushed_database_does_not_give_the_second_daemon_its_turn(
         await _beats(pair, 5)
         assert await numbers(pair.redis, "AAPL") == list(range(1, 111))
         await _is_as_before(pair, vendor)
+        assert sum(action.kind == "connect" for action in vendor.actions) == 1
 
 
 @pytest.mark.fault("P15")
 async def test_a_frozen_server_does_not_give_the_second_daemon_its_turn(
     own_server: RedisServer, vendor: AlpacaSimulator
 ) -> None:
-    """Nobody's heart can be heard for five seconds; then the first stores its backlog."""
+    """Nobody's heart can be heard for five seconds; the first leaves the vendor to be safe, and comes back."""
     async with pair_on(own_server, vendor) as pair:
         own_server.pause()
         try:
@@ -80,13 +84,12 @@ async def test_a_frozen_server_does_not_give_the_second_daemon_its_turn(
         await _is_as_before(pair, vendor)
 
 
-@pytest.mark.fault("P15")
 @pytest.mark.parametrize("persistent", [True, False])
 @pytest.mark.fault("P15")
 async def test_a_restarted_server_does_not_give_the_second_daemon_its_turn(
     vendor: AlpacaSimulator, persistent: bool
 ) -> None:
-    """Away for five seconds, back with its data or without: the first stores its backlog, the second waits."""
+    """Away for five seconds, back with its data or without: the first comes back too, the second waits."""
     with RedisServer(appendonly=persistent) as server:
         async with pair_on(server, vendor) as pair:
             await asyncio.to_thread(server.stop)
@@ -105,6 +108,7 @@ async def _outage(pair: Pair, vendor: AlpacaSimulator) -> None:
         assert (await pair.second.status())["state"] == "standby"
         await asyncio.sleep(0.05)
     await pair.first.until(lambda status: status["state"] == "redis_away" and status["received"] == 110)
+    assert "gave way" in (await pair.first.status())["checks"]["feed"]
 
 
 async def _stored(pair: Pair, count: int) -> None:
@@ -125,6 +129,7 @@ async def _beats(pair: Pair, count: int) -> None:
 
 
 async def _is_as_before(pair: Pair, vendor: AlpacaSimulator) -> None:
-    assert (await pair.first.status())["state"] == "live"
+    await pair.first.until_live()
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
     assert (await pair.second.status())["state"] == "standby"
-    assert sum(action.kind == "connect" for action in vendor.actions) == 1
+    assert not any(action.code == 406 for action in vendor.actions)

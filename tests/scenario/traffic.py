@@ -30,12 +30,14 @@ class Traffic:
         self._symbols = symbols
         self.sent = 0
         """The highest number so far."""
+        self.epoch = 0
+        """Another one from now on: whoever receives has a new connection."""
         self.checker = Checker(keys)
 
     def send(self, count: int, frame_size: int | None = None) -> None:
         """So many quotes of each symbol, at once."""
         for symbol in self._symbols:
-            self.checker.sent(symbol, self.sent + 1, count)
+            self.checker.sent(symbol, self.sent + 1, count, self.epoch)
             self._vendor.send(numbered(symbol, self.sent + 1, count), frame_size=frame_size)
         self.sent += count
 

@@ -1,0 +1,1 @@
+"""Hours of ordinary traffic with random faults, and figures of single ones: `python -m tests.soak`."""
