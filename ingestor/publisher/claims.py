@@ -35,8 +35,8 @@ class Claimed:
     lost_quotes: int
 
     @property
-    def told(self) -> dict[str, int]:
-        """What an operator is told of a server that forgot."""
+    def figures(self) -> dict[str, int]:
+        """What is sent again, and what cannot be."""
         return {
             "replayed_batches": self.replayed_batches,
             "replayed_quotes": self.replayed_quotes,
@@ -79,7 +79,8 @@ async def claim(
         outbox.put_first(markers, first - 1)
     return Claimed(
         [(batch, notes[batch.number]) for batch in resumed.settled],
-        forgot,
+        # The server's count stays behind until all is sent again; that is one loss, on however many connections.
+        bool(resumed.replayed or resumed.lost_batches),
         len(resumed.replayed),
         sum(batch.quotes for batch in resumed.replayed),
         resumed.lost_batches,

@@ -163,6 +163,8 @@ class Outbox:
         """A new connection, on which the server says what it applied last."""
         first = self.first_number
         replayed = self._replay(applied)
+        # Their time counts while the server answers: one that was cut off may come back, and only then fail over.
+        self._kept = deque((now_s, batch) for _, batch in self._kept)
         self.go_on()
         settled = []
         while self._waiting and self._waiting[0].is_proven(applied):

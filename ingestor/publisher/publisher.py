@@ -199,7 +199,8 @@ class Publisher:
             self.counts.replayed += claimed.replayed_quotes
             self.counts.lost_by_redis += claimed.lost_quotes
             self.cache_is_suspect.set()
-            self._journal.note("redis_forgot", "error" if claimed.lost_batches else "warning", **claimed.told)
+            level = "error" if claimed.lost_batches else "warning"
+            self._journal.note("redis_forgot", level, **claimed.figures)
 
     def _adopt(self, link: RedisLink) -> None:
         if self._is_saving:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -16,7 +17,7 @@ from ingestor.feed.messages import QuoteMessage
 from ingestor.journal import Journal
 from ingestor.publisher.batch import from_record
 from ingestor.publisher.publisher import Publisher
-from ingestor.publisher.spooling import digest
+from ingestor.publisher.spooling import SPOOL_AFTER_S, digest
 from ingestor.redis_link import RedisAddress, RedisLink, Reply
 from ingestor.resp import pack
 from ingestor.spool import Spool
@@ -117,6 +118,7 @@ class Server:
         if self.epoch < epoch:
             return [b"behind", -1]
         if number <= self.batch:
+            # Every entry is there: nobody else writes.
             return [b"seen"]
         if number != self.batch + 1:
             return [b"behind", self.batch]
@@ -199,6 +201,7 @@ class Life:
         self.disk = Disk()
         self.publisher.spooling._thread = cast("Any", self.disk)
         self.link: Link | None = None
+        self.is_due = False
         self.step: asyncio.Task[None] | None = None
         self.received: dict[str, list[int]] = {symbol: [] for symbol in SYMBOLS}
 
@@ -236,11 +239,17 @@ class Life:
             quotes.append(message(symbol, T0_NS + ordinal * 1_000_000_000, bs=ordinal))
             self.received[symbol].append(ordinal)
         self.publisher.receive(received_ns, quotes)
+        self.is_due = self.is_due or time.time_ns() - received_ns > SPOOL_AFTER_S * 1e9
         await settle()
 
     async def begin_step(self) -> None:
         """One round of the spool, if none is under way."""
         if self.step is None or self.step.done():
+            if self.is_due:
+                # As if nothing had been answered since.
+                self.publisher.spooling._answered = self.publisher._outbox.answered
+                self.publisher.spooling._progress_s = -1e9
+            self.is_due = False
             self.step = asyncio.get_running_loop().create_task(self.publisher.spooling._round())
         await settle()
 

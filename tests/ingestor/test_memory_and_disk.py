@@ -72,6 +72,38 @@ def test_what_is_unsettled_is_in_order_while_answers_are_still_to_come() -> None
     assert outbox.unsettled == made
 
 
+def test_the_time_in_which_a_server_was_away_does_not_count_for_what_is_kept() -> None:
+    """It comes back after an outage of minutes with all that it had, and fails over to a replica that has less."""
+    outbox = outbox_of(replay_s=30.0)
+    outbox.resume(0, 0.0)
+    made = [batch(ordinal) for ordinal in range(1, 4)]
+    for one in made:
+        outbox.add(one)
+        outbox.next()
+    outbox.stored(1.0)
+    outbox.stored(1.0)
+    outbox.lost()
+    assert outbox.resume(3, 300.0).settled == made[2:]
+    outbox.lost()
+    resumed = outbox.resume(0, 301.0)
+    assert (resumed.replayed, resumed.lost_batches) == (made, 0)
+
+
+async def test_a_loss_is_told_once_however_many_connections_it_takes() -> None:
+    """The server's count stays behind until what it forgot is sent again; that is no new loss."""
+    server = Server()
+    outbox, stamper, calls = outbox_of(), Stamper(), Calls(KEYS, "token", 0)
+    link = cast("RedisLink", Link(server))
+    await claim(link, calls, outbox, stamper, "test", 0.0)
+    outbox.add(Batch([], b"\x90", 0, 0, 0))
+    outbox.next()
+    outbox.stored(0.0)
+    outbox.lost()
+    assert (await claim(link, calls, outbox, stamper, "test", 0.0)).forgot
+    outbox.lost()
+    assert not (await claim(link, calls, outbox, stamper, "test", 0.0)).forgot
+
+
 def test_a_night_of_lost_connections_takes_no_memory() -> None:
     """Holes in which no quote came are one hole per symbol."""
     intake = Intake()
@@ -188,17 +220,6 @@ async def test_markers_on_their_way_to_the_disk_are_not_passed(tmp_path: Path) -
     await life.begin_step()
     assert life.disk.asked
     assert spooling.holds_back
-    await life.kill()
-
-
-async def test_a_clock_that_was_set_back_does_not_keep_quotes_from_the_disk(tmp_path: Path) -> None:
-    """They seem to come from the future, and nobody knows how long they have waited."""
-    life = await life_over(tmp_path, Server())
-    await life.receive(1, "A", time.time_ns() + 3_600_000_000_000)
-    await life.begin_step()
-    while life.disk.asked:
-        await life.disk_does()
-    assert life.publisher.holdings.spooled == 1
     await life.kill()
 
 
