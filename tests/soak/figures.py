@@ -125,7 +125,7 @@ async def daemon_killed(world: World) -> Table:
     """The daemon is killed ten times under load, and five times while Redis stands still."""
     rows: Table = {}
     async with world.flowing():
-        for name, times, with_redis in ("killed", TIMES, True), ("killed while Redis is away", 5, False):
+        for name, times, with_redis in ("killed", TIMES, True), ("killed, Redis away for 4 s", 5, False):
             losses: list[int] = []
             markers: list[int] = []
             for n in range(times):
