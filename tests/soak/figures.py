@@ -243,7 +243,7 @@ async def figure(name: str) -> bool:
         rows = await measure(world)
         await world.settle()
         verdict = world.checker.verdict()
-        problems = world.balance.problems(verdict)
+        problems = world.balance.problems(verdict, world.checker.markers_by_reason)
         if verdict.unneeded_markers:
             problems += [f"{verdict.unneeded_markers} markers without need", *verdict.examples]
         totals = world.balance.totals
