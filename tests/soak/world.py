@@ -134,6 +134,8 @@ class World:
         self.proxy.cut()
         if old.port in self._clients:
             await self._clients.pop(old.port).aclose()
+        # Its folder would stay until the end, and a day has many promotions.
+        await asyncio.to_thread(old.__exit__, None, None, None)
         await self.attach_replica()
 
     async def replica_has_all(self) -> bool:
@@ -266,7 +268,7 @@ class World:
     def _count(self) -> None:
         balance = self.balance
         balance.sent = self.sending.sent
-        balance.feed_connects = sum(action.kind == "connect" for action in self.vendor.actions)
+        balance.feed_connects = len(self.vendor.closed) + len(self.vendor.connections)
 
     async def _all_subscribed(self) -> bool:
         await self.redis.sadd(KEYS.symbols, *self.symbols)
