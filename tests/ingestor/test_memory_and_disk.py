@@ -9,11 +9,14 @@ import pytest
 
 from ingestor.publisher.backlog import Backlog
 from ingestor.publisher.batch import Batch, to_record
+from ingestor.publisher.calls import Calls
+from ingestor.publisher.claims import claim
 from ingestor.publisher.intake import Hole, Intake
 from ingestor.publisher.spooling import Spooling, digest
+from ingestor.publisher.stamper import Stamper
 from ingestor.redis_link import RedisLink
 from ingestor.spool import Record
-from tests.ingestor.disk_model import Life, Link, Server, found, settle
+from tests.ingestor.disk_model import KEYS, Life, Link, Server, found, settle
 from tests.ingestor.spooled import item, names, opened
 from tests.ingestor.test_outbox import batch, outbox_of
 
