@@ -11,6 +11,7 @@ import random
 import re
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -20,6 +21,7 @@ PIECES_IN_FLIGHT: Final = 1024
 BACKLOG_S: Final = 0.25
 """A throttled wire holds so much traffic; then its sender has to wait, as behind a full socket buffer."""
 HEAD_BYTES: Final = 4096
+HEADS_KEPT: Final = 1000
 _NAME: Final = re.compile(rb"SETNAME\r\n\$\d+\r\n([^\r\n]+)\r\n", re.IGNORECASE)
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -96,6 +98,8 @@ class Proxy:
         self.target = port
         self.passages: set[Passage] = set()
         self.accepted = 0
+        self.heads: deque[bytes] = deque(maxlen=HEADS_KEPT)
+        """What each connection that is over sent first."""
         self.resets = 0
         """Connections that a fault has reset, `cut` included."""
         self._fault, self._good = Fault(), Fault()
@@ -201,6 +205,7 @@ class Proxy:
             self.reset(passage)
         finally:
             self.passages.discard(passage)
+            self.heads.append(passage.head)
             for end in passage.writers:
                 end.close()
 
