@@ -94,7 +94,8 @@ def named(name: str) -> Choice:
 class Proxy:
     """Forwards TCP connections to a port; an async context manager. `target` may change: new connections follow."""
 
-    def __init__(self, port: int, *, seed: int = 0) -> None:
+    def __init__(self, port: int, *, seed: int = 0, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self._at = at
         self.target = port
         self.passages: set[Passage] = set()
         self.accepted = 0
@@ -110,7 +111,7 @@ class Proxy:
         self._serving: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, *self._at)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -122,7 +123,7 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """Where it listens, on 127.0.0.1 unless told otherwise."""
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
