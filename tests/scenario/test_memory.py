@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 MEMORY_BYTES = 4 * MIB
 REPLAY_BYTES = 4 * MIB
 WORKING_BYTES = 20 * MIB
-"""What frames, the allocator's reserves and batches on their way may add. Without bounds it would be 30 MiB more."""
+"""What frames, the allocator's reserves and batches on their way may add. Unbounded, it would be 36 in all."""
 QUOTES = 300_000
 PORTION = 10_000
 
