@@ -5,9 +5,10 @@ Decides how to read a daemon's metrics, open files and log from outside. Must ne
 
 import os
 import re
-from typing import Any, Final
+from typing import Final
 
 from tests.scenario.daemon import DaemonProcess
+from tests.scenario.streams import ledger_is_even
 
 SECRETS: Final = ("PKTESTKEY1234", "very-secret-value-5678")
 MAX_LOG_LINES: Final = 60
@@ -20,12 +21,6 @@ def metric(text: str, name: str, **labels: str) -> float:
     found = re.search(rf"^{re.escape(f'{name}{{{shown}}}' if shown else name)} (\S+)$", text, re.MULTILINE)
     assert found, f"{name} {labels} is not in the scrape"
     return float(found[1])
-
-
-def adds_up(status: dict[str, Any]) -> bool:
-    """Whether every quote that was received is accounted for."""
-    places = ("stored", "already_stored", "rejected", "dropped", "queued", "unanswered", "spooled")
-    return bool(status["received"] == sum(status.get(place, 0) for place in places))
 
 
 def descriptors(daemon: DaemonProcess) -> int:
@@ -45,7 +40,7 @@ async def is_well(daemon: DaemonProcess) -> None:
     """It was never restarted, answers, has lost count of nothing, and its log is short and holds no secret."""
     assert (await daemon.page("/livez"))[0] == 200
     status = await daemon.status()
-    assert adds_up(status), status
+    assert ledger_is_even(status), status
     log = daemon.log
     assert daemon.kinds().count("started") == 1
     assert len(log.splitlines()) < MAX_LOG_LINES, log
