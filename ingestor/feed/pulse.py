@@ -27,6 +27,8 @@ class Pulse:
     def __init__(self) -> None:
         self.interval_s: float | None = None
         self._last_s: float | None = None
+        self._watched_s = 0.0
+        """All seconds in which quotes could have come; pauses are measured in these."""
         self._pause_from_s: float | None = None
         self._weighted = self._weight = 0.0
         self._recent: deque[tuple[float, int]] = deque()
@@ -49,7 +51,8 @@ class Pulse:
         """So many quotes came since the last beat, about a second ago."""
         since_s = now_s - self._last_s if self._last_s is not None else 0.0
         self._last_s = now_s
-        self._learn_interval(now_s, since_s, quotes)
+        self._watched_s += since_s
+        self._learn_interval(since_s, quotes)
         self._recent.append((now_s, quotes))
         while len(self._recent) > 1 and now_s - self._recent[1][0] >= RECENT_S:
             self._recent.popleft()
@@ -79,13 +82,13 @@ class Pulse:
         """For how long the rate has been below a tenth of the baseline."""
         return now_s - self._low_since_s if self._low_since_s is not None else 0.0
 
-    def _learn_interval(self, now_s: float, since_s: float, quotes: int) -> None:
+    def _learn_interval(self, since_s: float, quotes: int) -> None:
         if not quotes:
             return
-        before_s, self._pause_from_s = self._pause_from_s, now_s
-        if before_s is None:
+        before_s, self._pause_from_s = self._pause_from_s, self._watched_s
+        if before_s is None or before_s == self._watched_s:
             return
-        pause_s = now_s - before_s
+        pause_s = self._watched_s - before_s
         # Within a second only the number of quotes tells how close they were.
         interval_s = pause_s / quotes if pause_s <= since_s else min(pause_s, LONGEST_INTERVAL_S)
         if self.interval_s is None:

@@ -5,7 +5,7 @@ restart with a shorter file, an emptied database. Must never know how batches ar
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import hiredis
 
@@ -16,10 +16,6 @@ from ingestor.publisher.recovery import ends_found, markers_of_losses
 from ingestor.publisher.stamper import Stamper
 from ingestor.redis_link import LinkFailure, RedisLink
 from wire import EntryId
-
-ENDS_AT_ONCE: Final = 2500
-"""About 10 ms of the server's time; with less, a long way and ten thousand symbols would take longer than a claim
-may."""
 
 
 class Fenced(Exception):
@@ -101,11 +97,8 @@ async def _notes(link: RedisLink, calls: Calls, batch: Batch, epoch: int) -> lis
 
 
 async def _ends(link: RedisLink, calls: Calls, symbols: list[str]) -> dict[str, EntryId | None]:
-    ends: dict[str, EntryId | None] = {}
-    for start in range(0, len(symbols), ENDS_AT_ONCE):
-        some = symbols[start : start + ENDS_AT_ONCE]
-        reply = await link.call(*calls.ends(some))
-        if isinstance(reply, hiredis.ReplyError):
-            raise LinkFailure(str(reply))
-        ends |= ends_found(some, reply)
-    return ends
+    # In one call: on a long way, many would take longer than a server is given to answer.
+    reply = await link.call(*calls.ends(symbols)) if symbols else []
+    if isinstance(reply, hiredis.ReplyError):
+        raise LinkFailure(str(reply))
+    return ends_found(symbols, reply)

@@ -214,7 +214,8 @@ class Publisher:
         if self._away_reason is not None:
             self._journal.note("redis_connected", server=repr(self._address), epoch=self.stamper.epoch)
         self._away_reason = None
-        self._address.renew()
+        if self._attempt:
+            self._address.renew()
         self.ready.set()
         self._pump()
 

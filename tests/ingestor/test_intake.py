@@ -91,14 +91,20 @@ def test_a_hole_keeps_its_place_among_the_quotes() -> None:
 
 
 def test_holes_of_different_reasons_stay_apart() -> None:
-    """A marker names one reason; the first time of each is kept."""
+    """A marker names one reason and one beginning; a symbol whose hole is open is not noted again."""
     intake = Intake()
-    for at_ns, symbol, reason in ((5, "A", "x"), (6, "B", "x"), (7, "A", "y"), (8, "A", "x")):
-        intake.put_hole(at_ns, Hole(frozenset(symbol), reason))
+    for at_ns, symbols, reason in (
+        (5, "A", "x"),
+        (6, "B", "x"),
+        (7, "AC", "y"),
+        (8, "AB", "x"),
+        (9, "D", "x"),
+    ):
+        intake.put_hole(at_ns, Hole(frozenset(symbols), reason))
     assert intake.take(1) == [
         (5, Hole(frozenset("AB"), "x")),
-        (7, Hole(frozenset("A"), "y")),
-        (8, Hole(frozenset("A"), "x")),
+        (7, Hole(frozenset("C"), "y")),
+        (9, Hole(frozenset("D"), "x")),
     ]
 
 

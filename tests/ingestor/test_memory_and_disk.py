@@ -12,7 +12,6 @@ from ingestor.publisher.batch import Batch, to_record
 from ingestor.publisher.calls import Calls
 from ingestor.publisher.claims import claim
 from ingestor.publisher.intake import Hole, Intake
-from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.spooling import Spooling, digest
 from ingestor.publisher.stamper import Stamper
 from ingestor.redis_link import RedisLink
@@ -20,7 +19,6 @@ from ingestor.spool import Record
 from tests.ingestor.disk_model import KEYS, Life, Link, Server, found, settle
 from tests.ingestor.spooled import item, names, opened
 from tests.ingestor.test_outbox import batch, outbox_of
-from wire import ZERO_ID
 
 LONG_AGO_NS = time.time_ns() - 10_000_000_000
 
@@ -226,31 +224,6 @@ async def test_markers_on_their_way_to_the_disk_are_not_passed(tmp_path: Path) -
     assert life.disk.asked
     assert spooling.holds_back
     await life.kill()
-
-
-async def test_the_ends_of_ten_thousand_streams_take_few_questions() -> None:
-    """A claim has 2 s for all of them, and a way to the server may take a tenth of that."""
-    server = Server()
-    outbox: Outbox = outbox_of()
-    asked: list[object] = []
-
-    class CountingLink(Link):
-        async def call(self, *parts: str | bytes | int) -> object:
-            asked.append(parts)
-            return await super().call(*parts)
-
-    stamper = Stamper()
-    for ordinal in range(10_000):
-        stamper.load(f"S{ordinal}", ZERO_ID, None)
-    calls = Calls(KEYS, "token", 0)
-    link = cast("RedisLink", CountingLink(server))
-    await claim(link, calls, outbox, stamper, "test", 0.0)
-    outbox.add(Batch([], b"\x90", 0, 0, 0))
-    outbox.next()
-    outbox.stored(0.0)
-    asked.clear()
-    assert (await claim(link, calls, outbox, stamper, "test", 0.0)).forgot
-    assert len(asked) <= 1 + 4
 
 
 def test_a_record_of_another_kind_does_not_keep_the_spool_from_shedding() -> None:

@@ -104,6 +104,19 @@ def test_a_reconnection_that_brings_nothing_doubles_the_wait_up_to_a_quarter_of_
     assert kinds(feed.begun) == [Kind.MUTE]
 
 
+@pytest.mark.fault("S05")
+def test_a_connection_that_was_cut_again_and_again_does_not_pass_for_an_illiquid_set() -> None:
+    """While nothing could come no pause is learnt: muteness after fifty cuts is found as fast as any."""
+    feed = Rehearsal()
+    feed.seconds(60, quotes=20)
+    for _ in range(50):
+        feed.seconds(5, is_connected=False, live=0)
+        feed.seconds(2, quotes=20, is_connected=True, live=3)
+    feed.seconds(32)
+    (finding,) = feed.begun
+    assert (finding.kind, finding.limit) == (Kind.MUTE, 30.0)
+
+
 def test_data_resets_the_doubling() -> None:
     """After a recovery the next silence is found as fast as the first."""
     feed = Rehearsal()

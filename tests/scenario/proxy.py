@@ -11,6 +11,7 @@ import random
 import re
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -20,6 +21,7 @@ PIECES_IN_FLIGHT: Final = 1024
 BACKLOG_S: Final = 0.25
 """A throttled wire holds so much traffic; then its sender has to wait, as behind a full socket buffer."""
 HEAD_BYTES: Final = 4096
+HEADS_KEPT: Final = 1000
 _NAME: Final = re.compile(rb"SETNAME\r\n\$\d+\r\n([^\r\n]+)\r\n", re.IGNORECASE)
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -92,10 +94,13 @@ def named(name: str) -> Choice:
 class Proxy:
     """Forwards TCP connections to a port; an async context manager. `target` may change: new connections follow."""
 
-    def __init__(self, port: int, *, seed: int = 0) -> None:
+    def __init__(self, port: int, *, seed: int = 0, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self._at = at
         self.target = port
         self.passages: set[Passage] = set()
         self.accepted = 0
+        self.heads: deque[bytes] = deque(maxlen=HEADS_KEPT)
+        """What each connection that is over sent first."""
         self.resets = 0
         """Connections that a fault has reset, `cut` included."""
         self._fault, self._good = Fault(), Fault()
@@ -106,7 +111,7 @@ class Proxy:
         self._serving: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, *self._at)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -118,7 +123,7 @@ class Proxy:
 
     @property
     def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
+        """Where it listens, on 127.0.0.1 unless told otherwise."""
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -201,6 +206,7 @@ class Proxy:
             self.reset(passage)
         finally:
             self.passages.discard(passage)
+            self.heads.append(passage.head)
             for end in passage.writers:
                 end.close()
 

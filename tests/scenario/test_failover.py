@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
+from tests.scenario.names import Names
 from tests.scenario.proxy import Fault, Proxy, Way
 from tests.scenario.streams import (
     KEYS,
@@ -178,6 +180,48 @@ async def test_a_primary_that_is_demoted_under_its_address_is_left_for_the_one_t
         for symbol in SYMBOLS:
             await until(lambda symbol=symbol: cache_is_newest(servers.on_replica, symbol))  # type: ignore[misc]
         assert is_quiet(daemon), daemon.log
+
+
+@pytest.mark.fault("K43")
+@pytest.mark.parametrize("old_one", ["gone", "demoted"])
+async def test_a_name_that_leads_to_another_address_is_followed(
+    servers: Servers, vendor: AlpacaSimulator, tmp_path: Path, old_one: str
+) -> None:
+    """Each new connection asks the name again; no part of the daemon stays behind, and nothing is lost."""
+    names, traffic = Names(tmp_path, "redis.example"), Traffic(vendor, *SYMBOLS)
+    async with (
+        Proxy(servers.primary.port) as before,
+        Proxy(servers.replica.port, at=("127.0.0.2", before.port)) as after,
+    ):
+        names.lead_to("127.0.0.1")
+        daemon = DaemonProcess(f"redis://redis.example:{before.port}/0", vendor.url("iex"))
+        async with daemon.with_environment(**names.environment):
+            await daemon.until_live()
+            await subscribed(servers.on_primary, vendor, *SYMBOLS)
+            await daemon.until(lambda status: bool(status["tracking"]))
+            async with traffic.flowing(500):
+                await daemon.until(lambda status: status["stored"] > 500)
+                await servers.on_replica.replicaof("NO", "ONE")
+                names.lead_to("127.0.0.2")
+                assert not after.passages
+                if old_one == "gone":
+                    servers.primary.kill()
+                else:
+                    await servers.on_primary.replicaof("127.0.0.1", str(servers.replica.port))
+                stored = (await daemon.status())["stored"]
+                # Five seconds, three times generous.
+                await daemon.until(lambda s: s["state"] == "live" and s["stored"] > stored + 500, 15)
+                await until(lambda: _is_left(before), 20)
+            await traffic.everything_arrived(daemon, servers.on_replica)
+            await daemon.until(lambda status: bool(status["tracking"]))
+            await subscribed(servers.on_replica, vendor, *SYMBOLS, "TSLA")
+            assert is_quiet(daemon), daemon.log
+
+
+async def _is_left(way: Proxy) -> bool:
+    """Whether nobody uses this way any more; one that lay idle may lie there still."""
+    silent_s = asyncio.get_running_loop().time() - 3.0
+    return all(passage.name == "quotebus-control" and passage.moved_s < silent_s for passage in way.passages)
 
 
 async def _reports(redis: Redis, daemon: DaemonProcess) -> bool:

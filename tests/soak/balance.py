@@ -5,7 +5,7 @@ processes, servers or the clock: everything is told.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ BIN_S: Final = 10.0
 MOST_BINS: Final = 20_000
 PLACES: Final = ("received", "recovered", "stored", "already_stored", "rejected", "dropped", "replayed")
 MOST_COMPLAINTS: Final = 8
+CAUSED: Final = frozenset({"feed_disconnected", "daemon_stopped", "not_subscribed", "refused_by_redis"})
+"""Reasons of markers that the faults bring about. Memory and disk are large enough for everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +135,8 @@ class Balance:
         """The books of all lives; of one that was killed, as they were last seen."""
         return sum((life.books for life in self.lives), Counter())
 
-    def problems(self, verdict: Verdict) -> list[str]:
-        """Why the balance is not right; nothing when it is."""
+    def problems(self, verdict: Verdict, markers: Iterable[str] = ()) -> list[str]:
+        """Why the balance is not right; nothing when it is. `markers` are the reasons of those that were found."""
         wrong = {
             "lost": verdict.lost,
             "duplicated": verdict.duplicated,
@@ -147,6 +149,7 @@ class Balance:
         found = [f"{n} {name}" for name, n in wrong.items() if n]
         if found:
             found += verdict.examples
+        found += [f"a marker {reason!r}, for which there was no cause" for reason in set(markers) - CAUSED]
         if self.complained > len(self.complaints):
             found.append(f"{self.complained - len(self.complaints)} more complaints")
         return [*found, *self.complaints]

@@ -77,4 +77,4 @@ def _judged(world: World) -> Outcome:
         balance.complain(f"the daemon's log has a traceback:\n{log[log.index('Traceback') :][:3000]}")
     verdict = checker.verdict()
     report = balance.report(verdict, checker.markers_by_reason, checker.missing_by_reason)
-    return Outcome(report, balance.problems(verdict), balance.faults)
+    return Outcome(report, balance.problems(verdict, checker.markers_by_reason), balance.faults)

@@ -50,6 +50,12 @@ def test_each_fault_of_the_streams_is_a_problem(balance: Balance, verdict: Verdi
     assert balance.problems(verdict)[0].startswith("1 ")
 
 
+def test_a_marker_without_a_cause_is_a_problem(balance: Balance) -> None:
+    """What Redis forgets is sent again, so there is nothing to mark."""
+    found = balance.problems(Verdict(markers=2), ["daemon_stopped", "redis_lost"])
+    assert found == ["a marker 'redis_lost', for which there was no cause"]
+
+
 def test_a_ledger_that_is_not_even_is_a_problem(balance: Balance) -> None:
     """At any look, with its books."""
     balance.see_status(5.0, {**EVEN, "received": 101})

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from ingestor.parts import background
 from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
 from simulator.redis_server import RedisServer, free_port
 from tests.scenario.checker import Checker
@@ -133,6 +134,8 @@ class World:
         self.proxy.cut()
         if old.port in self._clients:
             await self._clients.pop(old.port).aclose()
+        # Its folder would stay until the end, and a day has many promotions.
+        await asyncio.to_thread(old.__exit__, None, None, None)
         await self.attach_replica()
 
     async def replica_has_all(self) -> bool:
@@ -147,7 +150,9 @@ class World:
 
     def start_daemon(self, **settings: str) -> None:
         """Start it, with these settings from now on."""
-        self.daemon.with_environment(**{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()})
+        self.daemon.with_environment(
+            **{f"QUOTEBUS_{name.upper()}": value for name, value in settings.items()}
+        )
         self.balance.begin_life(self.now_s)
         self.daemon.start()
         self.is_ended_on_purpose = False
@@ -183,13 +188,10 @@ class World:
     @contextlib.asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
         """Traffic, and everybody who watches, while the context lasts."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in (self.sending.run(), self._follow(), self._look())]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
+        parts = {"sending": self.sending.run(), "checker": self._follow(), "looks": self._look()}
+        # Cancelled until they end: a client of Redis may swallow a cancellation that meets its own timeout.
+        async with background(parts):
+            yield
 
     async def settle(self) -> None:
         """One quote more of each symbol, and wait until all that was sent is there, or `SETTLE_S` are over."""
@@ -268,7 +270,7 @@ class World:
     def _count(self) -> None:
         balance = self.balance
         balance.sent = self.sending.sent
-        balance.feed_connects = sum(action.kind == "connect" for action in self.vendor.actions)
+        balance.feed_connects = len(self.vendor.closed) + len(self.vendor.connections)
 
     async def _all_subscribed(self) -> bool:
         await self.redis.sadd(KEYS.symbols, *self.symbols)
