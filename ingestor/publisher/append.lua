@@ -111,16 +111,21 @@ local function note(row, entry, why, last_id)
   noted[n + 1], noted[n + 2], noted[n + 3], noted[n + 4] = row, entry, why, last_id
 end
 
+local DISPLACED = {err = 'equal or smaller'}
+
 for r = 1, #rows do
   local row, stream = rows[r], KEYS[r + 2]
   local last = #row - 1
-  local newest_accepted = false
+  local newest_accepted, is_displaced = false, false
   for i = 3, last, 2 do
     local payload = row[i + 1]
     -- A quote is a JSON array, a gap marker a JSON object.
     local field = byte(payload) == 91 and 'q' or 'gap'
     local answer
-    if i > 3 and (i < last or not bounded) then
+    if is_displaced then
+      -- Behind an entry that has to move, so that it does not come before it.
+      answer = DISPLACED
+    elseif i > 3 and (i < last or not bounded) then
       answer = pcall('XADD', stream, row[i], field, payload)
     elseif i > 3 then
       answer = pcall('XADD', stream, 'MAXLEN', '~', maxlen, row[i], field, payload)
@@ -140,6 +145,7 @@ for r = 1, #rows do
       local why, last_id = reason(answer.err), ''
       if why == 'too_small' then
         why, last_id = too_small(stream, row[i], payload)
+        is_displaced = is_displaced or why == 'too_small'
       end
       note(r, (i - 1) / 2, why, last_id)
     else

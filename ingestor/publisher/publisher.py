@@ -151,10 +151,10 @@ class Publisher:
             await self._pause()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait until everything received is stored; False if that took too long."""
+        """Wait until everything received is stored; False if that took too long, or can never be."""
         deadline_s = time.monotonic() + timeout_s
         while not self.holdings.is_empty:
-            if time.monotonic() > deadline_s:
+            if self._fenced is not None or time.monotonic() > deadline_s:
                 return False
             await asyncio.sleep(0.005)
         return True
