@@ -45,9 +45,9 @@ class Calls:
         keys = (self._keys.writer, self._keys.latest, *map(self._keys.stream, batch.symbols))
         return ("EVAL", _APPEND, len(keys), *keys, epoch, batch.number, 0, self.token, batch.blob)
 
-    def probe(self, epoch: int) -> bytes:
+    def probe(self, epoch: int, script_known: bool) -> bytes:
         """Ask whether the writer's position still stands; answered with `seen` if it does."""
-        return self.append(Batch([], _NO_ROWS, 0, 0, 0), epoch, script_known=True)
+        return self.append(Batch([], _NO_ROWS, 0, 0, 0), epoch, script_known=script_known)
 
     def append(self, batch: Batch, epoch: int, *, script_known: bool) -> bytes:
         """Append one batch, packed; with the whole script where the server may not know it yet."""

@@ -153,11 +153,9 @@ class Publisher:
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything received is stored; False if that took too long, or can never be."""
         deadline_s = time.monotonic() + timeout_s
-        while not self.holdings.is_empty:
-            if self._fenced is not None or time.monotonic() > deadline_s:
-                return False
+        while not self.holdings.is_empty and self._fenced is None and time.monotonic() < deadline_s:
             await asyncio.sleep(0.005)
-        return True
+        return self.holdings.is_empty
 
     async def save(self, timeout_s: float) -> bool:
         """Put everything that is not stored into the spool; False if there is none, or it took too long. The last
@@ -169,8 +167,7 @@ class Publisher:
         # A claim that is under way may still move batches about; what begins later sees that it is too late.
         async with self._claiming:
             self._outbox.lost()
-        for symbol, payloads, last, received_ns in self._displaced.take():
-            self._outbox.add(self._restamper.restamp(symbol, payloads, last, received_ns))
+        self._restamp()
         self._stamp_rest()
         return await self.spooling.save(timeout_s)
 
@@ -207,7 +204,6 @@ class Publisher:
             link.abort("saving")
             return
         self._link = link
-        # A probe needs the script on the server; the first batch brings it.
         self._script_known = False
         self._pause_attempt = 0
         link.on_reply = self._on_reply
@@ -232,9 +228,13 @@ class Publisher:
             if late_s > REPLY_TIMEOUT_S:
                 return f"no answer for {late_s:.1f} s"
             self._outbox.forget(now_s)
-            if self._script_known and not self._sent and now_s - self._last_sent_s > PROBE_EVERY_S:
+            if not self._sent and now_s - self._last_sent_s > PROBE_EVERY_S:
                 # A server that was emptied, or another writer, is noticed on a quiet night as well.
-                self._hand_over(link, self._calls.probe(self.stamper.epoch or 0), is_probe=True)
+                probe, self._script_known = (
+                    self._calls.probe(self.stamper.epoch or 0, self._script_known),
+                    True,
+                )
+                self._hand_over(link, probe, is_probe=True)
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -265,12 +265,15 @@ class Publisher:
                 self._send(link, batch)
             elif self._displaced and outbox.is_empty:
                 # Only now is it known what else was refused: stamped any earlier, they would lose their order.
-                for symbol, payloads, last, received_ns in self._displaced.take():
-                    outbox.add(self._restamper.restamp(symbol, payloads, last, received_ns))
+                self._restamp()
             elif outbox.has_room and not self._displaced and (fresh := self._next_batch()) is not None:
                 outbox.add(fresh)
             else:
                 return
+
+    def _restamp(self) -> None:
+        for lot in self._displaced.take():
+            self._outbox.add(self._restamper.restamp(*lot))
 
     def _next_batch(self) -> Batch | None:
         """What waits longest: on disk, packed in memory, or as it came."""
@@ -392,9 +395,10 @@ class Publisher:
         )
 
     def _note_away(self, reason: str) -> None:
+        server = repr(self._address)
         if self._away_reason is None:
-            self._journal.note("redis_away", "error", server=repr(self._address), reason=reason)
+            self._journal.note("redis_away", "error", server=server, reason=reason)
         elif self._away_reason != reason:
-            self._journal.note_rarely("redis_away", reason, "error", server=repr(self._address))
+            self._journal.note_rarely("redis_away", reason, "error", server=server)
         self._away_reason = reason
         self.ready.clear()

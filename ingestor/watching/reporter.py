@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from ingestor.journal import Journal, Note
 from ingestor.subscriptions.book import SymbolStatus
 from ingestor.subscriptions.reconciler import Reconciler
-from ingestor.turn import STANDBY
+from ingestor.turn import SILENT_AFTER_S, STANDBY
 from wire import Keyspace
 
 HEARTBEAT_EVERY_S: Final = 1.0
@@ -27,6 +27,8 @@ CHUNK: Final = 1000
 EVENTS_AT_ONCE: Final = 200
 MANY_SYMBOLS: Final = 1000
 MANY_LOOK_EVERY_S: Final = 1.0
+UNSURE_FOR_S: Final = 3.0
+"""Then a Redis that confirms nothing, or a publisher without a connection, is worth telling of."""
 
 
 class Reporter:
@@ -40,6 +42,7 @@ class Reporter:
         reconciler: Reconciler,
         status: Callable[[], dict[Any, Any]],
         now_s: Callable[[], float],
+        held_s: Callable[[], float],
     ) -> None:
         self._client = client
         self._keys = keys
@@ -47,6 +50,8 @@ class Reporter:
         self._reconciler = reconciler
         self._status = status
         self._now_s = now_s
+        self._held_s = held_s
+        self._tried_s = self._unsure_since_s = time.monotonic()
         self._written: dict[str, SymbolStatus] | None = None
         self._written_version = -1
         self.on_beat: Callable[[float, str | None, str | None], None] = lambda *_: None
@@ -54,11 +59,12 @@ class Reporter:
     async def run(self) -> None:
         """Report until cancelled. Each of the three keys fails for itself, and is tried again a second later."""
         next_beat_s = next_look_s = 0.0
+        self._tried_s = time.monotonic()
         while True:
             # Not the wall clock: set back by an hour, it would stop the heart for as long.
             now_s = time.monotonic()
             is_well = True
-            if now_s >= next_beat_s:
+            if now_s >= next_beat_s and self._may_speak(now_s):
                 next_beat_s = now_s + HEARTBEAT_EVERY_S
                 is_well &= await self._try(self.beat, self._keys.status)
                 is_well &= await self._try(self.check, self._keys.subscriptions)
@@ -69,6 +75,17 @@ class Reporter:
                 is_well &= await self._try(self.write_subscriptions, self._keys.subscriptions)
             is_well &= await self._try(self.write_events, self._keys.events)
             await asyncio.sleep(LOOK_EVERY_S if is_well else HEARTBEAT_EVERY_S)
+
+    def _may_speak(self, now_s: float) -> bool:
+        """Whether nobody else can have taken over without our knowing.
+
+        After a silence in which another daemon might have begun, as when this process was frozen, the position
+        has to be confirmed first: two that write one status would be believed in turn.
+        """
+        if now_s - self._tried_s > SILENT_AFTER_S:
+            self._unsure_since_s = now_s
+        self._tried_s = now_s
+        return self._held_s() >= self._unsure_since_s or now_s - self._unsure_since_s > UNSURE_FOR_S
 
     async def _try(self, write: Callable[[], Awaitable[None]], key: str) -> bool:
         try:
