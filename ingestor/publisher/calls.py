@@ -16,7 +16,8 @@ from wire import Keyspace
 _APPEND: Final = resources.files("ingestor.publisher").joinpath("append.lua").read_bytes()
 _CLAIM: Final = resources.files("ingestor.publisher").joinpath("claim.lua").read_bytes()
 _ENDS: Final = resources.files("ingestor.publisher").joinpath("ends.lua").read_bytes()
-_NO_ROWS: Final = pack([])
+PROBE: Final = Batch([], pack([]), 0, 0, 0)
+"""Number 0 and no entries: asks whether the writer's position still stands, and is answered with `seen` if so."""
 _SCRIPT_BULK: Final = bulk(_APPEND)
 _SHA_BULK: Final = bulk(hashlib.sha1(_APPEND, usedforsecurity=False).hexdigest())
 _WRAPPED: Final = re.compile(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM|WRONGTYPE)\b")
@@ -44,10 +45,6 @@ class Calls:
         """What has become of the entries of a batch that was applied; answered with `seen` and notes."""
         keys = (self._keys.writer, self._keys.latest, *map(self._keys.stream, batch.symbols))
         return ("EVAL", _APPEND, len(keys), *keys, epoch, batch.number, 0, self.token, batch.blob)
-
-    def probe(self, epoch: int, script_known: bool) -> bytes:
-        """Ask whether the writer's position still stands; answered with `seen` if it does."""
-        return self.append(Batch([], _NO_ROWS, 0, 0, 0), epoch, script_known=script_known)
 
     def append(self, batch: Batch, epoch: int, *, script_known: bool) -> bytes:
         """Append one batch, packed; with the whole script where the server may not know it yet."""

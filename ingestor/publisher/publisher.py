@@ -20,7 +20,7 @@ from ingestor.feed.messages import QuoteMessage
 from ingestor.journal import Journal
 from ingestor.publisher.backlog import Backlog
 from ingestor.publisher.batch import Batch
-from ingestor.publisher.calls import Calls, kind_of
+from ingestor.publisher.calls import PROBE, Calls, kind_of
 from ingestor.publisher.claims import Fenced, claim
 from ingestor.publisher.displaced import Displaced
 from ingestor.publisher.holdings import Holdings
@@ -153,9 +153,11 @@ class Publisher:
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything received is stored; False if that took too long, or can never be."""
         deadline_s = time.monotonic() + timeout_s
-        while not self.holdings.is_empty and self._fenced is None and time.monotonic() < deadline_s:
+        while not self.holdings.is_empty:
+            if self._fenced is not None or time.monotonic() > deadline_s:
+                return False
             await asyncio.sleep(0.005)
-        return self.holdings.is_empty
+        return True
 
     async def save(self, timeout_s: float) -> bool:
         """Put everything that is not stored into the spool; False if there is none, or it took too long. The last
@@ -230,11 +232,7 @@ class Publisher:
             self._outbox.forget(now_s)
             if not self._sent and now_s - self._last_sent_s > PROBE_EVERY_S:
                 # A server that was emptied, or another writer, is noticed on a quiet night as well.
-                probe, self._script_known = (
-                    self._calls.probe(self.stamper.epoch or 0, self._script_known),
-                    True,
-                )
-                self._hand_over(link, probe, is_probe=True)
+                self._hand_over(link, PROBE, is_probe=True)
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -299,17 +297,15 @@ class Publisher:
             self._stamp_into_backlog()
 
     def _send(self, link: RedisLink, batch: Batch) -> None:
-        command = self._calls.append(batch, self.stamper.epoch or 0, script_known=self._script_known)
-        self._script_known = True
         self.counts.batches += 1
-        if batch.sent_before:
-            self.counts.batches_resent += 1
-        self._hand_over(link, command)
+        self.counts.batches_resent += batch.sent_before
+        self._hand_over(link, batch)
 
-    def _hand_over(self, link: RedisLink, command: bytes, *, is_probe: bool = False) -> None:
+    def _hand_over(self, link: RedisLink, batch: Batch, *, is_probe: bool = False) -> None:
+        link.send(self._calls.append(batch, self.stamper.epoch or 0, script_known=self._script_known))
+        self._script_known = True
         self._last_sent_s = time.monotonic()
         self._sent.append((self._last_sent_s, is_probe))
-        link.send(command)
 
     def _on_reply(self, reply: Reply) -> None:
         assert self._link is not None
