@@ -37,6 +37,11 @@ class Backlog:
         return self.bytes > self._capacity_bytes - self._headroom_bytes
 
     @property
+    def is_losing(self) -> bool:
+        """Whether some had to go, and their markers were not taken yet."""
+        return self._losses is not None
+
+    @property
     def oldest_received_ns(self) -> int | None:
         """When the oldest quote in it was received."""
         return self._batches[0].first_received_ns if self._batches else None

@@ -15,7 +15,7 @@ from typing import Final
 
 from ingestor.publisher.batch import Batch
 
-MAX_COUNTED: Final = 100_000
+MAX_COUNTED: Final = 10_000
 """Of so many forgotten batches it is still known how many quotes they had."""
 
 

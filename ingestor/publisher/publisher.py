@@ -240,20 +240,19 @@ class Publisher:
 
     def _pump(self) -> None:
         self._scheduled = False
-        link = self._link
-        if link is not None:
-            self._send_what_can_be_sent(link)
         for _ in range(STAMPS_AT_ONCE):
             if self._intake.depth < MAX_BATCH_QUOTES:
                 break
             self._stamp_into_backlog()
-        else:
-            # A giant frame: others have their turn in between.
-            self._schedule()
         if self._backlog.is_filling:
             self.spooling.poke()
         if lost := self._backlog.shed(self.stamper.epoch):
             self._on_dropped(lost)
+        if self._intake.depth >= MAX_BATCH_QUOTES:
+            # A giant frame: others have their turn in between. What it drives out belongs into one marker.
+            self._schedule()
+        if self._link is not None and not (self._scheduled and self._backlog.is_losing):
+            self._send_what_can_be_sent(self._link)
 
     def _send_what_can_be_sent(self, link: RedisLink) -> None:
         outbox = self._outbox

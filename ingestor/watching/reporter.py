@@ -51,7 +51,7 @@ class Reporter:
         self._status = status
         self._now_s = now_s
         self._held_s = held_s
-        self._tried_s = self._unsure_since_s = time.monotonic()
+        self._tried_s = self._unsure_since_s = 0.0
         self._written: dict[str, SymbolStatus] | None = None
         self._written_version = -1
         self.on_beat: Callable[[float, str | None, str | None], None] = lambda *_: None

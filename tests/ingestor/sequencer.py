@@ -143,7 +143,11 @@ class Sequencer:
         self.is_connected = False
 
     def pump(self) -> None:
-        """Send what can be sent, pack what fills a batch, and give up what does not fit."""
+        """Pack what fills a batch, give up what does not fit, and send what can be sent."""
+        while self.intake.depth >= self.at_once:
+            if (packed := self._stamped()) is not None:
+                self.backlog.put(packed)
+        self.counts.drop("queue_full", sum(self.backlog.shed(self.stamper.epoch).values()))
         while self.is_connected:
             batch = self.outbox.next()
             if batch is not None:
@@ -155,10 +159,6 @@ class Sequencer:
                 self.outbox.add(fresh)
             else:
                 break
-        while self.intake.depth >= self.at_once:
-            if (batch := self._stamped()) is not None:
-                self.backlog.put(batch)
-        self.counts.drop("queue_full", sum(self.backlog.shed(self.stamper.epoch).values()))
 
     def arrive(self) -> None:
         """The server reads the next batch, and answers."""
