@@ -38,6 +38,10 @@ from wire import Keyspace
 
 MAX_BATCH_QUOTES: Final = 1024
 """A call of this size keeps the server busy for about 2 ms; larger ones would delay everybody else."""
+MAX_UNPACKED_QUOTES: Final = 65_536
+"""While batches are answered, stamping waits for room: done ahead, it would let the server idle."""
+UNPACKED_BYTES: Final = 512
+"""About what a quote takes up before it is packed; all of them no more than what may wait packed."""
 STAMPS_AT_ONCE: Final = 8
 WINDOW: Final = 3
 REPLY_TIMEOUT_S: Final = 2.0
@@ -77,12 +81,14 @@ class Publisher:
         self._sent: deque[tuple[float, bool]] = deque()
         self._last_sent_s = 0.0
         self._pause_attempt = 0
-        self._away_reason: str | None = "not connected yet"
+        self.away_reason: str | None = "not connected yet"
+        """Why quotes cannot be written now, or None while they can."""
         self._fenced: Fenced | None = None
         self.held_s = 0.0
         self._is_saving = False
         self._claiming = asyncio.Lock()
         self.memory_bytes = memory_bytes
+        self._most_unpacked = max(MAX_BATCH_QUOTES, min(MAX_UNPACKED_QUOTES, memory_bytes // UNPACKED_BYTES))
         self.stamper = Stamper()
         self.counts = PublishCounts()
         self.ready = asyncio.Event()
@@ -98,14 +104,9 @@ class Publisher:
 
     def __repr__(self) -> str:
         return (
-            f"<Publisher {self._away_reason or 'connected'}, {self._intake.depth} queued, "
+            f"<Publisher {self.away_reason or 'connected'}, {self._intake.depth} queued, "
             f"{self._backlog!r}, {self._outbox!r}>"
         )
-
-    @property
-    def away_reason(self) -> str | None:
-        """Why quotes cannot be written now, or None while they can."""
-        return self._away_reason
 
     def position(self) -> tuple[int, str]:
         """Epoch and token that this writer holds."""
@@ -209,9 +210,9 @@ class Publisher:
         self._script_known = False
         self._pause_attempt = 0
         link.on_reply = self._on_reply
-        if self._away_reason is not None:
+        if self.away_reason is not None:
             self._journal.note("redis_connected", server=repr(self._address), epoch=self.stamper.epoch)
-        self._away_reason = None
+        self.away_reason = None
         if self._attempt:
             self._address.renew()
         self.ready.set()
@@ -240,15 +241,16 @@ class Publisher:
 
     def _pump(self) -> None:
         self._scheduled = False
+        most = MAX_BATCH_QUOTES if self._outbox.is_stopped else self._most_unpacked
         for _ in range(STAMPS_AT_ONCE):
-            if self._intake.depth < MAX_BATCH_QUOTES:
+            if self._intake.depth < most:
                 break
             self._stamp_into_backlog()
         if self._backlog.is_filling:
             self.spooling.poke()
         if lost := self._backlog.shed(self.stamper.epoch):
             self._on_dropped(lost)
-        if self._intake.depth >= MAX_BATCH_QUOTES:
+        if self._intake.depth >= most:
             # A giant frame: others have their turn in between. What it drives out belongs into one marker.
             self._schedule()
         if self._link is not None and not (self._scheduled and self._backlog.is_losing):
@@ -335,7 +337,7 @@ class Publisher:
         now_s = time.monotonic()
         batch = self._outbox.stored(now_s)
         self._pause_attempt = self._attempt = 0
-        self._away_reason = None
+        self.away_reason = None
         self._on_stored(batch, reply[3:])
         if reply[2]:
             self.counts.cache_errors += reply[2]
@@ -369,7 +371,7 @@ class Publisher:
             return
         if kind not in ("NOSCRIPT", "BEHIND"):
             self._journal.note_rarely("redis_refuses", kind, "error", message=message[:200])
-            self._away_reason = message[:200]
+            self.away_reason = message[:200]
         if kind != "BEHIND":
             self._pause_attempt += 1
         if self._outbox.is_refused_whole:
@@ -390,10 +392,9 @@ class Publisher:
         )
 
     def _note_away(self, reason: str) -> None:
-        server = repr(self._address)
-        if self._away_reason is None:
-            self._journal.note("redis_away", "error", server=server, reason=reason)
-        elif self._away_reason != reason:
-            self._journal.note_rarely("redis_away", reason, "error", server=server)
-        self._away_reason = reason
+        if self.away_reason is None:
+            self._journal.note("redis_away", "error", server=repr(self._address), reason=reason)
+        elif self.away_reason != reason:
+            self._journal.note_rarely("redis_away", reason, "error", server=repr(self._address))
+        self.away_reason = reason
         self.ready.clear()
