@@ -1,9 +1,8 @@
 """The queue between feed and stamper: frames as they came.
 
 Decides nothing but the order. Must never know Redis, the feed or the clock. Frames are kept whole, so that
-receiving costs one append per frame; the publisher takes them out as soon as they make a batch, so little is
-ever in it. A hole in the feed stands in the queue where it happened: what was received before it is stored
-before its marker.
+receiving costs one append per frame; how many may wait here is for the publisher to say. A hole in the feed
+stands in the queue where it happened: what was received before it is stored before its marker.
 """
 
 from collections import deque

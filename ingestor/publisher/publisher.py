@@ -1,10 +1,10 @@
 """From received quotes to stored entries: the shell around intake, stamper, backlog and outbox.
 
-Decides when to stamp the next batch and when a silent server is given up. Must never know how ids are made, what
-a quote means, or where quotes come from. Batches adapt by themselves: what is queued when there is room goes out
-as one call, so a quiet feed waits for nothing and a burst goes in large batches. While there is no room, quotes are
-stamped as soon as they fill a batch, and wait packed. All work happens in callbacks of the event loop; the only
-task here keeps a connection open.
+Decides when to stamp the next batch and when a silent server is given up. Must never know how ids are made,
+what a quote means, or where quotes come from. Batches adapt by themselves: what is queued when there is room
+goes out as one call, so a quiet feed waits for nothing and a burst goes in large batches. While nothing is
+answered, quotes are stamped as soon as they fill a batch, and wait packed. All work happens in callbacks of the
+event loop; the only task here keeps a connection open.
 """
 
 import asyncio
