@@ -75,7 +75,7 @@ class TlsFront:
     def cut(self) -> None:
         """Abort every connection."""
         for writer in list(self._writers):
-            writer.transport.abort()
+            _abort(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -92,7 +92,7 @@ class TlsFront:
             pass
         finally:
             self._writers.discard(writer)
-            writer.transport.abort()
+            _abort(writer)
             self._serving.discard(task)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -106,7 +106,13 @@ class TlsFront:
                 group.create_task(_pump(far_reader, writer))
         finally:
             self._writers.discard(far_writer)
-            far_writer.transport.abort()
+            _abort(far_writer)
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    # Python before 3.11.4 forgets what carries a TLS connection that has ended, and stumbles over it.
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
