@@ -146,7 +146,6 @@ class Losses:
         self._missing: dict[str, _Missing] = {}
         self._quotes: Counter[str] = Counter()
         self._first_received_ns = 0
-        self.quotes = 0
 
     def __bool__(self) -> bool:
         return bool(self._missing)
@@ -154,7 +153,6 @@ class Losses:
     def add(self, batch: Batch) -> None:
         """Give up one batch; batches come in their order."""
         self._first_received_ns = self._first_received_ns or batch.first_received_ns
-        self.quotes += batch.quotes
         for row in batch.rows():
             for i in range(2, len(row), 2):
                 self._add(str(row[0]), str(row[i]), str(row[i + 1]))

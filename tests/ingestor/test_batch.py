@@ -111,7 +111,7 @@ def test_losses_leave_one_marker_per_symbol_in_the_place_of_the_first(
     sealed = losses.seal()
     assert (sealed.quotes, sealed.markers) == (0, len({entry[0] for entry in made}))
     assert sealed.first_received_ns == T0_NS
-    assert losses.quotes == sum(map(is_quote, made)) == sum(losses.per_symbol().values())
+    assert sum(losses.per_symbol().values()) == sum(map(is_quote, made))
     assert sorted(sealed.symbols) == sorted({entry[0] for entry in made})
     for entry in entries_of([sealed]):
         own = [e for e in made if e[0] == entry[0]]
@@ -140,7 +140,6 @@ def test_losses_of_losses_are_those_of_all(parts: list[list[tuple[str, str]]], d
     later = given_up([earlier.seal(), *batches[cut:]], "queue_full", 9)
     whole = given_up(batches, "queue_full", 9)
     assert later.seal().rows() == whole.seal().rows()
-    assert earlier.quotes + later.quotes == whole.quotes
     for symbol, lost in whole.per_symbol().items():
         assert earlier.per_symbol().get(symbol, 0) + later.per_symbol().get(symbol, 0) == lost
 
