@@ -74,7 +74,9 @@ async def test_the_one_without_redis_leaves_the_vendor_to_the_one_that_has_it(
         assert left_s < PATIENCE_S
         assert (await pair.first.status())["state"] == "redis_away"
         await pair.second.until(lambda status: status["stored"] > 200)
-        kept = (await pair.first.status())["spooled"]
+        status = await pair.first.status()
+        # Each attempt to come back takes some from the disk into memory: what waits is the sum.
+        kept = status["spooled"] + status["queued"] + status["unanswered"]
         assert kept > 0
         assert pair.first.process is not None
         assert pair.first.process.poll() is None
