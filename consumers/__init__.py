@@ -29,9 +29,9 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
 )
-from consumers.reader import QuoteStream
+from consumers.reading.reader import QuoteStream
+from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
-from consumers.start import Start
 from wire import EntryId, Gap, Level, Quality, Quote
 
 __all__ = [

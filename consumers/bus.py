@@ -4,7 +4,6 @@ Decides which connection a question takes: short ones share one, each iteration 
 would make the others wait. Must never know how a position is kept or what makes a gap.
 """
 
-import asyncio
 import logging
 import weakref
 from collections.abc import AsyncGenerator, Mapping
@@ -12,13 +11,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from redis.exceptions import RedisError
-
-from consumers.errors import BadStart, BusClosed, BusUnavailable, ContractTooNew
-from consumers.link import Command, Link, Reply, Target
-from consumers.reader import QuoteStream, decode_entry
-from consumers.reconnect import Reconnect, is_passing, reason
-from consumers.start import Start, before, parse_symbols, parse_time_ns
+from consumers.errors import BadStart, ContractTooNew
+from consumers.link import Target
+from consumers.reading.reader import QuoteStream, decode_entry
+from consumers.reading.start import Start, before, parse_symbols, parse_time_ns
+from consumers.reconnect import Reconnect
+from consumers.shared_link import SharedLink
 from wire import (
     CONTRACT_VERSION,
     QUIET_AFTER_S,
@@ -69,13 +67,11 @@ class Bus:
         self._target: Final = target
         self._keys: Final = keys
         self._reconnect: Final = reconnect
-        self._link: Link | None = None
-        self._lock: Final = asyncio.Lock()
-        self._is_open = False
+        self._shared: Final = SharedLink(target)
         self._streams: Final[weakref.WeakSet[QuoteStream]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
-        self._is_open = True
+        self._shared.open()
         try:
             await self._check_contract()
         except BaseException:
@@ -84,7 +80,7 @@ class Bus:
         return self
 
     async def _check_contract(self) -> None:
-        ((contract,),) = await self._ask(("HMGET", self._keys.status, "contract"))
+        ((contract,),) = await self._shared.ask(("HMGET", self._keys.status, "contract"))
         if contract is not None and contract.isdigit() and int(contract) > CONTRACT_VERSION:
             raise ContractTooNew(int(contract))
 
@@ -95,12 +91,9 @@ class Bus:
 
     async def aclose(self) -> None:
         """End every iteration and close every connection. May be called again."""
-        self._is_open = False
         for stream in list(self._streams):
             await stream.aclose()
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
+        await self._shared.close()
 
     async def latest(self, symbol: str) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
@@ -112,7 +105,9 @@ class Bus:
     async def latest_many(self, *symbols: str) -> dict[str, Quote]:
         """The newest known quotes in one round trip; a symbol without one is absent. Raises as `latest` does."""
         names = parse_symbols(symbols)
-        replies = await self._ask(("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names))
+        replies = await self._shared.ask(
+            ("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names)
+        )
         streamed, asked = replies
         newest: dict[str, Quote] = {}
         for symbol, *values in zip(names, streamed, asked, strict=True):
@@ -129,7 +124,7 @@ class Bus:
         more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`.
         """
         names = parse_symbols(symbols)
-        (seconds, microseconds), status, states, cached = await self._ask(
+        (seconds, microseconds), status, states, cached = await self._shared.ask(
             ("TIME",),
             ("HMGET", self._keys.status, *STATUS_FIELDS),
             ("HMGET", self._keys.subscriptions, *names),
@@ -154,7 +149,7 @@ class Bus:
 
         Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
-        self._check_open()
+        self._shared.check_open()
         stream = QuoteStream(self._target, self._keys, self._reconnect, symbols, start)
         self._streams.add(stream)
         return stream
@@ -178,7 +173,7 @@ class Bus:
             last = str(before(stop))
         low = str(first)
         while True:
-            (entries,) = await self._ask(("XRANGE", self._keys.stream(name), low, last, "COUNT", PAGE))
+            (entries,) = await self._shared.ask(("XRANGE", self._keys.stream(name), low, last, "COUNT", PAGE))
             for raw_id, fields in entries:
                 entry_id = raw_id.decode()
                 try:
@@ -190,39 +185,8 @@ class Bus:
             low = f"({entry_id}"
 
     def __repr__(self) -> str:
-        state = "open" if self._is_open else "closed"
+        state = "open" if self._shared.is_open else "closed"
         return f"<Bus {state} {self._target.address} namespace={self._keys.namespace}>"
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise BusClosed("the bus is not open: use it inside `async with connect(url) as bus:`")
-
-    async def _ask(self, *commands: Command) -> list[Reply]:
-        # Twice, because the first failure may only tell that an idle connection was closed long ago.
-        for attempt in (1, 2):
-            self._check_open()
-            async with self._lock:
-                try:
-                    if self._link is None or not self._link.is_open:
-                        link = Link(self._target)
-                        await link.open()
-                        if not self._is_open:
-                            await link.close()
-                            self._check_open()
-                        self._link = link
-                    replies = await self._link.ask(*commands)
-                    for reply in replies:
-                        if isinstance(reply, Exception):
-                            raise reply
-                except (RedisError, OSError) as error:
-                    link_lost, self._link = self._link, None
-                    if link_lost is not None:
-                        await link_lost.close()
-                    if attempt == 2 or not is_passing(error):
-                        raise BusUnavailable(self._target.address, reason(error), attempts=attempt) from None
-                else:
-                    return replies
-        raise AssertionError("unreachable")
 
 
 def _readable(symbol: Symbol, value: bytes | None) -> Quote | None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.gaps import Anchor, StreamFacts, Verdict, hole, judge, read_facts
+from consumers.reading.gaps import Anchor, StreamFacts, Verdict, hole, judge, read_facts
 from wire import ZERO_ID, EntryId
 
 P = EntryId(50, 0)

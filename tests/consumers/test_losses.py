@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from consumers import Bus, EntryId, Gap
-from consumers.pursuit import REWIND_HOLDS_S
+from consumers.reading.pursuit import REWIND_HOLDS_S
 from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from consumers.gaps import Anchor
-from consumers.pursuit import COUNT_MAX, ENTRIES_PER_READ, LOOKS_AT_ONCE, Pursuit, Read, Run
-from consumers.start import Place
+from consumers.reading.gaps import Anchor
+from consumers.reading.pursuit import COUNT_MAX, ENTRIES_PER_READ, LOOKS_AT_ONCE, Pursuit, Read, Run
+from consumers.reading.start import Place
 from wire import EntryId, Keyspace
 
 KEY = b"quotes:stream:A"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers import BadStart, BadSymbol
-from consumers.gaps import Anchor
-from consumers.start import (
+from consumers.reading.gaps import Anchor
+from consumers.reading.start import (
     Place,
     Wish,
     before,

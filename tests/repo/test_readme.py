@@ -10,7 +10,7 @@ from pydantic import ByteSize, SecretStr
 from typer.testing import CliRunner
 
 import consumers
-from consumers.gaps import STREAM_RECREATED, TRIMMED
+from consumers.reading.gaps import STREAM_RECREATED, TRIMMED
 from ingestor.cli import app
 from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials

@@ -11,8 +11,8 @@ from enum import Enum
 from typing import Final, Literal, TypeAlias
 
 from consumers.errors import BadStart, BadSymbol
-from consumers.gaps import Anchor, read_facts
 from consumers.link import Command, Reply
+from consumers.reading.gaps import Anchor, read_facts
 from wire import ZERO_ID, BadEntry, EntryId, Keyspace, Quote, Symbol, decode_latest, entry_id_at, parse_symbol
 
 Start: TypeAlias = Literal["now", "snapshot", "earliest"] | EntryId | datetime | int | str  # noqa: PYI051

@@ -14,11 +14,11 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from consumers.errors import BusError, BusUnavailable
-from consumers.gaps import Anchor
 from consumers.link import Command, Link, Target
-from consumers.pursuit import Pursuit, Run, Track
+from consumers.reading.gaps import Anchor
+from consumers.reading.pursuit import Pursuit, Run, Track
+from consumers.reading.start import Place, Wish, before, parse_starts, parse_symbols, questions, settle
 from consumers.reconnect import Reconnect, is_passing, reason, tells_of_key
-from consumers.start import Place, Wish, before, parse_starts, parse_symbols, questions, settle
 from wire import GAP_FIELD, QUOTE_FIELD, BadEntry, Gap, Keyspace, Quote, Symbol, decode_gap, decode_quote
 
 _log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from consumers.gaps import Anchor, Verdict, hole, judge, read_facts
 from consumers.link import Command, Reply
+from consumers.reading.gaps import Anchor, Verdict, hole, judge, read_facts
+from consumers.reading.start import Place
 from consumers.reconnect import is_wrong_type, tells_of_key
-from consumers.start import Place
 from wire import ZERO_ID, EntryId, Gap, Keyspace
 
 COUNT_MAX: Final = 1_000

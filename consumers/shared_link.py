@@ -1,0 +1,81 @@
+"""Short questions, all over one connection: opened with the first, opened anew when it was lost.
+
+Decides that a question is asked at most twice, and what its failure is called. Must never block for long: whoever
+waits for something to happen takes a `Link` of its own.
+"""
+
+import asyncio
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from consumers.errors import BusClosed, BusUnavailable
+from consumers.link import Command, Link, Reply, Target
+from consumers.reconnect import is_passing, reason
+
+
+class SharedLink:
+    """One connection that any number of tasks of one event loop ask in turn; closed until `open`."""
+
+    def __init__(self, target: Target) -> None:
+        self._target: Final = target
+        self._link: Link | None = None
+        self._lock: Final = asyncio.Lock()
+        self._is_open = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may be asked. It connects only when it is."""
+        return self._is_open
+
+    def open(self) -> None:
+        """Allow questions."""
+        self._is_open = True
+
+    def check_open(self) -> None:
+        """Raise `BusClosed` unless it may be asked."""
+        if not self._is_open:
+            raise BusClosed("the bus is not open: use it inside `async with connect(url) as bus:`")
+
+    async def ask(self, *commands: Command) -> list[Reply]:
+        """The replies, in order. A question may reach Redis twice, so it must be one that does no harm then.
+
+        Raises `BusUnavailable` when Redis does not answer, or answers any of them with an error; `BusClosed`.
+        """
+        # Twice, because the first failure may only tell that an idle connection was closed long ago.
+        for attempt in (1, 2):
+            self.check_open()
+            async with self._lock:
+                try:
+                    link = await self._opened()
+                    replies = await link.ask(*commands)
+                    for reply in replies:
+                        if isinstance(reply, Exception):
+                            raise reply
+                except (RedisError, OSError) as error:
+                    await self._drop()
+                    if attempt == 2 or not is_passing(error):
+                        raise BusUnavailable(self._target.address, reason(error), attempts=attempt) from None
+                else:
+                    return replies
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """End the connection and answer no more; a task that waits for a reply sees it as lost."""
+        self._is_open = False
+        await self._drop()
+
+    async def _opened(self) -> Link:
+        if self._link is None or not self._link.is_open:
+            link = Link(self._target)
+            await link.open()
+            if not self._is_open:
+                await link.close()
+                self.check_open()
+            self._link = link
+        return self._link
+
+    async def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
