@@ -66,7 +66,6 @@ class Office:
         call = RestRequest(
             request.method,
             request.path,
-            # Of a repeated name the last value counts.
             dict(request.query),
             {name.lower(): value for name, value in request.headers.items()},
         )
