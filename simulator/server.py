@@ -60,9 +60,10 @@ class AlpacaSimulator:
         self._reception = Reception(
             self.settings, self.account, self._audience, self._chronicle, self._misfortune.begin
         )
+        self._history = History(self._record, self.settings.seed)
         desk = Desk(
             self.settings.account,
-            History(self._record, self.settings.seed),
+            self._history,
             lambda: self._market.symbols,
             self._market.refresh,
             always_open=self.settings.market_hours == "always",
@@ -80,7 +81,9 @@ class AlpacaSimulator:
             self.run_script(await asyncio.to_thread(_script, s.script), str(s.script))
         if s.tape is not None:
             # A tape that cannot even begin is told now, not when its symbol is subscribed.
-            await asyncio.to_thread(check_tape, s.tape, s.tape_symbol)
+            first = await asyncio.to_thread(check_tape, s.tape, s.tape_symbol)
+            if not s.tape_redate:
+                self._history.past_ends_ns = first.t_ns
         self._port = await self._reception.open(self._wanted_port)
         if s.rest_port is not None:
             try:

@@ -110,8 +110,13 @@ class Desk:
         symbols = self._symbols(single, query)
         check_feed(query, self._rules.feeds_in_plan, None, now_ns)
         self._refresh(symbols, now_ns)
-        found = {symbol: _quote_body(self._history.latest(symbol, now_ns)) for symbol in symbols}
-        return {"quotes": found} if single is None else {"symbol": single, "quote": found[single]}
+        newest = {symbol: self._history.latest(symbol, now_ns) for symbol in symbols}
+        found = {symbol: _quote_body(quote) for symbol, quote in newest.items() if quote is not None}
+        if single is None:
+            return {"quotes": found}
+        if single not in found:
+            raise Refused(404, f"no quote found for {single}")
+        return {"symbol": single, "quote": found[single]}
 
     def _quotes(self, single: str | None, query: Mapping[str, str], now_ns: int) -> object:
         asked = range_of(query, self._symbols(single, query), now_ns)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from simulator import (
     SimQuote,
     SimulatorSettings,
     SlowRest,
+    write_tape,
 )
 from simulator.frames import Batch
 from simulator.rest.allowance import Allowance
@@ -30,6 +32,7 @@ from simulator.rest.desk import Desk
 from simulator.rest.history import History, page
 from simulator.rest.past import Past
 from simulator.rest.record import Record
+from tests.simulator.client import joined
 
 KEYS = {"APCA-API-KEY-ID": "key", "APCA-API-SECRET-KEY": "secret"}
 LATEST = "/v2/stocks/AAPL/quotes/latest"
@@ -120,6 +123,35 @@ def test_any_request_has_an_answer(tail: str, query: dict[str, str], path: str) 
     at = desk()
     for each in (path, path + tail):
         assert ask(at, each, query).status in (200, 400, 403, 404)
+
+
+def test_a_quote_that_never_was() -> None:
+    """When there is no quote, the newest one of many is left out, and of one alone it is a 404."""
+    at = desk()
+    early_ns = 0
+    assert ask(at, "/v2/stocks/quotes/latest", {"symbols": "AAPL"}, early_ns).body == b'{"quotes":{}}'
+    assert ask(at, LATEST, {}, early_ns).status == 404
+
+
+async def test_a_tape_with_its_own_times_ends_the_past(tmp_path: Path) -> None:
+    """What was before the first row of a recorded day is older than it, and its rows are the history."""
+    rows = [SimQuote("AAPL", NOW_NS + n, 1.0 + n, 1, 2.0 + n, 1) for n in range(3)]
+    write_tape(tmp_path / "AAPL-day.csv", rows)
+    async with (
+        AlpacaSimulator(SimulatorSettings(tape=tmp_path / "AAPL-day.csv", tape_speed=0)) as sim,
+        calling(sim) as client,
+    ):
+        async with client.get(LATEST) as answer:
+            before = (await answer.json())["quote"]["t"]
+        assert stamp(NOW_NS - 10 * 10**9) < before < stamp(NOW_NS)
+        async with joined(sim, "AAPL") as listener:
+            await listener.quotes(3)
+        span = {"start": stamp(NOW_NS - 15 * 10**9), "end": stamp(NOW_NS + 10**9)}
+        async with client.get("/v2/stocks/AAPL/quotes", params=span) as answer:
+            body = await answer.json()
+        assert [quote["bp"] for quote in body["quotes"][-3:]] == [1.0, 2.0, 3.0]
+        assert len(body["quotes"]) == 6
+        assert body["quotes"][2]["t"] == before
 
 
 # --- paging ---------------------------------------------------------------------------------------------------
