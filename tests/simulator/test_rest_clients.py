@@ -84,6 +84,7 @@ async def test_nobody_need_listen_for_a_quote_to_be_fresh() -> None:
     async with AlpacaSimulator(SimulatorSettings(rate=100)) as sim:
         client = data_client(sim)
         first = (await latest(client, "AAPL", "ZZZZ"))["ZZZZ"]
+        assert sim.quotes_made == 2
         assert datetime.now(UTC) - first.timestamp < timedelta(seconds=15)  # noqa: TID251
         async with joined(sim, "ZZZZ") as listener:
             await listener.quotes(3)
