@@ -1,6 +1,7 @@
 """REST as any HTTP client sees it: the allowance, paging, and everything that can go wrong with a call."""
 
 import asyncio
+import calendar
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from simulator.frames import Batch
 from simulator.rest.allowance import Allowance
 from simulator.rest.answers import RestRequest
 from simulator.rest.asking import Range, range_of
+from simulator.rest.clock import clock
 from simulator.rest.desk import Desk
 from simulator.rest.history import History, page
 from simulator.rest.past import Past
@@ -152,6 +154,30 @@ async def test_a_tape_with_its_own_times_ends_the_past(tmp_path: Path) -> None:
         assert [quote["bp"] for quote in body["quotes"][-3:]] == [1.0, 2.0, 3.0]
         assert len(body["quotes"]) == 6
         assert body["quotes"][2]["t"] == before
+
+
+@pytest.mark.parametrize(
+    ("at", "is_open", "next_open", "next_close"),
+    [
+        ("2025-11-26T14:29:59", False, "2025-11-26T09:30", "2025-11-26T16:00"),
+        ("2025-11-26T14:30:00", True, "2025-11-28T09:30", "2025-11-26T16:00"),
+        ("2025-11-26T21:00:00", False, "2025-11-28T09:30", "2025-11-28T13:00"),
+        ("2025-11-28T18:00:00", False, "2025-12-01T09:30", "2025-12-01T16:00"),
+        ("2025-07-03T17:00:00", False, "2025-07-07T09:30", "2025-07-07T16:00"),
+    ],
+)
+def test_the_clock_of_regular_hours(at: str, is_open: bool, next_open: str, next_close: str) -> None:
+    """Open from the first second to the last but one, over holidays, half days and weekends, in New York's time."""
+    now_ns = calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%S")) * 10**9 + 5
+    told = clock(now_ns, always_open=False)
+    assert told["is_open"] == is_open
+    assert str(told["next_open"]).startswith(next_open)
+    assert str(told["next_close"]).startswith(next_close)
+    assert ".000000005-0" in str(told["timestamp"])
+    always = clock(now_ns, always_open=True)
+    assert always["is_open"]
+    assert always["next_close"] == told["next_close"]
+    assert str(always["next_close"]) < str(always["next_open"])
 
 
 # --- paging ---------------------------------------------------------------------------------------------------
