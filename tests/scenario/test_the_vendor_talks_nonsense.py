@@ -302,7 +302,7 @@ async def test_a_frame_beyond_all_bounds_ends_the_connection_and_says_so(
 async def test_a_compressed_frame_that_nobody_agreed_to_is_not_inflated(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
-    """A thousand times what came: the connection ends with the reason, memory stays as it was, quotes flow again."""
+    """Sent small, inflated a thousand times: it ends with the reason, memory stays as it was, quotes flow again."""
     await subscribed(redis, vendor, "AAPL")
     before = _resident_bytes(daemon)
     vendor.compressed(2**28)
