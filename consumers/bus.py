@@ -5,6 +5,7 @@ would make the others wait. Must never know how a position is kept or what makes
 """
 
 import logging
+import os
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from consumers.errors import BadStart, ContractTooNew
+from consumers.identity import default_name, parse_name
 from consumers.link import Target
 from consumers.reading.reader import QuoteStream, decode_entry
 from consumers.reading.start import Start, before, parse_symbols, parse_time_ns
@@ -35,26 +37,37 @@ from wire import (
 _log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 5.0
+URL_VARIABLE: Final = "QUOTEBUS_REDIS_URL"
+DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 PAGE: Final = 1_000
 """Entries per XRANGE of a history."""
 
 
 def connect(
-    url: str = "redis://127.0.0.1:6379/0",
+    url: str | None = None,
     *,
     namespace: str = "quotes",
     reconnect: Reconnect | None = None,
     timeout_s: float = TIMEOUT_S,
+    name: str | None = None,
 ) -> "Bus":
     """The bus on this Redis, to be opened with `async with`.
 
-    `timeout_s` bounds each connection attempt and each reply; `reconnect` says how iterations come back after
-    a lost connection. Raises `BadUrl` and `BadNamespace` here; `BusUnavailable`, and
-    `ContractTooNew` when the daemon is of a later kind than this library, on entering.
+    Without a `url` it is that of the environment variable `QUOTEBUS_REDIS_URL`, or else
+    `redis://127.0.0.1:6379/0`. `timeout_s` bounds each connection attempt and each reply; `reconnect` says how
+    iterations come back after a lost connection. `name` says to operators who asks (CLIENT LIST has it): 1 to
+    100 printable ASCII characters without spaces or @; by default made of program, host, process id and a random
+    part. Raises `BadUrl`, `BadNamespace` and `ValueError` here; `BusUnavailable`, and `ContractTooNew` when the
+    daemon is of a later kind than this library, on entering.
     """
+    if url is None:
+        url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    name = default_name() if name is None else parse_name(name)
     if not timeout_s > 0:
         raise ValueError(f"timeout_s={timeout_s}: take a positive number of seconds")
-    return Bus(Target(url, timeout_s=timeout_s), Keyspace(namespace), reconnect or Reconnect())
+    return Bus(
+        Target(url, timeout_s=timeout_s, name=name), Keyspace(namespace), reconnect or Reconnect(), name
+    )
 
 
 class Bus:
@@ -63,7 +76,9 @@ class Bus:
     Belongs to one event loop. Any number of tasks may use it at once.
     """
 
-    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect) -> None:
+    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect, name: str) -> None:
+        self.name: Final = name
+        """Who asks, as CLIENT LIST has it after the library's own name."""
         self._target: Final = target
         self._keys: Final = keys
         self._reconnect: Final = reconnect

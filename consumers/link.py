@@ -19,6 +19,7 @@ Reply: TypeAlias = Any
 """What hiredis made of a RESP2 reply: bytes, int, None, a list of these, or an exception for an error."""
 
 CLIENT_NAME: Final = "quotebus-consumers"
+"""What the name of each connection of this library begins with; the bus's own name follows, after a colon."""
 _REMEDY: Final = (
     "write redis://user:password@host:port/db, rediss:// for TLS or unix:///path; "
     "percent-encode special characters of the password (/ is %2F, # is %23, @ is %40)"
@@ -31,9 +32,9 @@ class Target:
     Raises `BadUrl`. Options in the query of the URL are those of redis-py's connections.
     """
 
-    __slots__ = ("_class", "_options", "address")
+    __slots__ = ("_class", "_options", "address", "client_name")
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, *, timeout_s: float, name: str = "") -> None:
         if not isinstance(url, str):
             raise BadUrl(f"the Redis URL is a {type(url).__name__}, not a string: {_REMEDY}")
         try:
@@ -41,6 +42,7 @@ class Target:
         except ValueError:
             # The parser's own message may quote a piece of the password.
             raise BadUrl(f"the Redis URL is not readable: {_REMEDY}") from None
+        self.client_name: Final = f"{CLIENT_NAME}:{name}" if name else CLIENT_NAME
         self._class: Any = options.pop("connection_class", Connection)
         # Lists instead of maps, whatever the server would prefer: one shape of reply to read.
         options.update(protocol=2, decode_responses=False)
@@ -79,9 +81,10 @@ class Link:
     children; an error that Redis answers to one command stands in the list of replies in its place.
     """
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_client_name", "_connection")
 
     def __init__(self, target: Target) -> None:
+        self._client_name: Final = target.client_name
         self._connection: Any = target.connection()
 
     @property
@@ -94,7 +97,7 @@ class Link:
         try:
             await self._connection.connect()
             # The name is for who reads CLIENT LIST; an ACL may forbid it.
-            _, pong = await self.ask(("CLIENT", "SETNAME", CLIENT_NAME), ("PING",))
+            _, pong = await self.ask(("CLIENT", "SETNAME", self._client_name), ("PING",))
         except BaseException:
             await self.close()
             raise
