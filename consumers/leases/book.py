@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from wire import Symbol
-
 TTL_S: Final = 15.0
 """After this without a sign of life a lease ends; a loop that is blocked for less keeps it."""
 BEAT_S: Final = 5.0
@@ -30,7 +28,7 @@ SWEEP_AFTER_S: Final = 60.0
 """A member is removed when it expired this long ago: until then an operator can see who crashed."""
 TOLD_EVERY_S: Final = 60.0
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/+-]{0,127}")
+_ID = re.compile(r"[!-?A-~]{1,128}")
 
 
 class BadConsumerId(ValueError):
@@ -57,19 +55,20 @@ class Round:
     """What to send now, and which symbols each part of it is about."""
 
     commands: tuple[tuple[str | int, ...], ...]
-    left: frozenset[Symbol]
+    left: frozenset[str]
     is_beat: bool
     sweeps: bool
 
 
 def parse_consumer_id(name: str) -> str:
-    """The name, if it may be a consumer id: 1 to 128 ASCII letters, digits or `_ . : / + -`, the first of them a
-    letter or digit. An `@` would move the end of the symbol, and the rest is for terminals. Raises `BadConsumerId`.
+    """The name, if it may be a consumer id: 1 to 128 printable ASCII characters without spaces or `@`.
+
+    An `@` would move the end of the symbol; whatever is not printed would act on an operator's terminal. Raises
+    `BadConsumerId`.
     """
     if not _ID.fullmatch(name):
         raise BadConsumerId(
-            f"consumer id {name[:60]!r} is not usable: take 1 to 128 letters, digits or any of _ . : / + -, "
-            "beginning with a letter or digit"
+            f"consumer id {name[:60]!r} is not usable: take 1 to 128 printable ASCII characters without spaces or @"
         )
     return name
 
@@ -84,8 +83,8 @@ class LeaseBook:
     def __init__(self, key: str, consumer_id: str) -> None:
         self._key: Final = key
         self._consumer_id: Final = parse_consumer_id(consumer_id)
-        self._held: Counter[Symbol] = Counter()
-        self._written: set[Symbol] = set()
+        self._held: Counter[str] = Counter()
+        self._written: set[str] = set()
         """May be on the server: noted before it is sent, so that an answer that never came is not forgotten."""
         self._beat_due_s = 0.0
         self._blocked_until_s = 0.0
@@ -97,7 +96,7 @@ class LeaseBook:
         self._told_late_s = -TOLD_EVERY_S
 
     @property
-    def symbols(self) -> frozenset[Symbol]:
+    def symbols(self) -> frozenset[str]:
         """The symbols that somebody here wants."""
         return frozenset(self._held)
 
@@ -106,13 +105,14 @@ class LeaseBook:
         """Why leases cannot be written at present, or None."""
         return self._trouble
 
-    def hold(self, symbols: Iterable[Symbol]) -> None:
+    def hold(self, symbols: Iterable[str]) -> None:
         """One more wants each of these."""
         if not self._held:
+            # A pause between two loops is no lateness.
             self._written_at_s = None
         self._held.update(symbols)
 
-    def release(self, symbols: Iterable[Symbol]) -> None:
+    def release(self, symbols: Iterable[str]) -> None:
         """One less wants each of these; a symbol ends with the last. One that nobody holds is ignored."""
         for symbol in symbols:
             if self._held[symbol] > 1:
@@ -211,21 +211,21 @@ class LeaseBook:
         return [
             Note(
                 True,
-                f"leases of {self._consumer_id} had ended for {silent_s - TTL_S:.1f} s: this process stopped, or its "
-                f"event loop was blocked, for {silent_s:.1f} s; move long work to a thread (asyncio.to_thread)",
+                f"leases of {self._consumer_id} had ended for {silent_s - TTL_S:.1f} s: this process stopped, or "
+                f"its event loop was blocked, for {silent_s:.1f} s; move long work to a thread (asyncio.to_thread)",
             )
         ]
 
-    def _leaving(self, now_s: float) -> frozenset[Symbol]:
+    def _leaving(self, now_s: float) -> frozenset[str]:
         if not self._held and now_s - self._sent_at_s > TTL_S:
             # They have ended by themselves, so a server that is away need not be waited for.
             self._written.clear()
         return frozenset(self._written - self._held.keys())
 
-    def _member(self, symbol: Symbol) -> str:
+    def _member(self, symbol: str) -> str:
         return f"{symbol}@{self._consumer_id}"
 
 
-def _chunks(symbols: Sequence[Symbol]) -> Iterable[Sequence[Symbol]]:
+def _chunks(symbols: Sequence[str]) -> Iterable[Sequence[str]]:
     for at in range(0, len(symbols), CHUNK):
         yield symbols[at : at + CHUNK]

@@ -8,13 +8,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from consumers.leases.keeper import LeaseKeeper
+from consumers.leases.lease import Lease
 from wire import Symbol
+
+ENTER_S: Final = 5.0
 
 
 class Interest:
     """Symbols that are desired while this is entered, so that the daemon subscribes them; made by `Bus.interest`.
 
-    Entering waits until the leases are written, `timeout_s` of the bus at most, and does not fail when they cannot
+    Entering waits until the leases are written, 5 s at most, and does not fail when they cannot
     be: `trouble` says why, and the log does once. Leaving gives them back; a crash lets them expire within 15 s.
     """
 
@@ -23,18 +26,17 @@ class Interest:
         keeper: LeaseKeeper,
         parse: Callable[[Sequence[object]], list[Symbol]],
         symbols: tuple[object, ...],
-        timeout_s: float,
     ) -> None:
         self._keeper: Final = keeper
+        self._lease: Final = Lease(keeper)
         self._parse: Final = parse
-        self._timeout_s: Final = timeout_s
-        self._symbols = frozenset(parse(symbols)) if symbols else frozenset()
+        self._symbols: frozenset[str] = frozenset(parse(symbols)) if symbols else frozenset()
         self._is_entered = False
 
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols that are wanted through this."""
-        return frozenset(self._symbols)
+        return self._symbols
 
     @property
     def trouble(self) -> str | None:
@@ -43,24 +45,17 @@ class Interest:
 
     def add(self, *symbols: str) -> None:
         """Want more symbols. Raises `BadSymbol`."""
-        new = frozenset(self._parse(symbols)) - self._symbols
-        self._symbols |= new
-        if self._is_entered:
-            self._keeper.hold(new)
+        self._change(self._symbols.union(self._parse(symbols)))
 
     def remove(self, *symbols: str) -> None:
         """Want these no more; one that is not wanted is ignored. Raises `BadSymbol`."""
-        gone = frozenset(self._parse(symbols)) & self._symbols
-        self._symbols -= gone
-        if self._is_entered:
-            self._keeper.release(gone)
+        self._change(self._symbols.difference(self._parse(symbols)))
 
     async def __aenter__(self) -> Self:
-        if not self._is_entered:
-            self._is_entered = True
-            self._keeper.hold(self._symbols)
+        self._is_entered = True
+        self._lease.began(self._symbols)
         try:
-            await self._keeper.tried(self._timeout_s)
+            await self._keeper.tried(ENTER_S)
         except BaseException:
             self._leave()
             raise
@@ -71,10 +66,14 @@ class Interest:
     ) -> None:
         self._leave()
 
-    def _leave(self) -> None:
+    def _change(self, symbols: frozenset[str]) -> None:
+        self._symbols = symbols
         if self._is_entered:
-            self._is_entered = False
-            self._keeper.release(self._symbols)
+            self._lease.began(symbols)
+
+    def _leave(self) -> None:
+        self._is_entered = False
+        self._lease.ended()
 
     def __repr__(self) -> str:
         state = "wanted" if self._is_entered else "not wanted now"

@@ -17,7 +17,7 @@ from consumers.errors import BusClosed, BusUnavailable
 from consumers.leases.book import LeaseBook, Note
 from consumers.leases.refusals import understand
 from consumers.shared_link import SharedLink
-from wire import Keyspace, Symbol
+from wire import Keyspace
 
 _log = logging.getLogger(__name__)
 
@@ -40,16 +40,17 @@ class LeaseKeeper:
     @property
     def symbols(self) -> frozenset[str]:
         """What is leased for anybody here."""
-        return frozenset(self._book.symbols)
+        return self._book.symbols
 
     @property
     def trouble(self) -> str | None:
         """Why leases cannot be written at present, or None."""
         return self._book.trouble
 
-    def hold(self, symbols: Iterable[Symbol]) -> None:
+    def hold(self, symbols: Iterable[str]) -> None:
         """Take a lease on each, or share the one there is; does not wait. After `aclose` it does nothing."""
-        if self._closing:
+        symbols = frozenset(symbols)
+        if self._closing or not symbols:
             return
         self._book.hold(symbols)
         if self._task is None:
@@ -58,7 +59,7 @@ class LeaseKeeper:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="quotebus-leases")
         self._wake.set()
 
-    def release(self, symbols: Iterable[Symbol]) -> None:
+    def release(self, symbols: Iterable[str]) -> None:
         """Give back what `hold` took; does not wait."""
         self._book.release(symbols)
         self._wake.set()

@@ -20,11 +20,10 @@ from consumers.leases.book import (
     Refusal,
     parse_consumer_id,
 )
-from wire import Symbol
 
 KEY = "quotes:interest"
 NOW_MS = 1_763_000_000_000
-AAPL, MSFT = Symbol("AAPL"), Symbol("MSFT")
+AAPL, MSFT = "AAPL", "MSFT"
 DENIED = Refusal("NOPERM", may_change=False)
 FULL = Refusal("OOM", may_change=True)
 
@@ -112,7 +111,7 @@ def test_one_that_returns_while_it_is_removed_is_written_again() -> None:
 def test_thousands_of_symbols_go_in_commands_of_a_few_hundred() -> None:
     """Both ways."""
     leases = book()
-    symbols = [Symbol(f"S{n}") for n in range(5_000)]
+    symbols = [f"S{n}" for n in range(5_000)]
     leases.hold(symbols)
     commands, _ = turn(leases, 0.0)
     added = [command for command in commands if command[0] == "ZADD"]
@@ -212,13 +211,13 @@ def test_who_may_not_sweep_keeps_its_leases_and_tries_no_more() -> None:
     assert [command[0] for command in turn(leases, 60.0)[0]] == ["ZADD"]
 
 
-@pytest.mark.parametrize("name", ["a", "desk:7", "host.example:1234:9f3a", "A/b+c-d_e"])
+@pytest.mark.parametrize("name", ["a", "desk:7", "host.example:1234:9f3a", "desk#9f", "-x"])
 def test_ordinary_names_are_consumer_ids(name: str) -> None:
     """Program, host and process."""
     assert parse_consumer_id(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "a@b", "-x", "a b", "é", "a\x1b[31m", "a\n", "x" * 129])
+@pytest.mark.parametrize("name", ["", "a@b", "a b", "é", "a\x1b[31m", "a\n", "x" * 129])
 def test_a_name_that_would_move_the_symbol_or_act_on_a_terminal_is_no_consumer_id(name: str) -> None:
     """The reason names it, and nothing in it acts on a terminal either."""
     with pytest.raises(BadConsumerId, match="not usable") as error:
@@ -233,12 +232,12 @@ class LeasesMachine(RuleBasedStateMachine):
         super().__init__()
         self.book = book()
         self.now_s = 100.0
-        self.streams: list[frozenset[Symbol]] = []
+        self.streams: list[frozenset[str]] = []
         self.forgot = False
         self.server: dict[str, int] = {"AAPL@other": NOW_MS + 10**9, "LONG@dead": 0}
 
-    @rule(some=st.frozensets(st.sampled_from([Symbol(c) for c in "ABCDEF"]), min_size=1))
-    def hold(self, some: frozenset[Symbol]) -> None:
+    @rule(some=st.frozensets(st.sampled_from("ABCDEF"), min_size=1))
+    def hold(self, some: frozenset[str]) -> None:
         """A stream begins."""
         self.streams.append(some)
         self.book.hold(some)
@@ -289,7 +288,7 @@ class LeasesMachine(RuleBasedStateMachine):
             self.book.answered(due, [1] * len(due.commands), self.now_s)
         else:
             raise AssertionError("it never has enough")
-        held = frozenset().union(*self.streams)
+        held = frozenset[str]().union(*self.streams)
         assert self.book.symbols == held
         mine = {m for m, until in self.server.items() if m.endswith("@desk:7") and until > self.server_ms}
         assert mine == {f"{symbol}@desk:7" for symbol in held}
