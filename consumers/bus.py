@@ -94,7 +94,6 @@ class Bus:
         reconnect: Reconnect,
         name: str,
         consumer_id: str,
-        timeout_s: float,
     ) -> None:
         self.name: Final = name
         """Who asks, as CLIENT LIST has it after the library's own name."""
