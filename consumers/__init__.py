@@ -30,7 +30,7 @@ from consumers.errors import (
     ContractTooNew,
 )
 from consumers.leases.interest import Interest
-from consumers.reading.reader import QuoteStream
+from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from wire import EntryId, Gap, Level, Quality, Quote
