@@ -166,19 +166,8 @@ async def test_what_a_crashed_consumer_left_is_swept_by_another(bus: Bus, redis:
 @pytest.fixture
 async def restricted(redis: Redis) -> AsyncIterator[Redis]:
     """A client of a server whose user `reader` may read and not write."""
-    await redis.execute_command(
-        "ACL",
-        "SETUSER",
-        "reader",
-        "on",
-        ">secret",
-        "~*",
-        "+@read",
-        "+@connection",
-        "+multi",
-        "+exec",
-        "+time",
-    )
+    rights = "+@read +@connection +multi +exec +time".split()
+    await Writer(redis).raw("ACL", "SETUSER", "reader", "on", ">secret", "~*", *rights)
     yield redis
     await Writer(redis).raw("ACL", "DELUSER", "reader")
 
