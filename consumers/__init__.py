@@ -28,8 +28,11 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    StaleQuote,
 )
 from consumers.leases.interest import Interest
+from consumers.reading.conflation import Newest
+from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
@@ -49,10 +52,13 @@ __all__ = [
     "Gap",
     "Interest",
     "Level",
+    "Newest",
+    "NewestStream",
     "Quality",
     "Quote",
     "QuoteStream",
     "Reconnect",
+    "StaleQuote",
     "Start",
     "connect",
 ]

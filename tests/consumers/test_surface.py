@@ -22,10 +22,13 @@ def test_the_public_names_are_these() -> None:
         "Gap",
         "Interest",
         "Level",
+        "Newest",
+        "NewestStream",
         "Quality",
         "Quote",
         "QuoteStream",
         "Reconnect",
+        "StaleQuote",
         "Start",
         "connect",
     ]
