@@ -29,6 +29,8 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
 )
+from consumers.groups.delivery import Delivery, GroupLag, Member
+from consumers.groups.worker import GroupStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
@@ -44,9 +46,13 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "Delivery",
     "EntryId",
     "Gap",
+    "GroupLag",
+    "GroupStream",
     "Level",
+    "Member",
     "Quality",
     "Quote",
     "QuoteStream",
