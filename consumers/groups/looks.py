@@ -16,10 +16,11 @@ from consumers.groups.standing import (
     GroupFacts,
     begin,
     begin_again,
-    caught_up,
+    having_seen,
     is_rewound,
     read_group,
     stand,
+    take_tally,
     trimmed,
 )
 from consumers.groups.track import START, Track
@@ -85,7 +86,7 @@ class Looks:
         if facts is None or group is None:
             track.joined = False
             track.look_at = now_s + AGAIN_S
-            track.caught_up = track.told = None
+            track.tally = track.told = None
             if facts is not None:
                 self._begin(track, facts, more, now_s)
             elif isinstance(track.origin, Wish):
@@ -102,12 +103,15 @@ class Looks:
 
     def _begin(self, track: Track, facts: StreamFacts, more: Sequence[Reply], now_s: float) -> None:
         if track.standing is not None:
-            if is_rewound(track.standing, facts):
+            seen = None if track.seen is None else EntryId.parse(track.seen)
+            standing = having_seen(track.standing, seen)
+            if is_rewound(standing, facts):
                 if track.rewound_since is None:
                     track.rewound_since = now_s
                 if now_s - track.rewound_since < REWIND_HOLDS_S:
                     return
-            track.beginning = begin_again(track.symbol, track.standing, facts)
+            track.beginning = begin_again(track.symbol, standing, facts)
+            track.seen = None
             return
         origin = track.origin
         if origin is Wish.NOW:
@@ -126,11 +130,11 @@ class Looks:
             track.claim_from = START
 
     def _missed(self, track: Track, group: GroupFacts, facts: StreamFacts) -> Gap | None:
-        gap = trimmed(track.symbol, group, facts, track.caught_up)
+        gap = trimmed(track.symbol, group, facts, track.tally)
         if gap is None:
-            track.caught_up = caught_up(group, facts) or track.caught_up
+            track.tally = take_tally(group, facts) or track.tally
             return None
-        track.caught_up = None
+        track.tally = None
         if track.told == group.last:
             return None
         track.told = group.last

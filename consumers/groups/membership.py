@@ -257,6 +257,7 @@ class Membership:
             self._answered_at = now_s
             for key, entries in found or ():
                 track = by_key[key]
+                track.seen = entries[-1][0]
                 # A full answer means that the group is behind: the next one is to be read with a look.
                 track.look_now = track.look_now or len(entries) >= count
                 earlier = runs.pop(track, None)

@@ -7,7 +7,7 @@ oldest pending entry, or at the last entry delivered if nothing was pending. Wha
 nothing is skipped. Only a stream that is another one than before is read from its start, behind a gap.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from consumers.reading.gaps import Anchor, StreamFacts, Verdict, hole, judge
@@ -39,10 +39,12 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class CaughtUp:
-    """A moment at which every entry of the stream had been delivered: `added` by then, `read` by the group."""
+class Tally:
+    """A moment at which the number of undelivered entries was certain: `left`. The stream had had `added` entries
+    by then, and the group `read`."""
 
     last: EntryId
+    left: int
     added: int
     read: int | None
 
@@ -79,6 +81,13 @@ def stand(group: GroupFacts, facts: StreamFacts, oldest_pending: EntryId | None)
     return Standing(last, last, Anchor.SEEN if is_seen else Anchor.CHOSEN, facts.first)
 
 
+def having_seen(standing: Standing, seen: EntryId | None) -> Standing:
+    """The same, with an entry as mark that this worker was given since, if it is a later one."""
+    if seen is None or (seen <= standing.mark and standing.anchor is Anchor.SEEN):
+        return standing
+    return replace(standing, mark=seen, anchor=Anchor.SEEN)
+
+
 def is_rewound(standing: Standing, facts: StreamFacts) -> bool:
     """Whether the stream ends before what was seen in it: another stream, or one that is being filled again."""
     if facts.first is not None and facts.first == standing.first:
@@ -111,33 +120,38 @@ def begin_again(symbol: str, standing: Standing, facts: StreamFacts) -> Beginnin
     return Beginning(standing.floor)
 
 
-def trimmed(symbol: str, group: GroupFacts, facts: StreamFacts, caught_up: CaughtUp | None) -> Gap | None:
+def trimmed(symbol: str, group: GroupFacts, facts: StreamFacts, tally: Tally | None) -> Gap | None:
     """The gap between the last entry delivered and the first there is, if entries between them are gone.
 
-    `missing` is told where it is certain: while nothing was delivered since every entry had been, or to no
-    other member.
+    `missing` is told where it is certain: if nothing was delivered since the tally, or to no other member.
     """
     if judge(group.last, Anchor.CHOSEN, facts) is not Verdict.TRIMMED:
         return None
     gap = hole(symbol, group.last, facts, Verdict.TRIMMED)
-    if caught_up is None or facts.added is None:
+    if tally is None or facts.added is None:
         return gap
     delivered = None
-    if group.last == caught_up.last:
+    if group.last == tally.last:
         delivered = 0
-    elif group.members == 1 and group.read is not None and caught_up.read is not None:
-        delivered = group.read - caught_up.read
+    elif group.members == 1 and group.read is not None and tally.read is not None:
+        delivered = group.read - tally.read
     if delivered is None:
         return gap
-    missing = facts.added - caught_up.added - delivered - facts.length
+    missing = tally.left + facts.added - tally.added - delivered - facts.length
     return _with_missing(gap, missing) if missing > 0 else gap
 
 
-def caught_up(group: GroupFacts, facts: StreamFacts) -> CaughtUp | None:
-    """The moment to count from, if this is one."""
-    if facts.added is None or group.last < facts.last:
+def take_tally(group: GroupFacts, facts: StreamFacts) -> Tally | None:
+    """The tally of this moment, if the number can be told. The stream must not lack what the group has not had."""
+    if facts.added is None:
         return None
-    return CaughtUp(group.last, facts.added, group.read)
+    if group.last >= facts.last:
+        left = 0
+    elif facts.first is not None and group.last < facts.first:
+        left = facts.length
+    else:
+        return None
+    return Tally(group.last, left, facts.added, group.read)
 
 
 def gone(symbol: str, ids: list[str]) -> Gap:

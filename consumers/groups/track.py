@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from consumers.groups.standing import Beginning, CaughtUp, Standing
+from consumers.groups.standing import Beginning, Standing, Tally
 from consumers.reading.start import Place, Wish
 from wire import EntryId, Gap
 
@@ -31,7 +31,9 @@ class Track:
     look_at: float = 0.0
     """When the next round comes here; for a stream without a group, when it is tried again."""
     standing: Standing | None = None
-    caught_up: CaughtUp | None = None
+    tally: Tally | None = None
+    seen: bytes | None = None
+    """The last new entry that this worker was given."""
     told: EntryId | None = None
     """The last entry delivered when the gap behind it was told."""
     rewound_since: float | None = None
