@@ -138,6 +138,9 @@ def trimmed(symbol: str, group: GroupFacts, facts: StreamFacts, tally: Tally | N
     if delivered is None:
         return gap
     missing = tally.left + facts.added - tally.added - delivered - facts.length
+    if missing == 0:
+        # Retention took exactly what had been delivered.
+        return None
     return _with_missing(gap, missing) if missing > 0 else gap
 
 
