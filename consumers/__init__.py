@@ -34,6 +34,7 @@ from consumers.groups.delivery import Delivery, GroupLag, Member
 from consumers.groups.worker import GroupStream
 from consumers.leases.interest import Interest
 from consumers.reading.conflation import Newest
+from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
@@ -56,6 +57,7 @@ __all__ = [
     "GroupLag",
     "GroupStream",
     "Interest",
+    "Lag",
     "Level",
     "Member",
     "Newest",
