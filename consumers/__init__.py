@@ -30,6 +30,9 @@ from consumers.errors import (
     ContractTooNew,
     StaleQuote,
 )
+from consumers.groups.delivery import Delivery, GroupLag, Member
+from consumers.groups.worker import GroupStream
+from consumers.leases.interest import Interest
 from consumers.reading.conflation import Newest
 from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
@@ -48,10 +51,15 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "Delivery",
     "EntryId",
     "Gap",
+    "GroupLag",
+    "GroupStream",
+    "Interest",
     "Lag",
     "Level",
+    "Member",
     "Newest",
     "NewestStream",
     "Quality",
