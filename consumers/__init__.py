@@ -28,6 +28,7 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    ExtraMissing,
 )
 from consumers.groups.delivery import Delivery, GroupLag, Member
 from consumers.groups.worker import GroupStream
@@ -48,6 +49,7 @@ __all__ = [
     "ContractTooNew",
     "Delivery",
     "EntryId",
+    "ExtraMissing",
     "Gap",
     "GroupLag",
     "GroupStream",
