@@ -46,7 +46,7 @@ class Kind(Enum):
 
 
 class Column(NamedTuple):
-    """One column: `read` gives the values of all rows at once, as None, str, int, float, bool or a list of str."""
+    """One column: `read` gives the values of all rows at once, as None, str, int, float, bool or a tuple of str."""
 
     name: str
     kind: Kind
@@ -64,15 +64,6 @@ def _received(rows: Sequence[Quote]) -> list[int | None]:
     ]
 
 
-def _texts(field: str) -> Column:
-    get = attrgetter(field)
-    return Column(
-        field,
-        Kind.TEXTS,
-        lambda rows: [None if value is None else list(value) for value in map(get, rows)],
-    )
-
-
 QUOTE_COLUMNS: Final = (
     _field("symbol", Kind.TEXT),
     _field("time", Kind.TIME, "time_ns"),
@@ -83,7 +74,7 @@ QUOTE_COLUMNS: Final = (
     _field("ask_price", Kind.NUMBER),
     _field("ask_size", Kind.NUMBER),
     _field("ask_exchange", Kind.TEXT),
-    _texts("conditions"),
+    _field("conditions", Kind.TEXTS),
     _field("tape", Kind.TEXT),
     _field("id", Kind.TEXT),
 )
@@ -109,6 +100,16 @@ def columns_of(kind: Any) -> tuple[Column, ...]:
             f"of={kind!r} has no columns: pass Quote, Gap, or another msgspec.Struct, such as the type of a bar"
         )
     return tuple(_of_field(field.name, field.type, kind.__name__) for field in msgspec.structs.fields(kind))
+
+
+def distinct(values: Sequence[Sequence[str] | None]) -> tuple[list[list[str] | None], list[int]]:
+    """The different lists of text among these, and where among them each value is.
+
+    Conditions repeat, and a list costs a frame library a hundred times what a number does.
+    """
+    places: dict[tuple[str, ...] | None, int] = {}
+    codes = [places.setdefault(None if value is None else tuple(value), len(places)) for value in values]
+    return [None if value is None else list(value) for value in places], codes
 
 
 def pick(items: Iterable[Any], kind: type[msgspec.Struct] | None) -> tuple[type[msgspec.Struct], list[Any]]:
@@ -145,5 +146,5 @@ def _of_field(name: str, annotation: Any, owner: str) -> Column:
     if inner and inner <= {int, float}:
         return _field(name, Kind.NUMBER)
     if len(inner) == 1 and get_args(*inner) in ((str, ...), (str,)):
-        return _texts(name)
+        return _field(name, Kind.TEXTS)
     raise TypeError(f"{owner}.{name} is of a type that no column can hold: {annotation}")

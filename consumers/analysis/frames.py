@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from consumers.analysis.columns import Column, Kind, columns_of, pick
+from consumers.analysis.columns import Column, Kind, columns_of, distinct, pick
 from consumers.errors import ExtraMissing
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def to_pandas(items: Iterable[Any], *, of: type[msgspec.Struct] | None = None) -
 
     `of` names the type of the rows: `Quote`, `Gap`, or that of a bar. By default it is the type of the first item
     that is no gap, and `Quote` where there is none: name it for bars, so that an empty frame has their columns.
-    Times are `datetime64[ns, UTC]`, numbers `float64` with NaN, whole numbers `Int64`, text `string`.
+    Times are `datetime64[ns, UTC]`, numbers `float64` with NaN, whole numbers `Int64`, text `string`; conditions
+    are tuples.
 
     Raises `ExtraMissing` without pandas, `TypeError` for items that are no such things or an async iteration, and
     `OverflowError` for times outside the years 1677 to 2262.
@@ -75,6 +76,9 @@ def to_polars(items: Iterable[Any], *, of: type[msgspec.Struct] | None = None) -
 
     def series(column: Column) -> "pl.Series":
         values = column.read(rows)
+        if column.kind is Kind.TEXTS:
+            lists, codes = distinct(values)
+            return pl.Series(column.name, lists, dtype=types[Kind.TEXTS]).gather(codes)
         if column.kind is Kind.NUMBER:
             # Whole numbers and others in one list.
             values = [None if value is None else float(value) for value in values]
@@ -103,7 +107,15 @@ def to_arrow(items: Iterable[Any], *, of: type[msgspec.Struct] | None = None) ->
         Kind.TEXTS: pa.list_(pa.string()),
     }
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
-    arrays = [pa.array(column.read(rows), type=types[column.kind]) for column in columns]
+
+    def array(column: Column) -> Any:
+        values = column.read(rows)
+        if column.kind is Kind.TEXTS:
+            lists, codes = distinct(values)
+            return pa.array(lists, type=types[Kind.TEXTS]).take(pa.array(codes, type=pa.int64()))
+        return pa.array(values, type=types[column.kind])
+
+    arrays = [array(column) for column in columns]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

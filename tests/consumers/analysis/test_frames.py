@@ -82,6 +82,7 @@ def of_pandas(items: list[Any], of: Any = None) -> dict[str, list[Any]]:
         )
         if _is_time(column) and not column.notna().all():
             values = [None if value is pd.NaT else value.value for value in column]
+        values = [list(value) if isinstance(value, tuple) else value for value in values]
         found[str(name)] = [None if _is_missing(value) else value for value in values]
     return found
 
