@@ -29,9 +29,13 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
     ExtraMissing,
+    StaleQuote,
 )
 from consumers.groups.delivery import Delivery, GroupLag, Member
 from consumers.groups.worker import GroupStream
+from consumers.leases.interest import Interest
+from consumers.reading.conflation import Newest
+from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
@@ -53,12 +57,16 @@ __all__ = [
     "Gap",
     "GroupLag",
     "GroupStream",
+    "Interest",
     "Level",
     "Member",
+    "Newest",
+    "NewestStream",
     "Quality",
     "Quote",
     "QuoteStream",
     "Reconnect",
+    "StaleQuote",
     "Start",
     "connect",
 ]

@@ -5,11 +5,12 @@ waits for something to happen takes a `Link` of its own.
 """
 
 import asyncio
+import os
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
-from consumers.errors import BusClosed, BusUnavailable
+from consumers.errors import BusClosed, BusUnavailable, forked
 from consumers.link import Command, Link, Reply, Target
 from consumers.reconnect import is_passing, reason
 
@@ -22,6 +23,7 @@ class SharedLink:
         self._link: Link | None = None
         self._lock: Final = asyncio.Lock()
         self._is_open = False
+        self._pid = os.getpid()
 
     @property
     def is_open(self) -> bool:
@@ -29,11 +31,14 @@ class SharedLink:
         return self._is_open
 
     def open(self) -> None:
-        """Allow questions."""
+        """Allow questions, in this process."""
         self._is_open = True
+        self._pid = os.getpid()
 
     def check_open(self) -> None:
-        """Raise `BusClosed` unless it may be asked."""
+        """Raise `BusClosed` unless it may be asked, `BusError` in a process forked from the one that opened it."""
+        if self._is_open and os.getpid() != self._pid:
+            raise forked()
         if not self._is_open:
             raise BusClosed("the bus is not open: use it inside `async with connect(url) as bus:`")
 
@@ -42,6 +47,13 @@ class SharedLink:
 
         Raises `BusUnavailable` when Redis does not answer, or answers any of them with an error; `BusClosed`.
         """
+        return await self._ask(commands, may_fail=False)
+
+    async def ask_each(self, *commands: Command) -> list[Reply]:
+        """As `ask`, but where Redis answers a command with an error, that stands among the replies in its place."""
+        return await self._ask(commands, may_fail=True)
+
+    async def _ask(self, commands: tuple[Command, ...], *, may_fail: bool) -> list[Reply]:
         # Twice, because the first failure may only tell that an idle connection was closed long ago.
         for attempt in (1, 2):
             self.check_open()
@@ -50,13 +62,16 @@ class SharedLink:
                     link = await self._opened()
                     replies = await link.ask(*commands)
                     for reply in replies:
-                        if isinstance(reply, Exception):
+                        if isinstance(reply, Exception) and not may_fail:
                             raise reply
                 except (RedisError, OSError) as error:
                     await self._drop()
                     if attempt == 2 or not is_passing(error):
                         raise BusUnavailable(self._target.address, reason(error), attempts=attempt) from None
                 else:
+                    if any(isinstance(reply, ReadOnlyError) for reply in replies):
+                        # The address may lead to the new primary by now.
+                        await self._drop()
                     return replies
         raise AssertionError("unreachable")
 

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import random
+from collections.abc import Callable
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -40,6 +41,7 @@ class Share:
         *,
         claim_after_s: float,
         prefetch: int,
+        on_return: Callable[[], None] | None = None,
     ) -> None:
         self.target: Final = target
         self.keys: Final = keys
@@ -56,6 +58,8 @@ class Share:
             chance=random.random,
         )
         self._reconnect: Final = reconnect
+        self._on_return: Final = on_return
+        """Called when Redis is reached again after a failure; must not block or raise."""
         self._link: Link | None = None
         self._closing: Final = asyncio.Event()
         self._pid: Final = os.getpid()
@@ -148,6 +152,8 @@ class Share:
                     self.membership.lost_touch()
                     if failures:
                         _log.info("Redis at %s is back after %d attempts", self.target.address, failures)
+                        if self._on_return is not None:
+                            self._on_return()
                 return await self._step(self._link)
             except (RedisError, OSError) as error:
                 await self.hang_up()
