@@ -78,7 +78,7 @@ async def test_a_429_beyond_the_deadline_is_told_at_once(sim: AlpacaSimulator) -
 
 @pytest.mark.parametrize("fault", [HangRest(600), SlowRest(36)])
 async def test_one_that_never_answers_is_left(sim: AlpacaSimulator, fault: HangRest | SlowRest) -> None:
-    """Silence, and a drip that keeps every single read alive, both end with the time-out, and so do their threads."""
+    """Silence, and a drip that keeps every single read alive, end with the time-out, and so do their threads."""
     async with rest_at(sim, retry=ONCE, timeout_s=2.0) as rest:
         await rest.clock()
         sim.arm(fault, times=THREADS)

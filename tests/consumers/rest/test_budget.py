@@ -29,6 +29,11 @@ def linked(server: RedisServer, timeout_s: float = 10.0) -> SharedLink:
     return link
 
 
+def is_shared(budget: Budget) -> bool:
+    """Whether Redis counts; a function, because the answer changes."""
+    return budget.is_shared
+
+
 def most_in_a_window(times_s: list[float], window_s: float) -> int:
     """The most calls in any window, wherever it begins."""
     return max(sum(begin <= at < begin + window_s for at in times_s) for begin in times_s)
@@ -83,7 +88,7 @@ async def test_calls_are_not_spent_twice_in_one_process(
                     await rest.clock()
                 assert 30 < caught.value.retry_after_s <= 60
                 assert time.monotonic() - began_s < 10
-                assert budget.is_shared
+                assert is_shared(budget)
         assert len(sim.rest_calls) == 3
         assert 0 < await redis.pttl(budget.key) <= 130_000
         assert await redis.zcard(budget.key) == 3
@@ -155,11 +160,11 @@ async def test_without_redis_each_process_counts_for_itself(
             KEY, SECRET, trading_url=sim.rest_url, budget=budget, retry=Retry(deadline_s=20)
         ) as rest:
             await rest.clock()
-            assert budget.is_shared
+            assert is_shared(budget)
             mortal.stop()
             for _ in range(4):
                 await rest.clock()
-            assert not budget.is_shared
+            assert not is_shared(budget)
             with pytest.raises(RestLimited):
                 await rest.clock()
         await link.close()
@@ -175,12 +180,12 @@ async def test_a_redis_that_comes_back_is_asked_again(server: RedisServer, redis
     link = SharedLink(Target(server.url, timeout_s=5))
     budget = Budget(link, KEYS, KEY, 5)
     await budget.take(1, 1)
-    assert not budget.is_shared
+    assert not is_shared(budget)
     link.open()
     try:
         budget._redis_from_s -= REDIS_PAUSE_S
         await budget.take(1, 1)
-        assert budget.is_shared
+        assert is_shared(budget)
         assert await redis.zcard(budget.key) == 1
     finally:
         await link.close()
