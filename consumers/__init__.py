@@ -28,8 +28,11 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    StaleQuote,
 )
-from consumers.reading.reader import QuoteStream
+from consumers.reading.conflation import Newest
+from consumers.reading.newest import NewestStream
+from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from wire import EntryId, Gap, Level, Quality, Quote
@@ -47,10 +50,13 @@ __all__ = [
     "EntryId",
     "Gap",
     "Level",
+    "Newest",
+    "NewestStream",
     "Quality",
     "Quote",
     "QuoteStream",
     "Reconnect",
+    "StaleQuote",
     "Start",
     "connect",
 ]

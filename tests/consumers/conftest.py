@@ -99,7 +99,7 @@ async def until(is_so: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -
 async def readers(redis: Redis, command: str = "") -> int:
     """How many connections of the library the server has, or of those whose last command is this."""
     clients = await redis.client_list()
-    return sum(c["name"] == CLIENT_NAME and c["cmd"].startswith(command) for c in clients)
+    return sum(c["name"].startswith(CLIENT_NAME) and c["cmd"].startswith(command) for c in clients)
 
 
 async def blocked(redis: Redis, count: int = 1) -> None:

@@ -21,10 +21,13 @@ def test_the_public_names_are_these() -> None:
         "EntryId",
         "Gap",
         "Level",
+        "Newest",
+        "NewestStream",
         "Quality",
         "Quote",
         "QuoteStream",
         "Reconnect",
+        "StaleQuote",
         "Start",
         "connect",
     ]
