@@ -141,6 +141,7 @@ async def test_asking_again_takes_no_second_place(server: RedisServer, redis: Re
         for _ in range(5):
             assert await budget._asked("take", "the same", 1) == 0
         assert await budget._asked("take", "another", 1) == 0
+        assert await budget._asked("take", "the same", 1) == 0
         wait_s = await budget._asked("take", "a third", 1)
         assert wait_s is not None
         assert wait_s > 0
