@@ -31,6 +31,7 @@ from consumers.errors import (
     StaleQuote,
 )
 from consumers.reading.conflation import Newest
+from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
@@ -49,6 +50,7 @@ __all__ = [
     "ContractTooNew",
     "EntryId",
     "Gap",
+    "Lag",
     "Level",
     "Newest",
     "NewestStream",

@@ -255,7 +255,7 @@ class Bus:
             low = f"({entry_id}"
 
     def _source(self) -> Source:
-        return Source(self._target, self._keys, self._reconnect)
+        return Source(self._target, self._keys, self._reconnect, self._shared)
 
     def __repr__(self) -> str:
         state = "open" if self._shared.is_open else "closed"

@@ -20,6 +20,7 @@ from consumers.reading.freshness import ServerClock, server_time_ns
 from consumers.reading.pursuit import Pursuit, Run, Track
 from consumers.reading.start import Place, Wish, before, questions, settle
 from consumers.reconnect import Reconnect, is_passing, reason, tells_of_key
+from consumers.shared_link import SharedLink
 from wire import Keyspace, Quote, Symbol
 
 _log = logging.getLogger(__name__)
@@ -33,8 +34,10 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class Source:
     """Raw entries of some streams, read by one loop at a time, through any number of connections in turn."""
 
-    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect) -> None:
+    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect, shared: SharedLink) -> None:
         self.target: Final = target
+        self.shared: Final = shared
+        """For short questions beside the reading."""
         self.keys: Final = keys
         self.pursuit: Final = Pursuit(keys)
         self.snapshots: list[tuple[Track, Quote]] = []
