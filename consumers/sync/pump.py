@@ -1,0 +1,116 @@
+"""The handing of batches from the loop's thread to the strategy's, at most one ahead.
+
+Decides when the next batch is asked for, and that leaving ends the reading. Must never know what a batch holds.
+"""
+
+import asyncio
+import contextlib
+import queue
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, Generic, TypeVar
+
+from consumers.errors import BusClosed, BusError, BusUnavailable
+from consumers.sync.portal import Portal
+
+T = TypeVar("T")
+
+WATCH_S: Final = 1.0
+"""How often a thread that waits looks whether the loop is still there."""
+
+
+class Pump(Generic[T]):
+    """One task of the loop that goes through `source` as far as it is asked to. One thread at a time takes.
+
+    With `ahead` the next batch is asked for as soon as one is taken, else when it is waited for.
+    """
+
+    def __init__(
+        self, portal: Portal[Any], source: Callable[[], AsyncGenerator[list[T], None]], *, ahead: bool
+    ) -> None:
+        self._portal: Final = portal
+        self._source: Final = source
+        self._is_ahead: Final = ahead
+        self._demand: Final = asyncio.Event()
+        self._queue: Final[queue.SimpleQueue[list[T] | BaseException | None]] = queue.SimpleQueue()
+        self._task: asyncio.Task[Any] | None = None
+        self._is_asked = False
+        self.waiting: list[T] | None = None
+        """The batch that was brought last; whether it was taken is for the taker to know."""
+        self._future: Final = portal.submit(self._run)
+        self._future.add_done_callback(lambda _: self._queue.put(None))
+
+    def take(self, timeout_s: float | None = None) -> list[T] | None:
+        """The next batch, or None at the end; `TimeoutError` when there is none in time, and nothing is lost then.
+
+        Raises what the source raises, `BusClosed` when the loop is gone.
+        """
+        self._ask()
+        while True:
+            wait_s = WATCH_S if timeout_s is None else min(WATCH_S, timeout_s)
+            try:
+                found = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
+                break
+            except queue.Empty:
+                if timeout_s is not None:
+                    timeout_s -= wait_s
+                    if timeout_s <= 0:
+                        raise TimeoutError from None
+                self._portal.check()
+        self._is_asked = False
+        if isinstance(found, BaseException):
+            raise found
+        if found is not None and self._is_ahead:
+            self._ask()
+        return found
+
+    def left_over(self) -> list[T]:
+        """What was brought and not taken, after `stop`."""
+        with contextlib.suppress(queue.Empty):
+            while isinstance(found := self._queue.get_nowait(), list | BaseException):
+                if isinstance(found, list):
+                    return found
+        return []
+
+    def stop(self) -> None:
+        """End the reading and wait until its connection is closed; from the loop's own thread, without waiting."""
+        if self._portal.is_elsewhere:
+            return
+        if self._portal.is_here:
+            self.abandon()
+            return
+        with contextlib.suppress(BusClosed, BusError, BusUnavailable):
+            self._portal.call(self._end)
+
+    def abandon(self) -> None:
+        """End the reading some time soon."""
+        self._portal.tell(self._cancel)
+
+    def _ask(self) -> None:
+        if not self._is_asked:
+            self._is_asked = True
+            self._portal.tell(self._demand.set)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _end(self, _: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self, _: object) -> None:
+        self._task = asyncio.current_task()
+        async with contextlib.aclosing(self._source()) as batches:
+            while True:
+                await self._demand.wait()
+                self._demand.clear()
+                try:
+                    batch = await anext(batches)
+                except StopAsyncIteration:
+                    return
+                except Exception as error:  # noqa: BLE001
+                    self._queue.put(error)
+                    return
+                self.waiting = batch
+                self._queue.put(batch)
