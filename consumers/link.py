@@ -5,6 +5,7 @@ what is for the caller to settle. redis-py's own retries stay off, because a ret
 accounted for.
 """
 
+import asyncio
 import contextlib
 import inspect
 from typing import Any, Final, TypeAlias
@@ -111,12 +112,17 @@ class Link:
         if not self.is_open:
             raise ConnectionResetError("the connection was closed")
         replies: list[Reply] = []
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
         try:
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
             except RuntimeError as error:
                 # So says uvloop's transport of a connection that the other side has reset.
                 raise ConnectionResetError(f"the connection is gone: {error}") from None
+            if task is not None and task.cancelling() > cancelled:
+                # redis-py sends by asyncio.wait_for, which may swallow a cancellation until Python 3.12.
+                raise asyncio.CancelledError
             for _ in commands:
                 try:
                     replies.append(await connection.read_response())

@@ -149,7 +149,7 @@ class Portal(Generic[T]):
     def _live(self) -> None:
         try:
             asyncio.run(self._host())
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             if not self._entered.done():
                 self._entered.set_exception(error)
             else:

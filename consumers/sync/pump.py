@@ -34,7 +34,8 @@ class Pump(Generic[T]):
         self._queue: Final[queue.SimpleQueue[list[T] | BaseException | None]] = queue.SimpleQueue()
         self._task: asyncio.Task[Any] | None = None
         self._is_asked = False
-        self.waiting: list[T] | None = None
+        self._is_stopped = False
+        self.waiting: list[T] = []
         """The batch that was brought last; whether it was taken is for the taker to know."""
         self._future: Final = portal.submit(self._run)
         self._future.add_done_callback(lambda _: self._queue.put(None))
@@ -91,25 +92,27 @@ class Pump(Generic[T]):
             self._portal.tell(self._demand.set)
 
     def _cancel(self) -> None:
+        self._is_stopped = True
         if self._task is not None:
             self._task.cancel()
 
     async def _end(self, _: object) -> None:
+        self._cancel()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait({self._task})
 
     async def _run(self, _: object) -> None:
         self._task = asyncio.current_task()
         async with contextlib.aclosing(self._source()) as batches:
-            while True:
+            # A cancellation that comes as an answer does may be lost below us, so the flag has the last word.
+            while not self._is_stopped:
                 await self._demand.wait()
                 self._demand.clear()
                 try:
                     batch = await anext(batches)
                 except StopAsyncIteration:
                     return
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     self._queue.put(error)
                     return
                 self.waiting = batch

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from consumers import bus as native
 from consumers.errors import BusClosed, BusError
+from consumers.reading import quotes
 from consumers.reading.start import before, parse_symbols
 from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
@@ -109,7 +110,7 @@ class Reading(Generic[T]):
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols that are followed now."""
-        return self._on_loop(lambda: frozenset(self._source.symbols))
+        return frozenset(self._on_loop(lambda: self._source.symbols))
 
     @property
     def unreadable(self) -> int:
@@ -129,7 +130,9 @@ class Reading(Generic[T]):
 
         def drop() -> None:
             self._source.remove(*symbols)
-            for batch in self._batch, self._pump and self._pump.waiting or []:
+            brought: list[Any] = [] if self._pump is None else self._pump.waiting
+            batches: tuple[list[Any], ...] = (self._batch, brought)
+            for batch in batches:
                 for index, item in enumerate(batch):
                     if item is not None and item.symbol in gone:
                         batch[index] = None
@@ -203,7 +206,7 @@ class Reading(Generic[T]):
         """What was read and not handed out, in order."""
         batches = [self._batch[self._index :]]
         if self._pump is not None and self._pump.waiting is not self._batch:
-            batches.append(self._pump.waiting or [])  # type: ignore[arg-type]
+            batches.append([*self._pump.waiting])
         return [item for batch in batches for item in batch if item is not None]
 
     def _refill(self, timeout_s: float | None) -> bool:
@@ -255,10 +258,8 @@ class QuoteStream(Reading[Quote | Gap]):
     _is_ahead = True
 
     def _batches_of_source(self) -> AsyncGenerator[list[Quote | Gap], None]:
-        in_batches: Callable[[], AsyncGenerator[list[Quote | Gap], None]] | None = getattr(
-            self._source, "batches", None
-        )
-        return singly(self._source) if in_batches is None else in_batches()
+        source: quotes.QuoteStream = self._source
+        return source.batches()
 
 
 async def singly(items: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
