@@ -122,7 +122,7 @@ class Link:
                 raise ConnectionResetError(f"the connection is gone: {error}") from None
             if task is not None and task.cancelling() > cancelled:
                 # redis-py sends by asyncio.wait_for, which may swallow a cancellation until Python 3.12.
-                raise asyncio.CancelledError
+                raise asyncio.CancelledError  # noqa: TRY301
             for _ in commands:
                 try:
                     replies.append(await connection.read_response())

@@ -123,7 +123,7 @@ class Bus:
 
     def _all(self, items: Callable[[native.Bus], AsyncGenerator[R, None]]) -> Iterator[R]:
         self._portal.check()
-        pump: Pump[R] = Pump(self._portal, lambda: in_chunks(items(self._portal.thing), CHUNK), ahead=False)
+        pump: Pump[R] = Pump(self._portal, lambda: in_chunks(items(self._portal.thing), CHUNK))
         try:
             while (chunk := pump.take()) is not None:
                 yield from chunk

@@ -19,17 +19,11 @@ WATCH_S: Final = 1.0
 
 
 class Pump(Generic[T]):
-    """One task of the loop that goes through `source` as far as it is asked to. One thread at a time takes.
+    """One task of the loop that goes through `source` as far as it is asked to. One thread at a time takes."""
 
-    With `ahead` the next batch is asked for as soon as one is taken, else when it is waited for.
-    """
-
-    def __init__(
-        self, portal: Portal[Any], source: Callable[[], AsyncGenerator[list[T], None]], *, ahead: bool
-    ) -> None:
+    def __init__(self, portal: Portal[Any], source: Callable[[], AsyncGenerator[list[T], None]]) -> None:
         self._portal: Final = portal
         self._source: Final = source
-        self._is_ahead: Final = ahead
         self._demand: Final = asyncio.Event()
         self._queue: Final[queue.SimpleQueue[list[T] | BaseException | None]] = queue.SimpleQueue()
         self._task: asyncio.Task[Any] | None = None
@@ -45,7 +39,9 @@ class Pump(Generic[T]):
 
         Raises what the source raises, `BusClosed` when the loop is gone.
         """
-        self._ask()
+        if not self._is_asked:
+            self._is_asked = True
+            self._portal.tell(self._demand.set)
         while True:
             wait_s = WATCH_S if timeout_s is None else min(WATCH_S, timeout_s)
             try:
@@ -60,8 +56,6 @@ class Pump(Generic[T]):
         self._is_asked = False
         if isinstance(found, BaseException):
             raise found
-        if found is not None and self._is_ahead:
-            self._ask()
         return found
 
     def left_over(self) -> list[T]:
@@ -85,11 +79,6 @@ class Pump(Generic[T]):
     def abandon(self) -> None:
         """End the reading some time soon."""
         self._portal.tell(self._cancel)
-
-    def _ask(self) -> None:
-        if not self._is_asked:
-            self._is_asked = True
-            self._portal.tell(self._demand.set)
 
     def _cancel(self) -> None:
         self._is_stopped = True

@@ -7,6 +7,7 @@ asked of it is asked of the twin in the loop.
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -26,8 +27,6 @@ class Reading(Generic[T]):
 
     One thread at a time reads it; any thread may ask it something, change its symbols, or close it.
     """
-
-    _is_ahead = False
 
     def __init__(self, owner: object, portal: Portal[native.Bus], source: Any) -> None:
         # A bus that nobody holds any more closes itself: not while this is read.
@@ -170,8 +169,9 @@ class Reading(Generic[T]):
 
         return self._portal.call(answer)
 
-    def _batches_of_source(self) -> AsyncGenerator[list[T], None]:
-        return singly(self._source)
+    @staticmethod
+    def _batches_of(source: Any) -> AsyncGenerator[list[T], None]:
+        return singly(source)
 
     def _items(self) -> Generator[T, None, None]:
         turn = self._take_over()
@@ -217,7 +217,8 @@ class Reading(Generic[T]):
                 return False
             if self._pump is None:
                 self._after |= self._on_loop(lambda: dict(self._source.positions))
-                self._pump = Pump(self._portal, self._batches_of_source, ahead=self._is_ahead)
+                # Nothing of the loop may hold this object, or it would never be forgotten.
+                self._pump = Pump(self._portal, partial(self._batches_of, self._source))
             found = self._pump.take(timeout_s)
             if found is None:
                 self._pump = None
@@ -252,13 +253,11 @@ class QuoteStream(Reading[Quote | Gap]):
 
     Entries of one symbol come in the stream's order; between symbols they come as they were read, which while
     catching up is not by time. Leaving the loop (break, exception, Ctrl-C) closes the connection; another `for`
-    over the same object goes on after the last item that was handed out. At most one batch is read ahead.
+    over the same object goes on after the last item that was handed out. Nothing is read before it is asked for.
     """
 
-    _is_ahead = True
-
-    def _batches_of_source(self) -> AsyncGenerator[list[Quote | Gap], None]:
-        source: quotes.QuoteStream = self._source
+    @staticmethod
+    def _batches_of(source: quotes.QuoteStream) -> AsyncGenerator[list[Quote | Gap], None]:
         return source.batches()
 
 
