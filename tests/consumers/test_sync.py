@@ -409,7 +409,7 @@ def _public(kind: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in reversed(kind.__mro__[:-1]):
         found |= {
-            name: value for name, value in vars(each).items() if not name.startswith("_") or name in RENAMED
+            name: value for name, value in vars(each).items() if not name.startswith("_") or name in SPECIAL
         }
     return found
 
