@@ -29,6 +29,7 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
 )
+from consumers.leases.interest import Interest
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
@@ -46,6 +47,7 @@ __all__ = [
     "ContractTooNew",
     "EntryId",
     "Gap",
+    "Interest",
     "Level",
     "Quality",
     "Quote",
