@@ -28,6 +28,7 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    NotCarried,
 )
 from consumers.leases.interest import Interest
 from consumers.reading.quotes import QuoteStream
@@ -49,6 +50,7 @@ __all__ = [
     "Gap",
     "Interest",
     "Level",
+    "NotCarried",
     "Quality",
     "Quote",
     "QuoteStream",

@@ -21,7 +21,8 @@ Decides how another thread's loop is used as if there were none. Must never deci
 """
 
 from consumers.sync.bus import Bus, connect
+from consumers.sync.interest import Interest
 from consumers.sync.reading import QuoteStream
 from wire import Gap, Quality, Quote
 
-__all__ = ["Bus", "Gap", "Quality", "Quote", "QuoteStream", "connect"]
+__all__ = ["Bus", "Gap", "Interest", "Quality", "Quote", "QuoteStream", "connect"]

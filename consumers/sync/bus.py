@@ -13,6 +13,7 @@ from typing import Final, Self, TypeVar
 from consumers import bus as native
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
+from consumers.sync.interest import Interest
 from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
 from consumers.sync.reading import QuoteStream, in_chunks
@@ -91,14 +92,27 @@ class Bus:
         """
         return self._ask(lambda bus: bus.quality(*symbols, quiet_after_s=quiet_after_s))
 
-    def quotes(self, *symbols: str, start: Start | Mapping[str, Start] = "now") -> QuoteStream:
+    def quotes(
+        self, *symbols: str, start: Start | Mapping[str, Start] = "now", lease: bool = True
+    ) -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.
 
         A mapping gives each symbol its own start, as `QuoteStream.positions` does; a symbol it lacks begins
         now. A `Gap` stands where quotes are missing. While Redis is away the iteration waits and goes on where it
-        stood. Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        stood. From the first item on, until the loop or the stream ends, the bus keeps a lease on each symbol, so
+        that the daemon subscribes it; `lease=False` takes none. Raises `BadSymbol` and `BadStart` at once,
+        `BusUnavailable` from the iteration, `BusClosed`.
         """
-        return QuoteStream(self, self._portal, self._made(lambda bus: bus.quotes(*symbols, start=start)))
+        source = self._made(lambda bus: bus.quotes(*symbols, start=start, lease=lease))
+        return QuoteStream(self, self._portal, source)
+
+    def interest(self, *symbols: str) -> Interest:
+        """Symbols that shall be subscribed while `with` runs, without reading them.
+
+        A loop over `quotes` takes its leases by itself; this is for who only asks for `latest`, or reads in another
+        program. Raises `BadSymbol`, `BusClosed`.
+        """
+        return Interest(self, self._portal, self._made(lambda bus: bus.interest(*symbols)))
 
     def history(
         self, symbol: str, start: datetime | int, end: datetime | int | None = None

@@ -60,11 +60,15 @@ class Pump(Generic[T]):
 
     def left_over(self) -> list[T]:
         """What was brought and not taken, after `stop`."""
+        left: list[T] = []
         with contextlib.suppress(queue.Empty):
-            while isinstance(found := self._queue.get_nowait(), list | BaseException):
+            while True:
+                found = self._queue.get_nowait()
                 if isinstance(found, list):
-                    return found
-        return []
+                    left = found
+        # Another thread may still be waiting for the end.
+        self._queue.put(None)
+        return left
 
     def stop(self) -> None:
         """End the reading and wait until its connection is closed; from the loop's own thread, without waiting."""

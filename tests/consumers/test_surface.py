@@ -22,6 +22,7 @@ def test_the_public_names_are_these() -> None:
         "Gap",
         "Interest",
         "Level",
+        "NotCarried",
         "Quality",
         "Quote",
         "QuoteStream",

@@ -375,7 +375,7 @@ async def test_it_works_where_a_loop_runs_already(server: RedisServer, writer: W
 def test_a_notebook_uses_both(server: RedisServer, pen: Pen) -> None:
     """A real kernel: top-level await, and the twin in the same cells."""
     import nbclient
-    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
 
     pen.quotes("AAPL", 20)
     cells = [
@@ -387,7 +387,7 @@ def test_a_notebook_uses_both(server: RedisServer, pen: Pen) -> None:
         "for again in plain:\n    break\nagain.bid_size",
         "bus.close()\nawait native.aclose()",
     ]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    book = new_notebook(cells=[new_code_cell(cell) for cell in cells])  # type: ignore[no-untyped-call]
     nbclient.NotebookClient(book, timeout=60, kernel_name="python3").execute()
     shown = [
         output["data"]["text/plain"] for cell in book.cells for output in cell.outputs if "data" in output
