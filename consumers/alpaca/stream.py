@@ -210,6 +210,10 @@ class StockDataStream:
                 others = await _carried(bus) if takes_all else set()
                 if now_s >= feed_due_s:
                     feed_due_s = now_s + FEED_EVERY_S if await self._feed_is_open(bus) else float("inf")
+                # Before anything is leased: the first quotes may come before the reader gets round to looking.
+                known = {name for stream in self._streams.values() for name in stream.symbols}
+                ends = await _ends(bus, sorted((named | others) - known - self._places.keys()))
+                self._places |= ends
             except BusUnavailable as error:
                 _log.debug("not looked now: %s", error)
             self._follow(bus, tasks, {True: named, False: others - named})
@@ -369,3 +373,17 @@ async def _carried(bus: Bus) -> set[str]:
         with contextlib.suppress(BadSymbol, UnicodeDecodeError):
             carried.add(parse_symbol(name.decode()))
     return carried
+
+
+async def _ends(bus: Bus, symbols: list[str]) -> dict[str, str]:
+    """Where the stream of each symbol ends now; `earliest` where there is none yet."""
+    if not symbols:
+        return {}
+    replies = await bus._shared.ask_each(
+        *(("XREVRANGE", bus._keys.stream(symbol), "+", "-", "COUNT", 1) for symbol in symbols)
+    )
+    return {
+        symbol: reply[0][0].decode() if reply else "earliest"
+        for symbol, reply in zip(symbols, replies, strict=True)
+        if isinstance(reply, list)
+    }
