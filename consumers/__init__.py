@@ -29,8 +29,13 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
     NotCarried,
+    StaleQuote,
 )
+from consumers.groups.delivery import Delivery, GroupLag, Member
+from consumers.groups.worker import GroupStream
 from consumers.leases.interest import Interest
+from consumers.reading.conflation import Newest
+from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
@@ -46,15 +51,22 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "Delivery",
     "EntryId",
     "Gap",
+    "GroupLag",
+    "GroupStream",
     "Interest",
     "Level",
+    "Member",
+    "Newest",
+    "NewestStream",
     "NotCarried",
     "Quality",
     "Quote",
     "QuoteStream",
     "Reconnect",
+    "StaleQuote",
     "Start",
     "connect",
 ]

@@ -7,19 +7,24 @@ would make the others wait. Must never know how a position is kept or what makes
 import logging
 import os
 import secrets
+import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from consumers.errors import BadStart, ContractTooNew
+from consumers.errors import BadStart, ContractTooNew, StaleQuote
+from consumers.groups.share import Share
+from consumers.groups.worker import GroupStream, check_group
 from consumers.identity import default_name, parse_name
 from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
-from consumers.link import Target
+from consumers.link import Command, Target
 from consumers.reading.entry import decode_entry
+from consumers.reading.freshness import check_max_age_s, received_ns, server_time_ns
+from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.reader import Reader
 from consumers.reading.source import Source
@@ -106,7 +111,7 @@ class Bus:
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
         self._leases: Final = LeaseKeeper(self._shared, keys, consumer_id)
-        self._streams: Final[weakref.WeakSet[Reader]] = weakref.WeakSet()
+        self._streams: Final[weakref.WeakSet[Reader | GroupStream]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         self._shared.open()
@@ -134,26 +139,57 @@ class Bus:
         await self._leases.aclose()
         await self._shared.close()
 
-    async def latest(self, symbol: str) -> Quote | None:
+    async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
 
-        Raises `BadSymbol`, `BusUnavailable`.
+        With `max_age_s` one that was received longer ago, by the server's clock, raises `StaleQuote`. Raises
+        `BadSymbol`, `ValueError`, `BusUnavailable`.
         """
-        return (await self.latest_many(symbol)).get(symbol)
+        ages = await self._newest_known((symbol,), max_age_s)
+        quote, age_s = ages.get(symbol, (None, 0.0))
+        if quote is not None and max_age_s is not None and age_s > max_age_s:
+            raise StaleQuote(quote, age_s, max_age_s)
+        return quote
 
-    async def latest_many(self, *symbols: str) -> dict[str, Quote]:
-        """The newest known quotes in one round trip; a symbol without one is absent. Raises as `latest` does."""
+    async def latest_many(self, *symbols: str, max_age_s: float | None = None) -> dict[str, Quote]:
+        """The newest known quotes in one round trip.
+
+        A symbol without one is absent, and so is one whose quote was received more than `max_age_s` ago. Raises as
+        `latest` does, but for `StaleQuote`.
+        """
+        ages = await self._newest_known(symbols, max_age_s)
+        return {
+            symbol: quote
+            for symbol, (quote, age_s) in ages.items()
+            if max_age_s is None or age_s <= max_age_s
+        }
+
+    async def _newest_known(
+        self, symbols: tuple[str, ...], max_age_s: float | None
+    ) -> dict[str, tuple[Quote, float]]:
         names = parse_symbols(symbols)
-        replies = await self._shared.ask(
-            ("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names)
-        )
-        streamed, asked = replies
-        newest: dict[str, Quote] = {}
-        for symbol, *values in zip(names, streamed, asked, strict=True):
-            quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
-            if quotes:
-                # max keeps the first of equals, which is the one that has an entry id.
-                newest[symbol] = max(quotes, key=lambda quote: quote.time_ns)
+        check_max_age_s(max_age_s)
+        commands: list[Command] = [("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names)]
+        if max_age_s is not None:
+            commands.append(("TIME",))
+        # The answer may have been long on its way: if that decides, one more is asked for before a quote is
+        # refused.
+        for _ in range(2):
+            began_ns = time.monotonic_ns()
+            streamed, asked, *times = await self._shared.ask(*commands)
+            underway_ns = time.monotonic_ns() - began_ns
+            now_ns = server_time_ns(times[0]) + underway_ns if times else 0
+            newest: dict[str, tuple[Quote, float]] = {}
+            for symbol, *values in zip(names, streamed, asked, strict=True):
+                quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
+                if quotes:
+                    # max keeps the first of equals, which is the one that has an entry id.
+                    quote = max(quotes, key=lambda quote: quote.time_ns)
+                    newest[symbol] = quote, (now_ns - received_ns(quote)) / 1e9
+            if max_age_s is None or not any(
+                0 < age_s - max_age_s <= underway_ns / 1e9 for _, age_s in newest.values()
+            ):
+                break
         return newest
 
     async def quality(self, *symbols: str, quiet_after_s: float = QUIET_AFTER_S) -> dict[str, Quality]:
@@ -163,13 +199,13 @@ class Bus:
         more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`.
         """
         names = parse_symbols(symbols)
-        (seconds, microseconds), status, states, cached = await self._shared.ask(
+        told, status, states, cached = await self._shared.ask(
             ("TIME",),
             ("HMGET", self._keys.status, *STATUS_FIELDS),
             ("HMGET", self._keys.subscriptions, *names),
             ("HMGET", self._keys.latest, *names),
         )
-        now_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
+        now_ns = server_time_ns(told)
         fields = dict(zip(STATUS_FIELDS, status, strict=True))
         judge = QualityJudge(now_ns, fields, quiet_after_s=quiet_after_s)
         found: dict[str, Quality] = {}
@@ -180,7 +216,11 @@ class Bus:
         return found
 
     def quotes(
-        self, *symbols: str, start: Start | Mapping[str, Start] = "now", lease: bool = True
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
     ) -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.
 
@@ -188,15 +228,37 @@ class Bus:
         now. A `Gap` stands where quotes are missing: `trimmed` and `stream_recreated` are found by this reader,
         other reasons are the daemon's. While Redis is away the iteration waits and goes on where it stood.
 
+        With `max_age_s` a quote that was received longer ago when its turn comes, by the server's clock, is not
+        handed over; in its place, before the next item of its symbol, stands a `Gap` with the reason `too_old`
+        and their number.
+
         While a loop runs, the bus keeps a lease on each symbol, so that the daemon subscribes it; it ends with the
         loop, or within 15 s when the program crashes. A user who may not write reads all the same, and the log says
         so once. Without `lease` only symbols that somebody else wants have new quotes.
 
-        Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        Raises `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        attendance = Lease(self._leases) if lease else None
-        stream = QuoteStream(self._source(attendance), symbols, start, attendance=attendance)
+        held = self._attendance(lease)
+        stream = QuoteStream(self._source(held), symbols, start, attendance=held, max_age_s=max_age_s)
+        self._streams.add(stream)
+        return stream
+
+    def newest(
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
+    ) -> NewestStream:
+        """Follow symbols, but only the newest quote of each whenever the loop asks: for who need not see every one.
+
+        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, errors, `max_age_s` and
+        `lease` as with `quotes`; a gap `too_old` counts the quote and those it stood for.
+        """
+        self._shared.check_open()
+        held = self._attendance(lease)
+        stream = NewestStream(self._source(held), symbols, start, attendance=held, max_age_s=max_age_s)
         self._streams.add(stream)
         return stream
 
@@ -208,6 +270,68 @@ class Bus:
         """
         self._shared.check_open()
         return Interest(self._leases, parse_symbols, symbols)
+
+    def group(
+        self,
+        group: str,
+        *symbols: str,
+        consumer: str | None = None,
+        start: Start | Mapping[str, Start] = "now",
+        claim_after_s: float = 30.0,
+        lease: bool = True,
+        auto_ack: bool = False,
+        leave: bool | None = None,
+        prefetch: int = 500,
+    ) -> GroupStream:
+        """Share the work on these symbols with every other worker of this group: each entry goes to one of them.
+
+        Each delivery is to be acknowledged: `await stream.ack(delivery)`. What its worker does not acknowledge is
+        delivered again, so each entry is handled at least once, and exactly once without faults. `auto_ack`
+        acknowledges a delivery when the loop comes back for the next one; it is not the default because a strategy
+        that passes work on would lose it without a sign, while a forgotten `ack` soon shows.
+
+        A worker begins with what it has pending under its name, then gets what is new. `consumer` is that name, by
+        default the bus's own; a fixed one, such as `worker-3`, lets a restarted worker have its entries at once.
+        What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
+        than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
+        after at most twice that time. `start` says where the group begins in a stream where there is no such group
+        yet; `prefetch` is how many entries are taken at once, all symbols together. With `leave` (default: when
+        `consumer` is not given) the name is removed from the group on `aclose`, unless something is pending.
+
+        A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
+        `stream_recreated` are found by this worker and have no id. A daemon's marker goes to one worker, as any
+        entry does. If the group is destroyed it is made anew where this worker knows that all had been
+        acknowledged. A stream that is not there is waited for.
+
+        Needs Redis 6.2, and the rights to xreadgroup, xack, xautoclaim, xclaim, xpending, xgroup and xinfo. Raises
+        `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        """
+        self._shared.check_open()
+        name = self.name if consumer is None else consumer
+        check_group(group, name, claim_after_s, prefetch)
+        held = self._attendance(lease)
+        share = Share(
+            self._target,
+            self._keys,
+            self._reconnect,
+            group,
+            name,
+            claim_after_s=claim_after_s,
+            prefetch=prefetch,
+            on_return=None if held is None else held.reconnected,
+        )
+        stream = GroupStream(
+            share,
+            self._shared,
+            symbols,
+            start,
+            claim_after_s=claim_after_s,
+            auto_ack=auto_ack,
+            leave=consumer is None if leave is None else leave,
+            attendance=held,
+        )
+        self._streams.add(stream)
+        return stream
 
     async def history(
         self, symbol: str, start: datetime | int, end: datetime | int | None = None
@@ -238,6 +362,9 @@ class Bus:
             if len(entries) < PAGE:
                 return
             low = f"({entry_id}"
+
+    def _attendance(self, lease: bool) -> Lease | None:
+        return Lease(self._leases) if lease else None
 
     def _source(self, lease: Lease | None) -> Source:
         back = None if lease is None else lease.reconnected
