@@ -35,6 +35,7 @@ from consumers.groups.delivery import Delivery, GroupLag, Member
 from consumers.groups.worker import GroupStream
 from consumers.leases.interest import Interest
 from consumers.reading.conflation import Newest
+from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
@@ -57,6 +58,7 @@ __all__ = [
     "GroupLag",
     "GroupStream",
     "Interest",
+    "Lag",
     "Level",
     "Member",
     "Newest",
