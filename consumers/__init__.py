@@ -28,6 +28,8 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    ExtraMissing,
+    NotCarried,
     StaleQuote,
 )
 from consumers.groups.delivery import Delivery, GroupLag, Member
@@ -53,6 +55,7 @@ __all__ = [
     "ContractTooNew",
     "Delivery",
     "EntryId",
+    "ExtraMissing",
     "Gap",
     "GroupLag",
     "GroupStream",
@@ -62,6 +65,7 @@ __all__ = [
     "Member",
     "Newest",
     "NewestStream",
+    "NotCarried",
     "Quality",
     "Quote",
     "QuoteStream",
