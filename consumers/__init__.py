@@ -29,12 +29,14 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
     ExtraMissing,
+    NotCarried,
     StaleQuote,
 )
 from consumers.groups.delivery import Delivery, GroupLag, Member
 from consumers.groups.worker import GroupStream
 from consumers.leases.interest import Interest
 from consumers.reading.conflation import Newest
+from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
@@ -58,10 +60,12 @@ __all__ = [
     "GroupLag",
     "GroupStream",
     "Interest",
+    "Lag",
     "Level",
     "Member",
     "Newest",
     "NewestStream",
+    "NotCarried",
     "Quality",
     "Quote",
     "QuoteStream",
