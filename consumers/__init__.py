@@ -28,6 +28,7 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    ExtraMissing,
     NotCarried,
     StaleQuote,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "ContractTooNew",
     "Delivery",
     "EntryId",
+    "ExtraMissing",
     "Gap",
     "GroupLag",
     "GroupStream",

@@ -45,6 +45,7 @@ from wire import (
     decode_latest,
     entry_id_at,
 )
+from wire.quote import newer
 
 _log = logging.getLogger(__name__)
 
@@ -181,10 +182,8 @@ class Bus:
             now_ns = server_time_ns(times[0]) + underway_ns if times else 0
             newest: dict[str, tuple[Quote, float]] = {}
             for symbol, *values in zip(names, streamed, asked, strict=True):
-                quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
-                if quotes:
-                    # max keeps the first of equals, which is the one that has an entry id.
-                    quote = max(quotes, key=lambda quote: quote.time_ns)
+                quote = newer(*(_readable(symbol, value) for value in values))
+                if quote is not None:
                     newest[symbol] = quote, (now_ns - received_ns(quote)) / 1e9
             if max_age_s is None or not any(
                 0 < age_s - max_age_s <= underway_ns / 1e9 for _, age_s in newest.values()
