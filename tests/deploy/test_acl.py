@@ -68,6 +68,8 @@ NEVER = {
         ("XADD", "quotes:stream:AAPL", "*", "q", "[]"),
         ("XDEL", "quotes:stream:AAPL", "1-1"),
         ("DEL", "quotes:stream:AAPL"),
+        ("XTRIM", "quotes:stream:AAPL", "MAXLEN", "0"),
+        ("XGROUP", "DESTROY", "quotes:stream:AAPL", "g"),
         ("SADD", "quotes:symbols", "EVIL"),
         ("SMEMBERS", "quotes:symbols"),
         ("HSET", "quotes:latest", "AAPL", "{}"),
@@ -75,6 +77,10 @@ NEVER = {
         ("HSET", "quotes:status", "state", "live"),
         ("HGETALL", "quotes:writer"),
         ("EVAL", "return redis.call('DEL', KEYS[1])", "1", "quotes:rest"),
+        ("EVAL", "return redis.call('XADD', KEYS[1], '*', 'q', '[]')", "1", "quotes:stream:AAPL"),
+        ("XTRIM", "quotes:stream:AAPL", "MAXLEN", "0"),
+        ("XSETID", "quotes:stream:AAPL", "9-9"),
+        ("XGROUP", "DESTROY", "quotes:stream:AAPL", "workers"),
     ),
     "daemon": (
         ("SADD", "quotes:symbols", "EVIL"),
@@ -86,6 +92,7 @@ NEVER = {
 ONLY_SINCE_7 = {
     "strategy": (
         ("ZADD", "quotes:stream:NEW", "1", "a"),
+        ("PEXPIREAT", "quotes:stream:AAPL", "1"),
         ("HSET", "quotes:subscriptions", "AAPL", "{}"),
     ),
     "daemon": (("DEL", "quotes:symbols"), ("EXPIRE", "quotes:interest", "1")),
@@ -108,11 +115,20 @@ ALLOWED = {
     "strategy": (
         ("ZADD", "quotes:interest", "1", "AAPL@me"),
         ("ZREM", "quotes:interest", "AAPL@me"),
+        ("ZREMRANGEBYSCORE", "quotes:interest", "-inf", "1"),
         ("HGETALL", "quotes:status"),
         ("HGET", "quotes:subscriptions", "AAPL"),
         ("HMGET", "quotes:rest", "AAPL"),
         ("XREAD", "COUNT", "1", "STREAMS", "quotes:stream:AAPL", "0"),
         ("XRANGE", "quotes:events", "-", "+"),
+        ("XGROUP", "CREATE", "quotes:stream:AAPL", "g", "0", "MKSTREAM"),
+        ("XREADGROUP", "GROUP", "g", "me", "STREAMS", "quotes:stream:AAPL", ">"),
+        ("XPENDING", "quotes:stream:AAPL", "g"),
+        ("XAUTOCLAIM", "quotes:stream:AAPL", "g", "me", "0", "-", "JUSTID"),
+        ("XCLAIM", "quotes:stream:AAPL", "g", "me", "0", "1-1"),
+        ("XACK", "quotes:stream:AAPL", "g", "1-1"),
+        ("XINFO", "CONSUMERS", "quotes:stream:AAPL", "g"),
+        ("XGROUP", "DELCONSUMER", "quotes:stream:AAPL", "g", "me"),
     ),
 }
 
@@ -162,6 +178,27 @@ async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, 
             assert seen == {"AAPL", "MSFT"}
             await stream.aclose()
             assert [item async for item in bus.history("AAPL", newest.time_ns)]
+            async with bus.group("g", "AAPL", "MSFT", start="earliest") as group:
+                async for delivery in group:
+                    await group.ack(delivery)
+                    if (await group.lag())["AAPL"].members:
+                        break
+            # A lease that the daemon hears of, kept over a beat and given back.
+            async with bus.interest("NVDA") as interest:
+                assert interest.trouble is None
+                await eventually(lambda: _is_subscribed(operator, "NVDA"), running.log)
+                first = await _expiry(operator, "NVDA")
+                await eventually(lambda: _expires_after(operator, "NVDA", first), running.log)
+                interest.add("GME")
+                await eventually(lambda: _is_subscribed(operator, "GME"), running.log)
+                code, said = await quotebus("symbols", "ls", "--redis-url", guarded.url("operator"))
+                assert code == 0, said
+                assert f"only leased, by {bus.name} (" in said
+            worker = bus.group("workers", "AAPL", start="earliest")
+            async for delivery, _ in _some(worker, 20):
+                await worker.ack(delivery)
+            await worker.aclose()
+        assert await operator.zcard("quotes:interest") == 0
 
         url = ("--redis-url", guarded.url("operator"))
         code, said = await quotebus("symbols", "add", "TSLA", *url)
@@ -232,6 +269,8 @@ async def test_rights_are_per_key_where_the_server_can(tmp_path: Path) -> None:
                     await _assert_refused(client, command)
         async with guarded.client("strategy") as strategy:
             await _run(strategy, ("HSET", "quotes:rest", "AAPL", "{}"))
+            calls = "redis.call('ZADD', KEYS[1], 1, 'a') return redis.call('PEXPIREAT', KEYS[1], ARGV[1])"
+            await _run(strategy, ("EVAL", calls, "1", "quotes:rest:calls:0123456789abcdef", str(9 * 10**12)))
 
 
 @pytest.mark.usefixtures("any_server")
@@ -294,12 +333,26 @@ def test_the_file_for_6_2_uses_no_later_syntax() -> None:
     plain = (DEPLOY / "acl/users.acl").read_text().replace("%R~", "~")
     assert _commands(text, "daemon") == _commands(plain, "daemon")
     assert _commands(text, "operator") == _commands(plain, "operator")
+    assert _commands(plain, "strategy") >= _commands(text, "strategy")
     assert _commands(plain, "strategy") - _commands(text, "strategy") == {"+hset", "+hdel"}
 
 
 def _commands(acl: str, user: str) -> set[str]:
     (line,) = [line for line in acl.splitlines() if line.startswith(f"user {user} ")]
-    return {word for word in line.split() if word.startswith("+")}
+    return {word.strip("()") for word in line.split() if word.startswith("+")}
+
+
+async def _is_subscribed(operator: Redis, symbol: str) -> bool:
+    return '"live"' in (await operator.hget("quotes:subscriptions", symbol) or "")
+
+
+async def _expiry(operator: Redis, symbol: str) -> float:
+    rows: Any = await operator.zrange("quotes:interest", 0, -1, withscores=True)
+    return max((score for member, score in rows if member.startswith(f"{symbol}@")), default=0.0)
+
+
+async def _expires_after(operator: Redis, symbol: str, expiry_ms: float) -> bool:
+    return await _expiry(operator, symbol) > expiry_ms
 
 
 async def _some(stream: Any, count: int) -> Any:
