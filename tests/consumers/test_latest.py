@@ -22,6 +22,8 @@ from simulator.redis_server import RedisServer, free_port
 from tests.consumers.conftest import KEYS, T0_NS, Writer
 from wire import encode_latest
 
+pytestmark = pytest.mark.both_servers
+
 SECRET = "s3cr3t/pw"
 
 

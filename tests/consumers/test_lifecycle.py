@@ -10,6 +10,8 @@ from consumers import Bus, BusClosed, BusError, connect
 from simulator.redis_server import RedisServer, free_port
 from tests.consumers.conftest import FAST, Writer, blocked, numbers, readers, take, until
 
+pytestmark = pytest.mark.both_servers
+
 
 async def gone(redis: Redis, left: int = 1) -> None:
     """Wait until only so many connections of the library are left; the bus has one of its own."""

@@ -10,6 +10,8 @@ from consumers import BadSymbol, Bus, Level
 from tests.consumers.conftest import KEYS, T0_NS, Writer
 from wire import encode_latest
 
+pytestmark = pytest.mark.both_servers
+
 
 async def _daemon_says(redis: Redis, **changed: str) -> None:
     seconds, microseconds = await redis.time()
