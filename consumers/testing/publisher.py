@@ -88,7 +88,7 @@ class Publisher:
             await link.close()
 
     async def quote(self, symbol: str = "AAPL", *, at: Time | None = None, **fields: Any) -> Quote:
-        """Publish one quote with the fields of `a_quote`, at the time of `clock` if that was set; return it, stored."""
+        """Publish one quote with the fields of `a_quote`, at the time of `clock` if that was set; return it."""
         if at is None and self.clock.is_set:
             at = self.clock.time_ns(time.time_ns())
         (stored,) = await self.publish(a_quote(symbol, at=at, **fields))

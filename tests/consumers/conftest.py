@@ -141,10 +141,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | MemoryServe
 @pytest.fixture
 async def redis(server: RedisServer | MemoryServer) -> AsyncIterator[Redis]:
     """A client of the empty server."""
-    in_memory = isinstance(server, MemoryServer)
-    async with server.client() if in_memory else Redis.from_url(server.url, protocol=2) as client:
+    in_memory = server if isinstance(server, MemoryServer) else None
+    async with in_memory.client() if in_memory else Redis.from_url(server.url, protocol=2) as client:
         if in_memory:
-            _IN_MEMORY[client] = server
+            _IN_MEMORY[client] = in_memory
         await client.flushall()
         yield client
 

@@ -115,6 +115,7 @@ async def test_closing_the_bus_ends_its_loops(redis: Redis, server: RedisServer)
         await bus.latest("AAPL")
 
 
+@pytest.mark.real_server("a server that is killed")
 async def test_aclose_does_not_wait_for_a_reconnect(server: RedisServer, redis: Redis) -> None:
     """A loop in its pause between attempts ends at once."""
     with RedisServer() as mortal:

@@ -12,8 +12,6 @@ from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, Writer, blocked, numbers, take
 from tests.scenario.proxy import Proxy
 
-pytestmark = pytest.mark.both_servers
-
 
 @pytest.fixture
 def mortal() -> Iterator[RedisServer]:
