@@ -59,7 +59,7 @@ class SimulatorThread:
         return self.call(lambda simulator: simulator.send(quotes))
 
     def wait_for(self, predicate: "Callable[[AlpacaSimulator], bool]", timeout_s: float = 5.0) -> None:
-        """Return as soon as it holds of the simulator; `TimeoutError`, with the state of affairs, after `timeout_s`."""
+        """Return as soon as it holds of the simulator; `TimeoutError`, with what is there, after `timeout_s`."""
         simulator = self._simulator
         waiting = asyncio.run_coroutine_threadsafe(
             simulator.wait_for(lambda: predicate(simulator), timeout_s), self._loop

@@ -132,8 +132,12 @@ class Publisher:
         now_ns = time.time_ns()
         self._state = state
         self._silent_since_ns = now_ns - round(silent_for_s * NS_PER_S) if silent_for_s else None
+        await self.beat()
+
+    async def beat(self) -> None:
+        """Say again how the daemon is, as it does every second."""
         async with self._lock:
-            await self._ask(self._beat(now_ns))
+            await self._ask(self._beat(time.time_ns()))
 
     async def trim(self, symbol: str, *, keep: int = 0) -> int:
         """Delete all but the newest `keep` entries; returns how many went."""
