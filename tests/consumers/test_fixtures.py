@@ -113,7 +113,9 @@ def run(folder: Path, *options: str, **files: str) -> str:
     tests.mkdir()
     for name, text in files.items():
         (tests / f"{name}.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *options, "."]
+    # What pytest-asyncio wants to have said.
+    scope = ("-o", "asyncio_default_fixture_loop_scope=function")
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:cacheprovider", *scope, *options, "."]
     path = f"{installed.parent}:{ROOT}"
     done = subprocess.run(
         command,
