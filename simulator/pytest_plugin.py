@@ -73,8 +73,9 @@ def alpaca_simulator() -> Iterator[SimulatorThread]:
     try:
         from simulator.server import AlpacaSimulator
     except ImportError as error:
+        package = (error.name or "").partition(".")[0]
         pytest.fail(
-            f"the simulator needs {error.name}, which is not installed: pip install 'quotebus[simulator]'",
+            f"the simulator needs {package}, which is not installed: pip install 'quotebus[simulator]'",
             pytrace=False,
         )
     begun: Future[tuple[AlpacaSimulator, asyncio.AbstractEventLoop, asyncio.Event]] = Future()

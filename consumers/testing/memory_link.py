@@ -51,7 +51,7 @@ class Hub:
 
     def connection(self, **_: Any) -> "MemoryConnection":
         """A new connection, not yet connected; a pool's options make no difference here."""
-        return MemoryConnection(hub=self, protocol=2, decode_responses=False)
+        return MemoryConnection(hub=self, protocol=2, decode_responses=False, socket_timeout=None)
 
     @property
     def waiting(self) -> int:

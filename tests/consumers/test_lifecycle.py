@@ -171,3 +171,23 @@ async def test_cancelling_a_question_does_not_mix_up_the_answers(bus: Bus, write
         assert quote is not None
         assert quote.symbol == "AAPL"
     await gone(writer.redis)
+
+
+async def test_no_cancellation_is_swallowed_while_a_question_is_sent(bus: Bus, writer: Writer) -> None:
+    """At whatever step it comes, the task ends as cancelled and not with an answer, nor reads on for ever."""
+    await writer.quotes("AAPL")
+    assert await bus.latest("AAPL") is not None
+    for turns in range(8):
+        task = asyncio.create_task(take(aiter(bus.quotes("AAPL", start="now")), 1))  # noqa: TID251
+        await asyncio.sleep(0.02)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking = asyncio.create_task(bus.latest_many(*(f"S{k}" for k in range(50))))  # noqa: TID251
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_done = asking.done()
+        for each in (task, asking):
+            each.cancel()
+        await asyncio.wait([task, asking], timeout=5)
+        assert task.cancelled()
+        assert asking.cancelled() or was_done
