@@ -122,7 +122,7 @@ class Link:
         try:
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
-                except RuntimeError as error:
+
                 # So says uvloop's transport of a connection that the other side has reset.
                 raise ConnectionResetError(f"the connection is gone: {error}") from None
             for _ in commands:

@@ -96,7 +96,7 @@ async def test_decisions_on_a_replay_are_those_of_the_live_stream(
 
 
 async def test_a_slow_strategy_gets_every_entry_of_a_bounded_stream() -> None:
-    """A recording ten times as long as its stream may be: the replay waits for the reader, and nothing is trimmed."""
+    """Of a recording ten times as long as its stream may be: the replay waits for it, and nothing is trimmed."""
     seen: list[Quote | Gap] = []
 
     async def read(bus: Bus) -> None:
