@@ -28,8 +28,12 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    StaleQuote,
 )
-from consumers.reading.reader import QuoteStream
+from consumers.reading.conflation import Newest
+from consumers.reading.lag import Lag
+from consumers.reading.newest import NewestStream
+from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from wire import EntryId, Gap, Level, Quality, Quote
@@ -46,11 +50,15 @@ __all__ = [
     "ContractTooNew",
     "EntryId",
     "Gap",
+    "Lag",
     "Level",
+    "Newest",
+    "NewestStream",
     "Quality",
     "Quote",
     "QuoteStream",
     "Reconnect",
+    "StaleQuote",
     "Start",
     "connect",
 ]

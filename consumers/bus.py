@@ -6,16 +6,22 @@ would make the others wait. Must never know how a position is kept or what makes
 
 import logging
 import os
+import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from consumers.errors import BadStart, ContractTooNew
+from consumers.errors import BadStart, ContractTooNew, StaleQuote
 from consumers.identity import default_name, parse_name
-from consumers.link import Target
-from consumers.reading.reader import QuoteStream, decode_entry
+from consumers.link import Command, Target
+from consumers.reading.entry import decode_entry
+from consumers.reading.freshness import check_max_age_s, received_ns, server_time_ns
+from consumers.reading.newest import NewestStream
+from consumers.reading.quotes import QuoteStream
+from consumers.reading.reader import Reader
+from consumers.reading.source import Source
 from consumers.reading.start import Start, before, parse_symbols, parse_time_ns
 from consumers.reconnect import Reconnect
 from consumers.shared_link import SharedLink
@@ -83,7 +89,7 @@ class Bus:
         self._keys: Final = keys
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
-        self._streams: Final[weakref.WeakSet[QuoteStream]] = weakref.WeakSet()
+        self._streams: Final[weakref.WeakSet[Reader]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         self._shared.open()
@@ -110,26 +116,57 @@ class Bus:
             await stream.aclose()
         await self._shared.close()
 
-    async def latest(self, symbol: str) -> Quote | None:
+    async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
 
-        Raises `BadSymbol`, `BusUnavailable`.
+        With `max_age_s` one that was received longer ago, by the server's clock, raises `StaleQuote`. Raises
+        `BadSymbol`, `ValueError`, `BusUnavailable`.
         """
-        return (await self.latest_many(symbol)).get(symbol)
+        ages = await self._newest_known((symbol,), max_age_s)
+        quote, age_s = ages.get(symbol, (None, 0.0))
+        if quote is not None and max_age_s is not None and age_s > max_age_s:
+            raise StaleQuote(quote, age_s, max_age_s)
+        return quote
 
-    async def latest_many(self, *symbols: str) -> dict[str, Quote]:
-        """The newest known quotes in one round trip; a symbol without one is absent. Raises as `latest` does."""
+    async def latest_many(self, *symbols: str, max_age_s: float | None = None) -> dict[str, Quote]:
+        """The newest known quotes in one round trip.
+
+        A symbol without one is absent, and so is one whose quote was received more than `max_age_s` ago. Raises as
+        `latest` does, but for `StaleQuote`.
+        """
+        ages = await self._newest_known(symbols, max_age_s)
+        return {
+            symbol: quote
+            for symbol, (quote, age_s) in ages.items()
+            if max_age_s is None or age_s <= max_age_s
+        }
+
+    async def _newest_known(
+        self, symbols: tuple[str, ...], max_age_s: float | None
+    ) -> dict[str, tuple[Quote, float]]:
         names = parse_symbols(symbols)
-        replies = await self._shared.ask(
-            ("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names)
-        )
-        streamed, asked = replies
-        newest: dict[str, Quote] = {}
-        for symbol, *values in zip(names, streamed, asked, strict=True):
-            quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
-            if quotes:
-                # max keeps the first of equals, which is the one that has an entry id.
-                newest[symbol] = max(quotes, key=lambda quote: quote.time_ns)
+        check_max_age_s(max_age_s)
+        commands: list[Command] = [("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names)]
+        if max_age_s is not None:
+            commands.append(("TIME",))
+        # The answer may have been long on its way: if that decides, one more is asked for before a quote is
+        # refused.
+        for _ in range(2):
+            began_ns = time.monotonic_ns()
+            streamed, asked, *times = await self._shared.ask(*commands)
+            underway_ns = time.monotonic_ns() - began_ns
+            now_ns = server_time_ns(times[0]) + underway_ns if times else 0
+            newest: dict[str, tuple[Quote, float]] = {}
+            for symbol, *values in zip(names, streamed, asked, strict=True):
+                quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
+                if quotes:
+                    # max keeps the first of equals, which is the one that has an entry id.
+                    quote = max(quotes, key=lambda quote: quote.time_ns)
+                    newest[symbol] = quote, (now_ns - received_ns(quote)) / 1e9
+            if max_age_s is None or not any(
+                0 < age_s - max_age_s <= underway_ns / 1e9 for _, age_s in newest.values()
+            ):
+                break
         return newest
 
     async def quality(self, *symbols: str, quiet_after_s: float = QUIET_AFTER_S) -> dict[str, Quality]:
@@ -139,13 +176,13 @@ class Bus:
         more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`.
         """
         names = parse_symbols(symbols)
-        (seconds, microseconds), status, states, cached = await self._shared.ask(
+        told, status, states, cached = await self._shared.ask(
             ("TIME",),
             ("HMGET", self._keys.status, *STATUS_FIELDS),
             ("HMGET", self._keys.subscriptions, *names),
             ("HMGET", self._keys.latest, *names),
         )
-        now_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
+        now_ns = server_time_ns(told)
         fields = dict(zip(STATUS_FIELDS, status, strict=True))
         judge = QualityJudge(now_ns, fields, quiet_after_s=quiet_after_s)
         found: dict[str, Quality] = {}
@@ -155,17 +192,36 @@ class Bus:
             found[symbol] = judge.judge(symbol, state, received_ns)
         return found
 
-    def quotes(self, *symbols: str, start: Start | Mapping[str, Start] = "now") -> QuoteStream:
+    def quotes(
+        self, *symbols: str, start: Start | Mapping[str, Start] = "now", max_age_s: float | None = None
+    ) -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.
 
         A mapping gives each symbol its own start, as `QuoteStream.positions` does; a symbol it lacks begins
         now. A `Gap` stands where quotes are missing: `trimmed` and `stream_recreated` are found by this reader,
         other reasons are the daemon's. While Redis is away the iteration waits and goes on where it stood.
 
-        Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        With `max_age_s` a quote that was received longer ago when its turn comes, by the server's clock, is not
+        handed over; in its place, before the next item of its symbol, stands a `Gap` with the reason `too_old`
+        and their number.
+
+        Raises `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        stream = QuoteStream(self._target, self._keys, self._reconnect, symbols, start)
+        stream = QuoteStream(self._source(), symbols, start, max_age_s=max_age_s)
+        self._streams.add(stream)
+        return stream
+
+    def newest(
+        self, *symbols: str, start: Start | Mapping[str, Start] = "now", max_age_s: float | None = None
+    ) -> NewestStream:
+        """Follow symbols, but only the newest quote of each whenever the loop asks: for who need not see every one.
+
+        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, errors and `max_age_s`
+        as with `quotes`; a gap `too_old` counts the quote and those it stood for.
+        """
+        self._shared.check_open()
+        stream = NewestStream(self._source(), symbols, start, max_age_s=max_age_s)
         self._streams.add(stream)
         return stream
 
@@ -198,6 +254,9 @@ class Bus:
             if len(entries) < PAGE:
                 return
             low = f"({entry_id}"
+
+    def _source(self) -> Source:
+        return Source(self._target, self._keys, self._reconnect, self._shared)
 
     def __repr__(self) -> str:
         state = "open" if self._shared.is_open else "closed"

@@ -4,7 +4,7 @@ Decides the sentences: each names the thing, the reason and the remedy. Must nev
 only ever receives an address that `link.Target` has already stripped.
 """
 
-from wire import CONTRACT_VERSION, BadNamespace, BadSymbol
+from wire import CONTRACT_VERSION, BadNamespace, BadSymbol, Quote
 
 __all__ = [
     "BadNamespace",
@@ -15,6 +15,8 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "StaleQuote",
+    "forked",
 ]
 
 
@@ -56,3 +58,28 @@ class ContractTooNew(BusError):
             "install a newer quotebus here"
         )
         self.version = version
+
+
+class StaleQuote(BusError):
+    """The newest known quote is older than the caller accepts.
+
+    `quote` is that quote all the same; `age_s` the seconds since it was received, by the server's clock.
+    """
+
+    def __init__(self, quote: Quote, age_s: float, max_age_s: float) -> None:
+        super().__init__(
+            f"the newest quote of {quote.symbol} was received {age_s:.3f} s ago, which is more than "
+            f"max_age_s={max_age_s:g}: ask quality() why, or take .quote of this error all the same"
+        )
+        self.quote = quote
+        self.symbol = quote.symbol
+        self.age_s = age_s
+        self.max_age_s = max_age_s
+
+
+def forked() -> BusError:
+    """What to say in a process that was forked from the one that opened the bus."""
+    return BusError(
+        "this bus was opened in another process, from which this one was forked: a connection belongs to the "
+        "process that opened it, so call connect() here too"
+    )

@@ -7,8 +7,12 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers import Bus, BusClosed, BusError, connect
+from consumers.link import Target
+from consumers.reading.quotes import QuoteStream
+from consumers.reading.source import Source
+from consumers.shared_link import SharedLink
 from simulator.redis_server import RedisServer, free_port
-from tests.consumers.conftest import FAST, Writer, blocked, numbers, readers, take, until
+from tests.consumers.conftest import FAST, KEYS, Writer, blocked, numbers, readers, take, until
 
 pytestmark = pytest.mark.both_servers
 
@@ -173,21 +177,44 @@ async def test_cancelling_a_question_does_not_mix_up_the_answers(bus: Bus, write
     await gone(writer.redis)
 
 
-async def test_no_cancellation_is_swallowed_while_a_question_is_sent(bus: Bus, writer: Writer) -> None:
-    """At whatever step it comes, the task ends as cancelled and not with an answer, nor reads on for ever."""
-    await writer.quotes("AAPL")
-    assert await bus.latest("AAPL") is not None
-    for turns in range(8):
-        task = asyncio.create_task(take(aiter(bus.quotes("AAPL", start="now")), 1))  # noqa: TID251
-        await asyncio.sleep(0.02)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        asking = asyncio.create_task(bus.latest_many(*(f"S{k}" for k in range(50))))  # noqa: TID251
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        was_done = asking.done()
-        for each in (task, asking):
-            each.cancel()
-        await asyncio.wait([task, asking], timeout=5)
-        assert task.cancelled()
-        assert asking.cancelled() or was_done
+class Roll:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, list[str]]] = []
+
+    def began(self, symbols: frozenset[str]) -> None:
+        self.notes.append(("began", sorted(symbols)))
+
+    def changed(self, added: frozenset[str], removed: frozenset[str]) -> None:
+        self.notes.append(("changed", [*(f"+{s}" for s in added), *(f"-{s}" for s in removed)]))
+
+    def ended(self) -> None:
+        self.notes.append(("ended", []))
+
+
+async def test_who_attends_knows_what_is_read_and_when(server: RedisServer, bus: Bus, writer: Writer) -> None:
+    """From the first step of a loop to its end, with each change between, and nothing outside of loops."""
+    await writer.quotes("AAPL", 9)
+    roll = Roll()
+    source = Source(Target(server.url, timeout_s=5), KEYS, FAST, SharedLink(Target(server.url, timeout_s=5)))
+    stream = QuoteStream(source, ("AAPL",), "earliest", attendance=roll)
+    stream.add("MSFT")
+    assert roll.notes == []
+    items = aiter(stream)
+    await take(items, 1)
+    stream.add("TSLA", "AAPL")
+    stream.remove("MSFT", "NONE")
+    # Another loop takes over: reading never ends in between.
+    await take(aiter(stream), 1)
+    assert roll.notes == [("began", ["AAPL", "MSFT"]), ("changed", ["+TSLA"]), ("changed", ["-MSFT"])]
+    async for _ in stream:
+        break
+    await asyncio.sleep(0)
+    await until(lambda: asyncio.sleep(0, roll.notes[-1] == ("ended", [])))
+    stream.add("NEW")
+    assert len(roll.notes) == 4
+    await take(aiter(stream), 1)
+    await stream.aclose()
+    await stream.aclose()
+    assert roll.notes[4:] == [("began", ["AAPL", "NEW", "TSLA"]), ("ended", [])]
