@@ -162,6 +162,8 @@ class MemoryConnection(FakeAsyncRedisConnection):
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._due = deque()
+        # Asked for the socket after a fork; there is none.
+        self._writer.get_extra_info = lambda _: None  # type: ignore[union-attr]
         self._hub.links.add(self)
 
     async def _reply_in_time(self, wait: _Wait) -> Any:

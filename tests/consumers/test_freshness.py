@@ -14,6 +14,8 @@ from consumers.reading.freshness import AgeGuard, ServerClock, check_max_age_s
 from tests.consumers.conftest import KEYS, Writer, take
 from wire import encode_latest, encode_quote
 
+pytestmark = pytest.mark.both_servers
+
 S = 1_000_000_000
 
 

@@ -12,6 +12,8 @@ from consumers.reading.pursuit import Track
 from tests.consumers.conftest import KEYS, T0_NS, Writer, take
 from wire import EntryId
 
+pytestmark = pytest.mark.both_servers
+
 STEP_NS = 1_000_003
 
 

@@ -8,6 +8,8 @@ import pytest
 from consumers import Bus, EntryId, Gap, Newest
 from tests.consumers.conftest import KEYS, Writer, blocked
 
+pytestmark = pytest.mark.both_servers
+
 
 async def one(items: object, timeout_s: float = 20.0) -> Newest | Gap:
     """The next item, or `TimeoutError`."""
