@@ -28,8 +28,13 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    ExtraMissing,
+    NotCarried,
     StaleQuote,
 )
+from consumers.groups.delivery import Delivery, GroupLag, Member
+from consumers.groups.worker import GroupStream
+from consumers.leases.interest import Interest
 from consumers.reading.conflation import Newest
 from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
@@ -48,12 +53,19 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "Delivery",
     "EntryId",
+    "ExtraMissing",
     "Gap",
+    "GroupLag",
+    "GroupStream",
+    "Interest",
     "Lag",
     "Level",
+    "Member",
     "Newest",
     "NewestStream",
+    "NotCarried",
     "Quality",
     "Quote",
     "QuoteStream",

@@ -6,6 +6,7 @@ would make the others wait. Must never know how a position is kept or what makes
 
 import logging
 import os
+import secrets
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
@@ -14,7 +15,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from consumers.errors import BadStart, ContractTooNew, StaleQuote
+from consumers.groups.share import Share
+from consumers.groups.worker import GroupStream, check_group
 from consumers.identity import default_name, parse_name
+from consumers.leases.interest import Interest
+from consumers.leases.keeper import LeaseKeeper
+from consumers.leases.lease import Lease
 from consumers.link import Command, Target
 from consumers.reading.entry import decode_entry
 from consumers.reading.freshness import check_max_age_s, received_ns, server_time_ns
@@ -39,6 +45,7 @@ from wire import (
     decode_latest,
     entry_id_at,
 )
+from wire.quote import newer
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +75,19 @@ def connect(
     """
     if url is None:
         url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    name = default_name() if name is None else parse_name(name)
+    if name is None:
+        consumer_id = name = default_name()
+    else:
+        # Two programs may choose one name, and neither may end the other's leases.
+        consumer_id = f"{parse_name(name)}#{secrets.token_hex(3)}"
     if not timeout_s > 0:
         raise ValueError(f"timeout_s={timeout_s}: take a positive number of seconds")
     return Bus(
-        Target(url, timeout_s=timeout_s, name=name), Keyspace(namespace), reconnect or Reconnect(), name
+        Target(url, timeout_s=timeout_s, name=name),
+        Keyspace(namespace),
+        reconnect or Reconnect(),
+        name,
+        consumer_id,
     )
 
 
@@ -82,14 +97,22 @@ class Bus:
     Belongs to one event loop. Any number of tasks may use it at once.
     """
 
-    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect, name: str) -> None:
+    def __init__(
+        self,
+        target: Target,
+        keys: Keyspace,
+        reconnect: Reconnect,
+        name: str,
+        consumer_id: str,
+    ) -> None:
         self.name: Final = name
         """Who asks, as CLIENT LIST has it after the library's own name."""
         self._target: Final = target
         self._keys: Final = keys
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
-        self._streams: Final[weakref.WeakSet[Reader]] = weakref.WeakSet()
+        self._leases: Final = LeaseKeeper(self._shared, keys, consumer_id)
+        self._streams: Final[weakref.WeakSet[Reader | GroupStream]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         self._shared.open()
@@ -111,9 +134,10 @@ class Bus:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End every iteration and close every connection. May be called again."""
+        """End every iteration, give every lease back and close every connection. May be called again."""
         for stream in list(self._streams):
             await stream.aclose()
+        await self._leases.aclose()
         await self._shared.close()
 
     async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
@@ -158,10 +182,8 @@ class Bus:
             now_ns = server_time_ns(times[0]) + underway_ns if times else 0
             newest: dict[str, tuple[Quote, float]] = {}
             for symbol, *values in zip(names, streamed, asked, strict=True):
-                quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
-                if quotes:
-                    # max keeps the first of equals, which is the one that has an entry id.
-                    quote = max(quotes, key=lambda quote: quote.time_ns)
+                quote = newer(*(_readable(symbol, value) for value in values))
+                if quote is not None:
                     newest[symbol] = quote, (now_ns - received_ns(quote)) / 1e9
             if max_age_s is None or not any(
                 0 < age_s - max_age_s <= underway_ns / 1e9 for _, age_s in newest.values()
@@ -193,7 +215,11 @@ class Bus:
         return found
 
     def quotes(
-        self, *symbols: str, start: Start | Mapping[str, Start] = "now", max_age_s: float | None = None
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
     ) -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.
 
@@ -205,23 +231,104 @@ class Bus:
         handed over; in its place, before the next item of its symbol, stands a `Gap` with the reason `too_old`
         and their number.
 
+        While a loop runs, the bus keeps a lease on each symbol, so that the daemon subscribes it; it ends with the
+        loop, or within 15 s when the program crashes. A user who may not write reads all the same, and the log says
+        so once. Without `lease` only symbols that somebody else wants have new quotes.
+
         Raises `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        stream = QuoteStream(self._source(), symbols, start, max_age_s=max_age_s)
+        held = self._attendance(lease)
+        stream = QuoteStream(self._source(held), symbols, start, attendance=held, max_age_s=max_age_s)
         self._streams.add(stream)
         return stream
 
     def newest(
-        self, *symbols: str, start: Start | Mapping[str, Start] = "now", max_age_s: float | None = None
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
     ) -> NewestStream:
         """Follow symbols, but only the newest quote of each whenever the loop asks: for who need not see every one.
 
-        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, errors and `max_age_s`
-        as with `quotes`; a gap `too_old` counts the quote and those it stood for.
+        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, errors, `max_age_s` and
+        `lease` as with `quotes`; a gap `too_old` counts the quote and those it stood for.
         """
         self._shared.check_open()
-        stream = NewestStream(self._source(), symbols, start, max_age_s=max_age_s)
+        held = self._attendance(lease)
+        stream = NewestStream(self._source(held), symbols, start, attendance=held, max_age_s=max_age_s)
+        self._streams.add(stream)
+        return stream
+
+    def interest(self, *symbols: str) -> Interest:
+        """Symbols that shall be subscribed while `async with` runs, without reading them.
+
+        A loop over `quotes` takes its leases by itself; this is for who only asks for `latest`, or reads in another
+        program. Raises `BadSymbol`, `BusClosed`.
+        """
+        self._shared.check_open()
+        return Interest(self._leases, parse_symbols, symbols)
+
+    def group(
+        self,
+        group: str,
+        *symbols: str,
+        consumer: str | None = None,
+        start: Start | Mapping[str, Start] = "now",
+        claim_after_s: float = 30.0,
+        lease: bool = True,
+        auto_ack: bool = False,
+        leave: bool | None = None,
+        prefetch: int = 500,
+    ) -> GroupStream:
+        """Share the work on these symbols with every other worker of this group: each entry goes to one of them.
+
+        Each delivery is to be acknowledged: `await stream.ack(delivery)`. What its worker does not acknowledge is
+        delivered again, so each entry is handled at least once, and exactly once without faults. `auto_ack`
+        acknowledges a delivery when the loop comes back for the next one; it is not the default because a strategy
+        that passes work on would lose it without a sign, while a forgotten `ack` soon shows.
+
+        A worker begins with what it has pending under its name, then gets what is new. `consumer` is that name, by
+        default the bus's own; a fixed one, such as `worker-3`, lets a restarted worker have its entries at once.
+        What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
+        than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
+        after at most twice that time. `start` says where the group begins in a stream where there is no such group
+        yet; `prefetch` is how many entries are taken at once, all symbols together. With `leave` (default: when
+        `consumer` is not given) the name is removed from the group on `aclose`, unless something is pending.
+
+        A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
+        `stream_recreated` are found by this worker and have no id. A daemon's marker goes to one worker, as any
+        entry does. If the group is destroyed it is made anew where this worker knows that all had been
+        acknowledged. A stream that is not there is waited for.
+
+        Needs Redis 6.2, and the rights to xreadgroup, xack, xautoclaim, xclaim, xpending, xgroup and xinfo. Raises
+        `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        """
+        self._shared.check_open()
+        name = self.name if consumer is None else consumer
+        check_group(group, name, claim_after_s, prefetch)
+        held = self._attendance(lease)
+        share = Share(
+            self._target,
+            self._keys,
+            self._reconnect,
+            group,
+            name,
+            claim_after_s=claim_after_s,
+            prefetch=prefetch,
+            on_return=None if held is None else held.reconnected,
+        )
+        stream = GroupStream(
+            share,
+            self._shared,
+            symbols,
+            start,
+            claim_after_s=claim_after_s,
+            auto_ack=auto_ack,
+            leave=consumer is None if leave is None else leave,
+            attendance=held,
+        )
         self._streams.add(stream)
         return stream
 
@@ -255,8 +362,12 @@ class Bus:
                 return
             low = f"({entry_id}"
 
-    def _source(self) -> Source:
-        return Source(self._target, self._keys, self._reconnect, self._shared)
+    def _attendance(self, lease: bool) -> Lease | None:
+        return Lease(self._leases) if lease else None
+
+    def _source(self, lease: Lease | None) -> Source:
+        back = None if lease is None else lease.reconnected
+        return Source(self._target, self._keys, self._reconnect, self._shared, on_return=back)
 
     def __repr__(self) -> str:
         state = "open" if self._shared.is_open else "closed"

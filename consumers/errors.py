@@ -15,6 +15,7 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "ExtraMissing",
     "StaleQuote",
     "forked",
 ]
@@ -60,6 +61,15 @@ class ContractTooNew(BusError):
         self.version = version
 
 
+class ExtraMissing(BusError, ImportError):
+    """A package that this needs is not installed. `package` is its name, `extra` is what brings it."""
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(f'{package} is needed {purpose}: pip install "quotebus[{extra}]"')
+        self.package = package
+        self.extra = extra
+
+
 class StaleQuote(BusError):
     """The newest known quote is older than the caller accepts.
 
@@ -83,3 +93,14 @@ def forked() -> BusError:
         "this bus was opened in another process, from which this one was forked: a connection belongs to the "
         "process that opened it, so call connect() here too"
     )
+
+
+class NotCarried(BusError):
+    """Something of alpaca-py's stream that is no quote was asked for; `channel` says what."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(
+            f"the bus carries quotes and no {channel}: take {channel} from Alpaca's REST service, or from "
+            "alpaca-py's own stream, which needs a connection of its own beside the daemon's"
+        )
+        self.channel = channel

@@ -1,5 +1,7 @@
 """The double itself: a real websocket server that speaks as Alpaca's stock stream does, well or badly.
 
+Beside it a real HTTP server answers Alpaca's REST calls, out of what the stream quoted.
+
 Decides what a user of the double can do and see, and in which order its parts come to life and end. Must never know
 how a part does its work, nor the daemon, Redis, or which client is connected.
 """
@@ -13,12 +15,17 @@ from typing import Final, Self
 
 from simulator.account import PATHS, Account
 from simulator.audience import Audience
-from simulator.chronicle import Chronicle, ClientAction, ClosedConnection
+from simulator.chronicle import Chronicle, ClientAction, ClosedConnection, RestCall
 from simulator.connection import Connection
 from simulator.faults import Event, RefuseAuth, RefuseUpgrade, Rule
 from simulator.frames import Batch, SimQuote
 from simulator.misfortune import Misfortune
 from simulator.reception import Reception
+from simulator.rest.desk import Desk
+from simulator.rest.faults import RefuseRest
+from simulator.rest.history import History
+from simulator.rest.office import Office
+from simulator.rest.record import Record
 from simulator.script import Arm, BadScript
 from simulator.settings import SimulatorSettings
 from simulator.sources import MarketSource, TapeSource
@@ -33,6 +40,7 @@ class AlpacaSimulator:
     `port` overrides the settings' port; 0 takes a free one. Raises `OSError` when the port is taken, `BadTape` and
     `BadScript` when those files cannot be read. All methods are for the event loop it was entered on.
 
+    `rest_url` is where alpaca-py's REST clients belong, as their `url_override`; `rest_calls` is the log of calls.
     `connections` are the live ones and `closed` those that are over, in order of their end; `actions` is the log of
     what clients did. `tape_done` is set when the tape has been handed over, `tape_sent` counts its rows so far, and
     `tape_error` is why it ended early.
@@ -44,13 +52,24 @@ class AlpacaSimulator:
         self._wanted_port = self.settings.port if port is None else port
         self._port = 0
         self._chronicle = Chronicle()
-        self._audience = Audience()
-        self._market = MarketSource(self.settings, self._audience)
+        self._record = Record(self.settings.history)
+        self._audience = Audience(self._record)
+        self._market = MarketSource(self.settings, self._audience, self._record)
         self._tape = TapeSource(self.settings, self._audience)
         self._misfortune = Misfortune(self.account, self._audience, self._market)
         self._reception = Reception(
             self.settings, self.account, self._audience, self._chronicle, self._misfortune.begin
         )
+        self._history = History(self._record, self.settings.seed)
+        desk = Desk(
+            self.settings.account,
+            self._history,
+            lambda: self._market.symbols,
+            self._market.refresh,
+            always_open=self.settings.market_hours == "always",
+        )
+        self._office = Office(desk, self.account, self._chronicle)
+        self._rest_port = 0
         self._group: asyncio.TaskGroup | None = None
         self._sources: list[asyncio.Task[None]] = []
 
@@ -62,8 +81,16 @@ class AlpacaSimulator:
             self.run_script(await asyncio.to_thread(_script, s.script), str(s.script))
         if s.tape is not None:
             # A tape that cannot even begin is told now, not when its symbol is subscribed.
-            await asyncio.to_thread(check_tape, s.tape, s.tape_symbol)
+            first = await asyncio.to_thread(check_tape, s.tape, s.tape_symbol)
+            if not s.tape_redate:
+                self._history.past_ends_ns = first.t_ns
         self._port = await self._reception.open(self._wanted_port)
+        if s.rest_port is not None:
+            try:
+                self._rest_port = await self._office.open(s.host, s.rest_port)
+            except BaseException:
+                await self._reception.close()
+                raise
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         self._sources.append(self._group.create_task(self._market.run()))
@@ -78,6 +105,7 @@ class AlpacaSimulator:
         for source in self._sources:
             source.cancel()
         self._misfortune.end()
+        await self._office.close()
         await self._reception.close()
         if error is None or isinstance(error, asyncio.CancelledError):
             await self._group.__aexit__(kind, error, trace)
@@ -98,10 +126,25 @@ class AlpacaSimulator:
 
     def url(self, feed: str = "iex") -> str:
         """The websocket address of a feed; `KeyError` for a feed there is not."""
+        return f"ws://{self._host}:{self._port}{PATHS[feed]}"
+
+    @property
+    def rest_url(self) -> str:
+        """Where REST calls are answered, those to the data host and those to the trading host alike.
+
+        `RuntimeError` when the settings want none.
+        """
+        if not self._rest_port:
+            raise RuntimeError(
+                "no REST calls are answered here: give the settings a rest_port, and enter first"
+            )
+        return f"http://{self._host}:{self._rest_port}"
+
+    @property
+    def _host(self) -> str:
         host = self.settings.host
         # An address to listen on everywhere is none to connect to.
-        host = "127.0.0.1" if host in _EVERYWHERE else f"[{host}]" if ":" in host else host
-        return f"ws://{host}:{self._port}{PATHS[feed]}"
+        return "127.0.0.1" if host in _EVERYWHERE else f"[{host}]" if ":" in host else host
 
     @property
     def connections(self) -> list[Connection]:
@@ -117,6 +160,11 @@ class AlpacaSimulator:
     def actions(self) -> deque[ClientAction]:
         """The latest of what clients did."""
         return self._chronicle.actions
+
+    @property
+    def rest_calls(self) -> deque[RestCall]:
+        """The latest REST calls, in order of their arrival."""
+        return self._chronicle.calls
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -137,6 +185,11 @@ class AlpacaSimulator:
     def tape_error(self) -> BadTape | None:
         """Why the tape ended early."""
         return self._tape.error
+
+    @property
+    def quotes_forgotten(self) -> int:
+        """How many quotes REST no longer remembers because there were newer ones (`history` in the settings)."""
+        return self._record.forgotten
 
     @property
     def quotes_made(self) -> int:
@@ -243,6 +296,17 @@ class AlpacaSimulator:
     ) -> None:
         """The next HTTP upgrades get this status."""
         self.arm(RefuseUpgrade(status, tuple(headers)), times, for_s)
+
+    def refuse_rest(
+        self,
+        status: int,
+        times: int | None = 1,
+        for_s: float | None = None,
+        *,
+        reset_s: float | None = None,
+    ) -> None:
+        """The next REST calls get this status; a 429 says that calls are allowed again in `reset_s` seconds."""
+        self.arm(RefuseRest(status, reset_s), times, for_s)
 
     def heal(self) -> None:
         """Forget all rules, end a mute, exorcise all ghosts."""

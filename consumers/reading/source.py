@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -34,7 +35,15 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class Source:
     """Raw entries of some streams, read by one loop at a time, through any number of connections in turn."""
 
-    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect, shared: SharedLink) -> None:
+    def __init__(
+        self,
+        target: Target,
+        keys: Keyspace,
+        reconnect: Reconnect,
+        shared: SharedLink,
+        *,
+        on_return: Callable[[], None] | None = None,
+    ) -> None:
         self.target: Final = target
         self.shared: Final = shared
         """For short questions beside the reading."""
@@ -43,6 +52,8 @@ class Source:
         self.snapshots: list[tuple[Track, Quote]] = []
         """Quotes of the cache with which a symbol begins, to be handed out before anything of its stream."""
         self._reconnect: Final = reconnect
+        self._on_return: Final = on_return
+        """Called when Redis is reached again after a failure; must not block or raise."""
         self._wishes: dict[Symbol, Wish] = {}
         self._clock: ServerClock | None = None
         self._link: Link | None = None
@@ -138,6 +149,8 @@ class Source:
                         await self._ask_with_time(self._link, self._clock, ())
                     if failures:
                         _log.info("Redis at %s is back after %d attempts", self.target.address, failures)
+                        if self._on_return is not None:
+                            self._on_return()
                 return await self._read(self._link, wait)
             except (RedisError, OSError) as error:
                 await self.hang_up()

@@ -141,7 +141,9 @@ class MemoryBus(Bus):
         self.publisher: Final = Publisher(self.server.url, namespace=namespace, maxlen=maxlen)
         policy = reconnect or Reconnect(first_delay_s=0.01, max_delay_s=0.1)
         name = default_name()
-        super().__init__(Target(self.server.url, timeout_s=5.0, name=name), Keyspace(namespace), policy, name)
+        super().__init__(
+            Target(self.server.url, timeout_s=5.0, name=name), Keyspace(namespace), policy, name, name
+        )
         self._shared.open()
 
     @property

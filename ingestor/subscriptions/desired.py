@@ -24,12 +24,12 @@ MAX_JUNK_SHOWN: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at Redis. `members` is None where the set's key holds another type; `writer_present` tells
-    whether the mark that a daemon's start leaves beside its position was there, as it is unless the database was
-    emptied since."""
+    """One look at Redis. `members` is None where the set's key holds another type; `leases` are those that have
+    not expired, without their ends, so that a renewal is no change; `writer_present` tells whether the mark that a
+    daemon's start leaves beside its position was there, as it is unless the database was emptied since."""
 
     members: frozenset[bytes] | None
-    leases: tuple[bytes, ...]
+    leases: frozenset[bytes]
     writer_present: bool
 
 
@@ -144,10 +144,10 @@ def _put_together(operators: _Names, strategies: _Names, held: str | None) -> De
     junk = (*operators.junk, *strategies.junk)
     # The same junk gives the same list, in whatever order the set was read.
     first = heapq.nsmallest(MAX_JUNK_SHOWN, junk)
-    return Desired(symbols, {_shown(member): why for member, why in first}, len(junk), held)
+    return Desired(symbols, {shown(member): why for member, why in first}, len(junk), held)
 
 
-def _shown(member: bytes) -> str:
+def shown(member: bytes) -> str:
     """A name for eyes: bounded, and with nothing in it that a terminal would act on."""
     text = member[:48].decode("utf-8", "backslashreplace")
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
