@@ -24,7 +24,7 @@ Words: TypeAlias = tuple[Part, ...]
 
 _READS: Final = frozenset(
     "XREAD XRANGE XREVRANGE XINFO XLEN XPENDING MULTI EXEC HGET HMGET HGETALL HELLO CLIENT PING TIME SMEMBERS "
-    "ZRANGE SISMEMBER EXISTS TYPE ZSCORE".split()
+    "XREADGROUP XACK XAUTOCLAIM XCLAIM ZADD ZREM ZRANGE SISMEMBER EXISTS TYPE ZSCORE".split()
 )
 """Commands after which nobody who waits need look again."""
 _BLOCKING: Final = frozenset({"XREAD", "XREADGROUP"})

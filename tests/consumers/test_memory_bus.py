@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from consumers import BadUrl, Bus, BusUnavailable, Gap, Quote, Reconnect, connect
+from consumers import BadUrl, Bus, BusUnavailable, Gap, Quote, Reconnect, connect, sync
 from consumers.testing import MemoryBus, a_gap, a_quote, memory_bus, quotes_of
 from tests.consumers.conftest import take
 
@@ -140,3 +140,28 @@ def test_what_tests_need_is_not_imported_with_the_rest() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert "pip install 'quotebus[testing]'" in done.stderr.splitlines()[-1]
+
+
+async def test_a_group_and_the_plain_twin_work_on_it_too() -> None:
+    """A member that waits has caught up; a bus without `await` finds the server by its URL."""
+    async with memory_bus() as bus:
+        # A group without any stream to wait at looks again and again, and never waits.
+        await bus.publish(a_quote("AAPL"))
+        worker = bus.group("workers", "AAPL")
+
+        async def work() -> str | None:
+            async for delivery in worker:
+                await worker.ack(delivery)
+                return delivery.id
+            raise AssertionError("it ended")
+
+        def ask() -> Quote | None:
+            with sync.connect(bus.url) as plain:
+                return plain.latest("AAPL")
+
+        async with asyncio.TaskGroup() as tasks:
+            working = tasks.create_task(work())
+            await bus.caught_up()
+            (stored,) = await bus.publish(a_quote("AAPL"))
+        assert working.result() == stored.id
+        assert await asyncio.to_thread(ask) == stored
