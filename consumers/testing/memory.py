@@ -11,10 +11,10 @@ library itself, reading its own commands' replies.
         assert orders == [...]
         running.cancel()
 
-Known limits, beside a real server (fakeredis 2.40): a group none of whose streams exists never counts as caught up; no INFO, no CONFIG, no CLIENT KILL that a reader would notice,
-no ACL worth the name, no persistence, no replicas; replies are never slow, so time-outs do not happen; about 50 us
-per entry written. `MAXLEN ~` trims by nodes as Redis does. Whether a strategy survives what a network does is a
-question for a real server.
+Known limits, beside a real server (fakeredis 2.40): no INFO, no CONFIG, no CLIENT KILL that a reader would notice,
+no ACL worth the name, no persistence, no replicas; replies are never slow, so time-outs do not happen; 50 to 80 us
+per entry written. A group none of whose streams exists looks again and again, and so never counts as caught up.
+Whether a strategy survives what a network does is a question for a real server.
 """
 
 import asyncio
