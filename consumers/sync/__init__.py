@@ -20,9 +20,23 @@ A strategy that has other things to do asks for the next item with a time limit:
 Decides how another thread's loop is used as if there were none. Must never decide anything about quotes.
 """
 
+from consumers.groups.delivery import Delivery
+from consumers.reading.conflation import Newest
 from consumers.sync.bus import Bus, connect
 from consumers.sync.interest import Interest
-from consumers.sync.reading import QuoteStream
+from consumers.sync.streams import GroupStream, NewestStream, QuoteStream
 from wire import Gap, Quality, Quote
 
-__all__ = ["Bus", "Gap", "Interest", "Quality", "Quote", "QuoteStream", "connect"]
+__all__ = [
+    "Bus",
+    "Delivery",
+    "Gap",
+    "GroupStream",
+    "Interest",
+    "Newest",
+    "NewestStream",
+    "Quality",
+    "Quote",
+    "QuoteStream",
+    "connect",
+]

@@ -16,7 +16,8 @@ from consumers.reconnect import Reconnect
 from consumers.sync.interest import Interest
 from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
-from consumers.sync.reading import QuoteStream, in_chunks
+from consumers.sync.reading import in_chunks
+from consumers.sync.streams import GroupStream, NewestStream, QuoteStream
 from wire import QUIET_AFTER_S, Gap, Quality, Quote
 
 R = TypeVar("R")
@@ -73,16 +74,21 @@ class Bus:
     ) -> None:
         self.close()
 
-    def latest(self, symbol: str) -> Quote | None:
+    def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
 
-        Raises `BadSymbol`, `BusUnavailable`.
+        With `max_age_s` one that was received longer ago, by the server's clock, raises `StaleQuote`. Raises
+        `BadSymbol`, `ValueError`, `BusUnavailable`.
         """
-        return self._ask(lambda bus: bus.latest(symbol))
+        return self._ask(lambda bus: bus.latest(symbol, max_age_s=max_age_s))
 
-    def latest_many(self, *symbols: str) -> dict[str, Quote]:
-        """The newest known quotes in one round trip; a symbol without one is absent. Raises as `latest` does."""
-        return self._ask(lambda bus: bus.latest_many(*symbols))
+    def latest_many(self, *symbols: str, max_age_s: float | None = None) -> dict[str, Quote]:
+        """The newest known quotes in one round trip.
+
+        A symbol without one is absent, and so is one whose quote was received more than `max_age_s` ago. Raises as
+        `latest` does, but for `StaleQuote`.
+        """
+        return self._ask(lambda bus: bus.latest_many(*symbols, max_age_s=max_age_s))
 
     def quality(self, *symbols: str, quiet_after_s: float = QUIET_AFTER_S) -> dict[str, Quality]:
         """How far each symbol's cached quote can be trusted now, in one round trip; see `Level`.
@@ -93,18 +99,76 @@ class Bus:
         return self._ask(lambda bus: bus.quality(*symbols, quiet_after_s=quiet_after_s))
 
     def quotes(
-        self, *symbols: str, start: Start | Mapping[str, Start] = "now", lease: bool = True
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
     ) -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.
 
         A mapping gives each symbol its own start, as `QuoteStream.positions` does; a symbol it lacks begins
         now. A `Gap` stands where quotes are missing. While Redis is away the iteration waits and goes on where it
-        stood. From the first item on, until the loop or the stream ends, the bus keeps a lease on each symbol, so
-        that the daemon subscribes it; `lease=False` takes none. Raises `BadSymbol` and `BadStart` at once,
+        stood. With `max_age_s` a quote that was received longer ago when its turn comes is not handed over: a `Gap`
+        with the reason `too_old` stands for it. That costs a good deal of speed here, because quotes then cross to
+        this thread one by one.
+
+        From the first item on, until the loop or the stream ends, the bus keeps a lease on each symbol, so that the
+        daemon subscribes it; `lease=False` takes none. Raises `BadSymbol`, `BadStart` and `ValueError` at once,
         `BusUnavailable` from the iteration, `BusClosed`.
         """
-        source = self._made(lambda bus: bus.quotes(*symbols, start=start, lease=lease))
+        source = self._made(lambda bus: bus.quotes(*symbols, start=start, max_age_s=max_age_s, lease=lease))
         return QuoteStream(self, self._portal, source)
+
+    def newest(
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
+    ) -> NewestStream:
+        """Follow symbols, but only the newest quote of each whenever the loop asks: for who need not see every one.
+
+        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, errors, `max_age_s` and
+        `lease` as with `quotes`; a gap `too_old` counts the quote and those it stood for.
+        """
+        source = self._made(lambda bus: bus.newest(*symbols, start=start, max_age_s=max_age_s, lease=lease))
+        return NewestStream(self, self._portal, source)
+
+    def group(
+        self,
+        group: str,
+        *symbols: str,
+        consumer: str | None = None,
+        start: Start | Mapping[str, Start] = "now",
+        claim_after_s: float = 30.0,
+        lease: bool = True,
+        auto_ack: bool = False,
+        leave: bool | None = None,
+        prefetch: int = 500,
+    ) -> GroupStream:
+        """Share the work on these symbols with every other worker of this group: each entry goes to one of them.
+
+        Each delivery is to be acknowledged: `stream.ack(delivery)`. What its worker does not acknowledge within
+        `claim_after_s` is delivered again, so each entry is handled at least once. `auto_ack` acknowledges a
+        delivery when the next one is asked for. All else as `consumers.Bus.group` says.
+
+        Raises `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        """
+        source = self._made(
+            lambda bus: bus.group(
+                group,
+                *symbols,
+                consumer=consumer,
+                start=start,
+                claim_after_s=claim_after_s,
+                lease=lease,
+                auto_ack=auto_ack,
+                leave=leave,
+                prefetch=prefetch,
+            )
+        )
+        return GroupStream(self, self._portal, source)
 
     def interest(self, *symbols: str) -> Interest:
         """Symbols that shall be subscribed while `with` runs, without reading them.

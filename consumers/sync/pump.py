@@ -27,7 +27,8 @@ class Pump(Generic[T]):
         self._demand: Final = asyncio.Event()
         self._queue: Final[queue.SimpleQueue[list[T] | BaseException | None]] = queue.SimpleQueue()
         self._task: asyncio.Task[Any] | None = None
-        self._is_asked = False
+        self.is_asked = False
+        """Whether a batch was asked for that has not been taken."""
         self._is_stopped = False
         self.waiting: list[T] = []
         """The batch that was brought last; whether it was taken is for the taker to know."""
@@ -39,8 +40,8 @@ class Pump(Generic[T]):
 
         Raises what the source raises, `BusClosed` when the loop is gone.
         """
-        if not self._is_asked:
-            self._is_asked = True
+        if not self.is_asked:
+            self.is_asked = True
             self._portal.tell(self._demand.set)
         while True:
             wait_s = WATCH_S if timeout_s is None else min(WATCH_S, timeout_s)
@@ -53,7 +54,7 @@ class Pump(Generic[T]):
                     if timeout_s <= 0:
                         raise TimeoutError from None
                 self._portal.check()
-        self._is_asked = False
+        self.is_asked = False
         if isinstance(found, BaseException):
             raise found
         return found

@@ -1,4 +1,4 @@
-"""The twins of what a bus lets one read: plain `for` loops, and `get` with a time limit.
+"""What every twin of a stream has in common: plain `for` loops, and `get` with a time limit.
 
 Decides what was handed out, item by item, while the loop reads in batches. Must never know Redis: whatever is
 asked of it is asked of the twin in the loop.
@@ -6,18 +6,23 @@ asked of it is asked of the twin in the loop.
 
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from consumers import bus as native
 from consumers.errors import BusClosed, BusError
-from consumers.reading import quotes
-from consumers.reading.start import before, parse_symbols
+from consumers.reading.start import parse_symbols
 from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
-from wire import EntryId, Gap, Quote
 
 T = TypeVar("T")
 
@@ -36,8 +41,6 @@ class Reading(Generic[T]):
         self._pump: Pump[T] | None = None
         self._batch: list[T | None] = []
         self._index = 0
-        # Symbol -> id of the last entry handed out; None behind a gap that has no entry.
-        self._after: dict[str, str | None] = {}
         self._turn = 0
         self._taking: Final = threading.Lock()
         self._closed = False
@@ -63,48 +66,6 @@ class Reading(Generic[T]):
                     raise BusClosed("the stream is closed: ask the bus for another")
             except TimeoutError:
                 return None
-
-    def batches(self) -> Iterator[list[T]]:
-        """The same items in lists, one per read, never empty: the quickest way through a long stream.
-
-        All items of a list count as handed out with it.
-        """
-        turn = self._take_over()
-        try:
-            while True:
-                rest = [item for item in self._batch[self._index :] if item is not None]
-                self._index = len(self._batch)
-                for item in rest:
-                    self._after[item.symbol] = item.id  # type: ignore[attr-defined]
-                if rest:
-                    yield rest
-                    if turn != self._turn:
-                        raise self._taken_over()
-                elif not self._refill(None):
-                    return
-        finally:
-            self._leave(turn)
-
-    @property
-    def positions(self) -> dict[str, str]:
-        """Symbol -> entry id after which reading goes on: that of the last item handed out.
-
-        Save it, and pass it as `start` later: nothing is missed and nothing comes twice. A symbol whose start
-        Redis has not yet been asked for is absent.
-        """
-
-        async def ask(_: native.Bus) -> dict[str, str]:
-            positions: dict[str, str] = dict(self._source.positions)
-            places: dict[str, str | None] = {}
-            for item in self._waiting():
-                symbol = item.symbol  # type: ignore[attr-defined]
-                if places.get(symbol) is None:
-                    entry_id = item.id  # type: ignore[attr-defined]
-                    behind = None if entry_id is None else str(before(EntryId.parse(entry_id)))
-                    places[symbol] = self._after.get(symbol) or behind
-            return positions | {symbol: place for symbol, place in places.items() if place is not None}
-
-        return self._portal.call(ask)
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -135,8 +96,7 @@ class Reading(Generic[T]):
                 for index, item in enumerate(batch):
                     if item is not None and item.symbol in gone:
                         batch[index] = None
-            for symbol in gone:
-                self._after.pop(symbol, None)
+            self._forget(gone)
 
         self._on_loop(drop)
 
@@ -177,13 +137,13 @@ class Reading(Generic[T]):
         turn = self._take_over()
         try:
             while True:
-                batch, after = self._batch, self._after
+                batch = self._batch
                 # Not a loop over the list: `get` and `batches` may take from it between two items.
                 while self._index < len(batch):
                     item = batch[self._index]
                     self._index += 1
                     if item is not None:
-                        after[item.symbol] = item.id  # type: ignore[attr-defined]
+                        self._note(item)
                         yield item
                         if turn != self._turn:
                             raise self._taken_over()
@@ -193,12 +153,25 @@ class Reading(Generic[T]):
         finally:
             self._leave(turn)
 
+    def _forget(self, symbols: Iterable[str]) -> None:
+        """These are followed no more."""
+
+    def _begin(self) -> None:
+        """Reading begins, or begins anew."""
+
+    def _note(self, item: T) -> None:
+        """This is handed out now."""
+
+    def _held(self, batch: list[T]) -> list[T]:
+        """A batch that was asked for by a `get` that gave up, so that it may have waited here."""
+        return batch
+
     def _hand_out(self) -> T | None:
         while self._index < len(self._batch):
             item = self._batch[self._index]
             self._index += 1
             if item is not None:
-                self._after[item.symbol] = item.id  # type: ignore[attr-defined]
+                self._note(item)
                 return item
         return None
 
@@ -216,14 +189,15 @@ class Reading(Generic[T]):
             if self._closed:
                 return False
             if self._pump is None:
-                self._after |= self._on_loop(lambda: dict(self._source.positions))
+                self._begin()
                 # Nothing of the loop may hold this object, or it would never be forgotten.
                 self._pump = Pump(self._portal, partial(self._batches_of, self._source))
+            was_asked = self._pump.is_asked
             found = self._pump.take(timeout_s)
             if found is None:
                 self._pump = None
                 return False
-            self._batch, self._index = found, 0  # type: ignore[assignment]
+            self._batch, self._index = self._held(found) if was_asked else found, 0  # type: ignore[assignment]
             return True
         finally:
             self._taking.release()
@@ -248,20 +222,7 @@ class Reading(Generic[T]):
         return BusError(f"{self!r} is read by another loop: ask the bus for a second one")
 
 
-class QuoteStream(Reading[Quote | Gap]):
-    """Quotes and gaps of some symbols, to be read with `for`; made by `Bus.quotes`.
-
-    Entries of one symbol come in the stream's order; between symbols they come as they were read, which while
-    catching up is not by time. Leaving the loop (break, exception, Ctrl-C) closes the connection; another `for`
-    over the same object goes on after the last item that was handed out. Nothing is read before it is asked for.
-    """
-
-    @staticmethod
-    def _batches_of(source: quotes.QuoteStream) -> AsyncGenerator[list[Quote | Gap], None]:
-        return source.batches()
-
-
-async def singly(items: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:
+async def singly(items: AsyncIterable[T]) -> AsyncGenerator[list[T], None]:
     """Each item as a batch of its own."""
     inner = aiter(items)
     try:

@@ -347,6 +347,32 @@ async def test_it_stops_from_a_handler_and_runs_again(
         stream.stop()  # once more does no harm
 
 
+async def test_handlers_that_never_wait_leave_the_loop_its_turns(
+    server: RedisServer, redis: Redis, writer: Writer
+) -> None:
+    """Or the leases would end in the middle of a long batch."""
+    seen: list[bool] = []
+    other = asyncio.Event()
+
+    def work(_: Any) -> None:
+        time.sleep(0.005)
+        seen.append(other.is_set())
+
+    handler = Handler(work)
+    stream = StockDataStream("k", "s", redis_url=server.url)
+    stream.subscribe_quotes(handler.function(), "AAPL")
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(stream._run_forever())
+        await blocked(redis)
+        await writer.quotes("AAPL", 200)
+        await handler.has(1)
+        other.set()
+        await handler.has(200)
+        task.cancel()
+    assert not seen[0]
+    assert seen[100]
+
+
 async def test_it_runs_within_a_loop_and_is_cancelled_there(
     server: RedisServer, redis: Redis, writer: Writer
 ) -> None:

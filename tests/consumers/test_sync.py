@@ -22,7 +22,7 @@ import consumers
 from consumers import BadSymbol, BusClosed, BusError, BusUnavailable, Gap, Quote, sync
 from consumers.link import CLIENT_NAME
 from simulator.redis_server import RedisServer
-from tests.consumers.conftest import FAST, T0_NS, Writer, numbers
+from tests.consumers.conftest import FAST, KEYS, T0_NS, Writer, numbers
 
 
 class Pen:
@@ -40,6 +40,10 @@ class Pen:
     def raw(self, *command: str | bytes | int) -> Any:
         """Send one command."""
         return self._run(self._writer.raw(*command))
+
+    def leased(self) -> set[str]:
+        """The symbols that somebody wants."""
+        return {member.decode().split("@")[0] for member in self.raw("ZRANGE", KEYS.interest, 0, -1)}
 
     def connections(self) -> int:
         """How many connections of the library the server has."""
@@ -218,6 +222,97 @@ def test_history_is_a_plain_iterator(bus: sync.Bus, pen: Pen) -> None:
         next(iter(bus.history("AAPL", -5)))
 
 
+def test_latest_only_passes_over_what_nobody_asked_for(bus: sync.Bus, pen: Pen) -> None:
+    """The newest of each, with the number passed over; positions lie behind it."""
+    pen.quotes("AAPL", 50)
+    with bus.newest("AAPL", start="earliest") as stream:
+        for item in stream:
+            assert isinstance(item, sync.Newest)
+            assert (item.quote.bid_size, item.conflated) == (49, 49)
+            assert stream.positions == {"AAPL": item.quote.id}
+            assert stream.lag()["AAPL"].entries == 0
+            break
+        assert stream.get(timeout_s=0.05) is None
+        ids = pen.quotes("AAPL", 1)
+        again = stream.get(timeout_s=15)
+        assert isinstance(again, sync.Newest)
+        assert again.quote.id == ids[-1]
+
+
+def test_workers_of_a_group_share_the_entries(bus: sync.Bus, pen: Pen) -> None:
+    """Each entry goes to one of them, and is acknowledged without await."""
+    pen.quotes("AAPL", 60)
+    seen: list[str | None] = []
+    with (
+        bus.group("g", "AAPL", consumer="one", start="earliest", prefetch=20) as one,
+        bus.group("g", "AAPL", consumer="two", start="earliest", prefetch=20) as two,
+    ):
+        while len(seen) < 60:
+            for worker in (one, two):
+                delivery = worker.get(timeout_s=0.2)
+                if delivery is not None:
+                    seen.append(delivery.id)
+                    assert worker.unacknowledged == 1
+                    worker.ack(delivery)
+                    assert (worker.unacknowledged, worker.acks_waiting) == (0, 0)
+        lag = one.lag()["AAPL"]
+        assert (lag.entries, lag.pending, {member.name for member in lag.members}) == (0, 0, {"one", "two"})
+    assert len(set(seen)) == 60
+
+
+def test_lag_counts_what_was_read_and_not_handed_out(bus: sync.Bus, pen: Pen) -> None:
+    """Entry by entry, within a batch and behind it."""
+    pen.quotes("AAPL", 1500, step_ns=1_000_000)
+    stream = bus.quotes("AAPL", start="earliest")
+    items = iter(stream)
+    so_far = 0
+    for handed in (1, 400, 999, 1000, 1001, 1500):
+        first(items, handed - so_far)
+        so_far = handed
+        lag = stream.lag()["AAPL"]
+        assert (lag.entries, lag.is_exact) == (1500 - handed, True)
+        assert lag.ms == pytest.approx(max(0, 1500 - handed), abs=1.1)
+
+
+def test_a_limit_of_age_holds_for_what_waited_here(bus: sync.Bus, pen: Pen) -> None:
+    """A quote that was fresh when it was read, and is not when it is asked for, is told as too old."""
+    with bus.quotes("AAPL", max_age_s=2.0) as stream:
+        assert stream.get(timeout_s=0.1) is None
+        pen.quotes("AAPL", 1, at=time.time_ns() - 8_052_000)
+        time.sleep(3)  # the strategy is busy
+        item = stream.get(timeout_s=10)
+        assert isinstance(item, Gap)
+        assert (item.reason, item.missing) == ("too_old", 1)
+        pen.quotes("AAPL", 1, at=time.time_ns() - 8_052_000)
+        assert isinstance(stream.get(timeout_s=10), Quote)
+    pen.quotes("MSFT", 1)
+    with pytest.raises(consumers.StaleQuote):
+        bus.latest("MSFT", max_age_s=5)
+
+
+def test_a_lease_is_kept_as_long_as_reading_goes_on(bus: sync.Bus, pen: Pen) -> None:
+    """By a loop, by `get`, and by interest alone; each gives it back."""
+    with bus.interest("NVDA") as interest:
+        interest.add("TSLA")
+        assert interest.symbols == {"NVDA", "TSLA"}
+        until(lambda: pen.leased() == {"NVDA", "TSLA"})
+        assert interest.trouble is None
+        interest.remove("TSLA")
+        until(lambda: pen.leased() == {"NVDA"})
+    until(lambda: pen.leased() == set())
+    with bus.quotes("AAPL") as stream:
+        stream.get(timeout_s=0.1)
+        until(lambda: pen.leased() == {"AAPL"})
+        assert stream.get(timeout_s=0.1) is None
+        assert pen.leased() == {"AAPL"}
+    until(lambda: pen.leased() == set())
+    pen.quotes("AAPL")
+    for _ in bus.quotes("AAPL", start="earliest"):
+        until(lambda: pen.leased() == {"AAPL"})
+        break
+    until(lambda: pen.leased() == set())
+
+
 def test_many_threads_share_one_bus(bus: sync.Bus, pen: Pen) -> None:
     """Each reads its own stream and asks short questions in between."""
     pen.quotes("AAPL", 1500)
@@ -316,6 +411,33 @@ def _child(bus: sync.Bus, results: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_reading_without_await_costs_little_more(server: RedisServer, pen: Pen) -> None:
+    """Quotes cross to the strategy's thread in batches, so it reads nearly as fast as the native loop."""
+    count = 20_000
+    for _ in range(count // 1000):
+        pen.quotes("AAPL", 1000)
+
+    async def native() -> None:
+        async with consumers.connect(server.url) as bus:
+            seen = 0
+            async for _ in bus.quotes("AAPL", start="earliest", lease=False):
+                seen += 1
+                if seen == count:
+                    break
+
+    def plain() -> None:
+        with sync.connect(server.url) as bus:
+            first(iter(bus.quotes("AAPL", start="earliest", lease=False)), count)
+
+    def took_s(read: Callable[[], object]) -> float:
+        began_s = time.perf_counter()
+        read()
+        return time.perf_counter() - began_s
+
+    pairs = [(took_s(lambda: asyncio.run(native())), took_s(plain)) for _ in range(3)]
+    assert min(each for _, each in pairs) < 3 * min(each for each, _ in pairs)
+
+
 def test_a_forked_child_is_told_to_open_its_own(bus: sync.Bus, pen: Pen) -> None:
     """The child gets a clear error, and the parent's bus goes on."""
     fork = multiprocessing.get_context("fork")
