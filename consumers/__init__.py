@@ -32,6 +32,7 @@ from consumers.errors import (
 from consumers.reading.reader import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
+from consumers.service import MarketDataService, ServiceStream
 from wire import EntryId, Gap, Level, Quality, Quote
 
 __all__ = [
@@ -47,10 +48,12 @@ __all__ = [
     "EntryId",
     "Gap",
     "Level",
+    "MarketDataService",
     "Quality",
     "Quote",
     "QuoteStream",
     "Reconnect",
+    "ServiceStream",
     "Start",
     "connect",
 ]

@@ -37,14 +37,17 @@ class BusClosed(BusError):
 class BusUnavailable(BusError):
     """Redis does not answer, or refuses us.
 
-    `address` is where it was looked for, without credentials; `attempts` how often in a row it was tried.
+    `address` is where it was looked for, without credentials; `why` the reason and the remedy; `attempts` how often
+    in a row it was tried; `is_passing` whether trying again later may help, as it would not with a wrong password.
     """
 
-    def __init__(self, address: str, why: str, *, attempts: int = 1) -> None:
+    def __init__(self, address: str, why: str, *, attempts: int = 1, is_passing: bool = True) -> None:
         tried = "" if attempts <= 1 else f" after {attempts} attempts"
         super().__init__(f"Redis at {address} is not usable{tried}: {why}")
         self.address = address
+        self.why = why
         self.attempts = attempts
+        self.is_passing = is_passing
 
 
 class ContractTooNew(BusError):

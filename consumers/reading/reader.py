@@ -52,6 +52,7 @@ class QuoteStream:
         self._closing: Final = asyncio.Event()
         self._turn = 0
         self._reading = False
+        self._failures = 0
         self._unreadable = 0
         self._unreadable_logged_at_s = -LOG_EVERY_S
         self._barred: list[str] = []
@@ -75,6 +76,16 @@ class QuoteStream:
     def unreadable(self) -> int:
         """Entries skipped because they were neither quote nor gap of this contract."""
         return self._unreadable
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to Redis at this moment; only a loop that runs has one."""
+        return self._link is not None and self._link.is_open
+
+    @property
+    def failures(self) -> int:
+        """Failures in a row since Redis answered last; 0 while it does."""
+        return self._failures
 
     def add(self, *symbols: str, start: object = "now") -> None:
         """Follow more symbols, from the next read on (within half a second). One that is followed stays as it is.
@@ -166,24 +177,30 @@ class QuoteStream:
                 await self._hang_up()
 
     async def _next_runs(self) -> list[Run]:
-        failures = 0
         while not self._closing.is_set():
             try:
                 if self._link is None:
                     self._link = Link(self._target)
                     await self._link.open()
                     self._pursuit.lost_touch()
-                    if failures:
-                        _log.info("Redis at %s is back after %d attempts", self._target.address, failures)
-                return await self._read(self._link)
+                    if self._failures:
+                        _log.info(
+                            "Redis at %s is back after %d attempts", self._target.address, self._failures
+                        )
+                runs = await self._read(self._link)
             except (RedisError, OSError) as error:
                 await self._hang_up()
                 if self._closing.is_set():
                     break
-                failures += 1
-                if not is_passing(error) or self._reconnect.gives_up(failures):
+                self._failures = failures = self._failures + 1
+                passing = is_passing(error)
+                if not passing or self._reconnect.gives_up(failures):
+                    # The next loop over this stream has its attempts again.
+                    self._failures = 0
                     why = reason(error)
-                    raise BusUnavailable(self._target.address, why, attempts=failures) from None
+                    raise BusUnavailable(
+                        self._target.address, why, attempts=failures, is_passing=passing
+                    ) from None
                 delay_s = self._reconnect.delay_s(failures, random.random())
                 _log.warning(
                     "reading from Redis at %s failed (%s); attempt %d%s in %.2f s",
@@ -194,6 +211,9 @@ class QuoteStream:
                     delay_s,
                 )
                 await self._pause(delay_s)
+            else:
+                self._failures = 0
+                return runs
         return []
 
     async def _read(self, link: Link) -> list[Run]:

@@ -21,10 +21,12 @@ def test_the_public_names_are_these() -> None:
         "EntryId",
         "Gap",
         "Level",
+        "MarketDataService",
         "Quality",
         "Quote",
         "QuoteStream",
         "Reconnect",
+        "ServiceStream",
         "Start",
         "connect",
     ]

@@ -1,0 +1,229 @@
+"""The service: its streams, its callbacks, and one bus that all of them share, made when it is first needed.
+
+Decides what is shared and when it is made or let go. Must never show a key, a secret or a password.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self, TypedDict
+
+from consumers.bus import TIMEOUT_S, Bus, connect
+from consumers.errors import BusClosed, BusError
+from consumers.reading.start import Start
+from consumers.reconnect import Reconnect
+from consumers.service.book import Callback
+from consumers.service.callbacks import CALLBACK_TIMEOUT_S, Caller, SharedCallbacks
+from consumers.service.stream import ServiceStream, StreamStatus, symbols_of
+from wire import Gap
+
+MAX_AGE_S: Final = 5.0
+RECONNECT: Final = Reconnect(first_delay_s=2.0, factor=2.0, max_delay_s=32.0, jitter=0.0, attempts=5)
+"""Waits of 2, 4, 8, 16 and 32 s, and then `BusUnavailable`."""
+
+
+_COUNTS: Final = ("quotes", "gaps", "malformed", "callback_errors")
+
+
+class ServiceStatus(TypedDict):
+    """What a service knows of itself. Counts are of all its streams, also of those that have ended.
+
+    `connected`: at least one stream runs, and each that runs has its connection. `reconnect_attempts`: failures
+    in a row of the stream that has most of them, 0 while all is well. `lag_ms`: of the newest quotes handed out,
+    the longest time from the daemon's receipt until then.
+    """
+
+    connected: bool
+    subscribed_symbols: list[str]
+    active_callbacks: int
+    reconnect_attempts: int
+    quotes: int
+    gaps: int
+    malformed: int
+    callback_errors: int
+    lag_ms: float | None
+    streams: list[StreamStatus]
+
+
+class MarketDataService:
+    """Quotes as they come, the newest one, history and market hours, for one Alpaca account.
+
+        async with MarketDataService() as service:
+            async for quote in service.stream_quotes(["AAPL", "MSFT"]):
+                print(quote.symbol, quote.mid_price)
+
+    Streams and the cache come from Redis and need no credentials. Also usable without `async with`: connections are
+    made with the first question; `await aclose()` ends them. Belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        api_secret: str | None = None,
+        paper: bool = True,
+        redis_url: str | None = None,
+        *,
+        namespace: str = "quotes",
+        max_age_s: float = MAX_AGE_S,
+        reconnect: Reconnect = RECONNECT,
+        timeout_s: float = TIMEOUT_S,
+        callback_timeout_s: float | None = CALLBACK_TIMEOUT_S,
+        name: str | None = None,
+    ) -> None:
+        self._reconnect: Final = reconnect
+        # Connects nowhere yet; a mistake in the URL is told where it was made.
+        self._bus: Final = connect(
+            redis_url, namespace=namespace, reconnect=reconnect, timeout_s=timeout_s, name=name
+        )
+        self._is_open = False
+        self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: Final = asyncio.Lock()
+        self._streams: Final[weakref.WeakSet[ServiceStream]] = weakref.WeakSet()
+        self._callback_timeout_s: Final = callback_timeout_s
+        self._caller: Final = Caller(callback_timeout_s)
+        self._shared: Final = SharedCallbacks(self._caller)
+        self._past: Final = dict.fromkeys(_COUNTS, 0)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- streams -----------------------------------------------------------------------------------------------
+
+    def stream_quotes(
+        self,
+        symbols: str | Iterable[str],
+        callback: Callback | None = None,
+        *,
+        on_gap: Callable[[Gap], Any] | None = None,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+    ) -> ServiceStream:
+        """Each quote of these symbols from `start` on, to a loop and to the callback; any number at once.
+
+        Taking part makes the symbols desired: nobody else has to ask the daemon for them. `callback` and `on_gap`
+        may be functions or coroutine functions. A `Gap` is not yielded: it is counted, and given to `on_gap`.
+        With `max_age_s` a quote that was received longer ago when its turn comes is left out, and the gap says so.
+
+        Raises `BadSymbol`, `BadStart` and `TypeError` here; `BusUnavailable` from the loop, after the last attempt.
+        """
+        self._check_usable()
+        stream = ServiceStream(
+            self._reach_bus,
+            self._stream_ended,
+            self._reconnect,
+            self._shared,
+            symbols,
+            callback,
+            on_gap=on_gap,
+            start=start,
+            max_age_s=max_age_s,
+            callback_timeout_s=self._callback_timeout_s,
+        )
+        self._streams.add(stream)
+        return stream
+
+    def add_symbols(self, symbols: str | Iterable[str], *, start: Start = "now") -> None:
+        """Follow more symbols in every stream of this service; a stream's own `add_symbols` is for that one alone.
+
+        Raises `BadSymbol`, `BadStart`, and `BusError` when there is no stream.
+        """
+        names = symbols_of(symbols)
+        if not self._streams:
+            raise BusError("there is no stream to add symbols to: call stream_quotes() first")
+        for stream in list(self._streams):
+            stream.add_symbols(names, start=start)
+
+    def remove_symbols(self, symbols: str | Iterable[str]) -> None:
+        """Follow these symbols no more, in any stream of this service. Raises `BadSymbol`."""
+        names = symbols_of(symbols)
+        for stream in list(self._streams):
+            stream.remove_symbols(names)
+
+    def add_callback(self, symbol: str, callback: Callback) -> None:
+        """Call this once for each quote of a symbol, whichever stream of this service brings it.
+
+        It outlives the streams, until it is removed or `disconnect_stream()`. Raises `BadSymbol`, `TypeError`.
+        """
+        self._check_usable()
+        (name,) = symbols_of(symbol)
+        self._shared.book.add(name, callback)
+
+    def remove_callback(self, symbol: str, callback: Callback | None = None) -> int:
+        """Call it no more, or, without one, none of the symbol's; how many that were. Raises `BadSymbol`."""
+        (name,) = symbols_of(symbol)
+        removed = self._shared.book.remove(name, callback)
+        if not self._shared.book.of(name):
+            self._shared.begin_anew(name)
+        return removed
+
+    async def disconnect_stream(self) -> None:
+        """End all streams as if there were no more quotes, and forget all callbacks. May be called again.
+
+        Their leases are withdrawn and their connections closed. New streams may be begun afterwards.
+        """
+        self._shared.clear()
+        for stream in list(self._streams):
+            await stream.aclose()
+
+    def get_stream_status(self) -> ServiceStatus:
+        """How the streams stand, from their own state: nothing is asked, so it may be called often."""
+        streams = [stream.status() for stream in list(self._streams)]
+        running = [stream.status() for stream in list(self._streams) if stream.is_running]
+        lags = [status["lag_ms"] for status in streams if status["lag_ms"] is not None]
+        symbols = {symbol for status in streams for symbol in status["subscribed_symbols"]}
+        counts = {name: self._past[name] + sum(status[name] for status in streams) for name in _COUNTS}
+        return ServiceStatus(
+            connected=bool(running) and all(status["connected"] for status in running),
+            subscribed_symbols=sorted(symbols),
+            active_callbacks=len(self._shared.book) + sum(status["active_callbacks"] for status in streams),
+            reconnect_attempts=max((status["reconnect_attempts"] for status in streams), default=0),
+            quotes=counts["quotes"],
+            gaps=counts["gaps"],
+            malformed=counts["malformed"],
+            callback_errors=counts["callback_errors"] + self._caller.errors,
+            lag_ms=max(lags, default=None),
+            streams=streams,
+        )
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """End all streams and close all connections; the service cannot be used again. May be called again."""
+        self._is_closed = True
+        await self.disconnect_stream()
+        await self._bus.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open" if self._is_open else "not connected yet"
+        return f"<MarketDataService {state} {len(self._streams)} streams over {self._bus!r}>"
+
+    async def _reach_bus(self) -> Bus:
+        self._check_usable()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise BusError("this service belongs to another event loop: make one MarketDataService per loop")
+        async with self._opening:
+            if not self._is_open:
+                # A bus that could not open has been closed.
+                await self._bus.__aenter__()
+                self._is_open = True
+        return self._bus
+
+    def _check_usable(self) -> None:
+        if self._is_closed:
+            raise BusClosed("this service is closed: make a new MarketDataService")
+
+    def _stream_ended(self, stream: ServiceStream) -> None:
+        status = stream.status()
+        for name in _COUNTS:
+            self._past[name] += status[name]
+        self._streams.discard(stream)
