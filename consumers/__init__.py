@@ -29,7 +29,7 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
 )
-from consumers.reading.reader import QuoteStream
+from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from consumers.service import MarketDataService, ServiceStream

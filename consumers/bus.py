@@ -15,7 +15,10 @@ from typing import Final, Self
 from consumers.errors import BadStart, ContractTooNew
 from consumers.identity import default_name, parse_name
 from consumers.link import Target
-from consumers.reading.reader import QuoteStream, decode_entry
+from consumers.reading.entry import decode_entry
+from consumers.reading.quotes import QuoteStream
+from consumers.reading.reader import Reader
+from consumers.reading.source import Source
 from consumers.reading.start import Start, before, parse_symbols, parse_time_ns
 from consumers.reconnect import Reconnect
 from consumers.shared_link import SharedLink
@@ -83,7 +86,7 @@ class Bus:
         self._keys: Final = keys
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
-        self._streams: Final[weakref.WeakSet[QuoteStream]] = weakref.WeakSet()
+        self._streams: Final[weakref.WeakSet[Reader]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         self._shared.open()
@@ -165,7 +168,7 @@ class Bus:
         Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        stream = QuoteStream(self._target, self._keys, self._reconnect, symbols, start)
+        stream = QuoteStream(self._source(), symbols, start)
         self._streams.add(stream)
         return stream
 
@@ -198,6 +201,9 @@ class Bus:
             if len(entries) < PAGE:
                 return
             low = f"({entry_id}"
+
+    def _source(self) -> Source:
+        return Source(self._target, self._keys, self._reconnect)
 
     def __repr__(self) -> str:
         state = "open" if self._shared.is_open else "closed"

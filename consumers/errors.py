@@ -15,6 +15,7 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "forked",
 ]
 
 
@@ -59,3 +60,11 @@ class ContractTooNew(BusError):
             "install a newer quotebus here"
         )
         self.version = version
+
+
+def forked() -> BusError:
+    """What to say in a process that was forked from the one that opened the bus."""
+    return BusError(
+        "this bus was opened in another process, from which this one was forked: a connection belongs to the "
+        "process that opened it, so call connect() here too"
+    )

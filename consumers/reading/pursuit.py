@@ -122,8 +122,8 @@ class Pursuit:
         """The connection is new: anything may have happened to the streams."""
         self._answered_at = None
 
-    def next_read(self, now_s: float) -> Read:
-        """What to ask now."""
+    def next_read(self, now_s: float, *, wait: bool = True) -> Read:
+        """What to ask now; without `wait` the answer comes at once."""
         tracks = self._tracks.values()
         if self._answered_at is None or now_s - self._answered_at > TRUST_S:
             for track in tracks:
@@ -139,7 +139,7 @@ class Pursuit:
         if looked:
             commands += [("MULTI",), *(("XINFO", "STREAM", track.key) for track in looked)]
         if readable:
-            block = () if looked else ("BLOCK", BLOCK_MS)
+            block = ("BLOCK", BLOCK_MS) if wait and not looked else ()
             keys_and_ids: Command = (*(t.key for t in readable), *(t.after for t in readable))
             commands.append(("XREAD", "COUNT", count, *block, "STREAMS", *keys_and_ids))
         if looked:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypedDict
 from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
 from consumers.reading.gaps import STREAM_RECREATED
-from consumers.reading.reader import QuoteStream
+from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start, parse_starts, parse_symbols
 from consumers.reconnect import Reconnect
 from consumers.service.book import Callback, CallbackBook, checked

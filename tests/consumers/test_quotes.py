@@ -262,3 +262,48 @@ async def test_bad_arguments_are_refused_by_the_call(bus: Bus) -> None:
         bus.quotes("aapl")
     with pytest.raises(BadStart):
         bus.quotes("AAPL", start="$")
+
+
+async def test_batches_hold_what_the_loop_would_give(bus: Bus, writer: Writer) -> None:
+    """The same items in the same order, several at once, and none empty."""
+    await writer.quotes("AAPL", 1_500)
+    await writer.gap("AAPL", "feed_disconnected")
+    await writer.quotes("AAPL", 1_000)
+    await writer.quotes("MSFT", 5)
+    one_by_one = await take(aiter(bus.quotes("AAPL", "MSFT", start="earliest")), 2_506)
+    found: list[Quote | Gap] = []
+    sizes: list[int] = []
+    stream = bus.quotes("AAPL", "MSFT", start="earliest")
+    async for batch in stream.batches():
+        found += batch
+        sizes.append(len(batch))
+        assert stream.positions["AAPL"] == [item.id for item in found if item.symbol == "AAPL"][-1]
+        if len(found) == 2_506:
+            break
+    assert [i for i in found if i.symbol == "AAPL"] == [i for i in one_by_one if i.symbol == "AAPL"]
+    assert numbers(found, "MSFT") == list(range(5))
+    assert min(sizes) >= 1
+    assert len(sizes) < 10
+    await writer.quotes("MSFT")
+    assert numbers(await take(aiter(stream), 1)) == [5]
+
+
+async def test_batches_begin_with_the_snapshot(bus: Bus, writer: Writer) -> None:
+    """And go on exactly behind it."""
+    await writer.quotes("AAPL", 3)
+    batches = aiter(bus.quotes("AAPL", start="snapshot").batches())
+    assert numbers(await anext(batches)) == [2]
+    await writer.quotes("AAPL", 2)
+    assert numbers(await anext(batches)) == [3, 4]
+
+
+async def test_batches_skip_what_cannot_be_read(bus: Bus, writer: Writer) -> None:
+    """It is counted, and makes no batch of its own."""
+    await writer.raw("XADD", KEYS.stream("AAPL"), "1-1", "q", "junk")
+    stream = bus.quotes("AAPL", start="earliest")
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(stream.batches().__anext__())
+        await blocked(writer.redis)
+        await writer.quotes("AAPL", 2)
+    assert numbers(first.result())[:1] == [0]
+    assert stream.unreadable == 1
