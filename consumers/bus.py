@@ -6,6 +6,7 @@ would make the others wait. Must never know how a position is kept or what makes
 
 import logging
 import os
+import secrets
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import Final, Self
 
 from consumers.errors import BadStart, ContractTooNew
 from consumers.identity import default_name, parse_name
+from consumers.leases.interest import Interest
+from consumers.leases.keeper import LeaseKeeper
 from consumers.link import Target
 from consumers.reading.entry import decode_entry
 from consumers.reading.quotes import QuoteStream
@@ -65,11 +68,19 @@ def connect(
     """
     if url is None:
         url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    name = default_name() if name is None else parse_name(name)
+    if name is None:
+        consumer_id = name = default_name()
+    else:
+        # Two programs may choose one name, and neither may end the other's leases.
+        consumer_id = f"{parse_name(name)}#{secrets.token_hex(3)}"
     if not timeout_s > 0:
         raise ValueError(f"timeout_s={timeout_s}: take a positive number of seconds")
     return Bus(
-        Target(url, timeout_s=timeout_s, name=name), Keyspace(namespace), reconnect or Reconnect(), name
+        Target(url, timeout_s=timeout_s, name=name),
+        Keyspace(namespace),
+        reconnect or Reconnect(),
+        name,
+        consumer_id,
     )
 
 
@@ -79,13 +90,21 @@ class Bus:
     Belongs to one event loop. Any number of tasks may use it at once.
     """
 
-    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect, name: str) -> None:
+    def __init__(
+        self,
+        target: Target,
+        keys: Keyspace,
+        reconnect: Reconnect,
+        name: str,
+        consumer_id: str,
+    ) -> None:
         self.name: Final = name
         """Who asks, as CLIENT LIST has it after the library's own name."""
         self._target: Final = target
         self._keys: Final = keys
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
+        self._leases: Final = LeaseKeeper(self._shared, keys, consumer_id)
         self._streams: Final[weakref.WeakSet[Reader]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -108,9 +127,10 @@ class Bus:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End every iteration and close every connection. May be called again."""
+        """End every iteration, give every lease back and close every connection. May be called again."""
         for stream in list(self._streams):
             await stream.aclose()
+        await self._leases.aclose()
         await self._shared.close()
 
     async def latest(self, symbol: str) -> Quote | None:
@@ -171,6 +191,15 @@ class Bus:
         stream = QuoteStream(self._source(), symbols, start)
         self._streams.add(stream)
         return stream
+
+    def interest(self, *symbols: str) -> Interest:
+        """Symbols that shall be subscribed while `async with` runs, without reading them.
+
+        A loop over `quotes` takes its leases by itself; this is for who only asks for `latest`, or reads in another
+        program. Raises `BadSymbol`, `BusClosed`.
+        """
+        self._shared.check_open()
+        return Interest(self._leases, parse_symbols, symbols)
 
     async def history(
         self, symbol: str, start: datetime | int, end: datetime | int | None = None

@@ -7,7 +7,7 @@ waits for something to happen takes a `Link` of its own.
 import asyncio
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from consumers.errors import BusClosed, BusUnavailable
 from consumers.link import Command, Link, Reply, Target
@@ -42,6 +42,13 @@ class SharedLink:
 
         Raises `BusUnavailable` when Redis does not answer, or answers any of them with an error; `BusClosed`.
         """
+        return await self._ask(commands, may_fail=False)
+
+    async def ask_each(self, *commands: Command) -> list[Reply]:
+        """As `ask`, but where Redis answers a command with an error, that stands among the replies in its place."""
+        return await self._ask(commands, may_fail=True)
+
+    async def _ask(self, commands: tuple[Command, ...], *, may_fail: bool) -> list[Reply]:
         # Twice, because the first failure may only tell that an idle connection was closed long ago.
         for attempt in (1, 2):
             self.check_open()
@@ -50,7 +57,7 @@ class SharedLink:
                     link = await self._opened()
                     replies = await link.ask(*commands)
                     for reply in replies:
-                        if isinstance(reply, Exception):
+                        if isinstance(reply, Exception) and not may_fail:
                             raise reply
                 except (RedisError, OSError) as error:
                     await self._drop()
@@ -60,6 +67,9 @@ class SharedLink:
                             self._target.address, reason(error), attempts=attempt, is_passing=passing
                         ) from None
                 else:
+                    if any(isinstance(reply, ReadOnlyError) for reply in replies):
+                        # The address may lead to the new primary by now.
+                        await self._drop()
                     return replies
         raise AssertionError("unreachable")
 

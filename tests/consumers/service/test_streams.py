@@ -258,20 +258,6 @@ async def test_cleanup_of_an_iterator_that_is_dropped(service: MarketDataService
     assert service.get_stream_status()["subscribed_symbols"] == []
 
 
-# It goes as one piece with its connection, of which redis-py complains.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_cleanup_by_the_garbage_collector(service: MarketDataService, writer: Writer) -> None:
-    """A stream that was stepped through by hand and forgotten."""
-    await writer.quotes("AAPL", 10)
-    stream = service.stream_quotes("AAPL", start="earliest")
-    await anext(stream)
-    assert await readers(writer.redis) == 2
-    del stream
-    gc.collect()
-    await let_go(writer.redis)
-    assert service.get_stream_status()["subscribed_symbols"] == []
-
-
 async def test_disconnect_stream_ends_all_and_the_service_streams_again(
     service: MarketDataService, writer: Writer
 ) -> None:
