@@ -29,12 +29,8 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
 )
-<<<<<<< HEAD
-from consumers.reading.quotes import QuoteStream
-=======
 from consumers.leases.interest import Interest
-from consumers.reading.reader import QuoteStream
->>>>>>> ccafc11eae893f1de66dd8c1768bc87fa0ae8eec
+from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from consumers.service import MarketDataService, ServiceStream
