@@ -60,8 +60,9 @@ def judge(position: EntryId, anchor: Anchor, facts: StreamFacts | None) -> Verdi
         return Verdict.MISSING
     if anchor is not Anchor.CHOSEN and facts.last < position:
         return Verdict.REWOUND
-    # Trimming takes the oldest first, so a first entry at or before the position covers all after it.
-    if position == ZERO_ID or position >= facts.last or (facts.first is not None and facts.first <= position):
+    # Trimming takes the oldest first, so a first entry at or before the position covers all after it, and so does
+    # one that follows the position with no id between them.
+    if position == ZERO_ID or position >= facts.last or _reaches(facts.first, position):
         return Verdict.INTACT
     if facts.added is not None and facts.added == facts.length:
         # Nothing was ever deleted here, so an entry that we did read here before stood in another stream.
@@ -69,18 +70,49 @@ def judge(position: EntryId, anchor: Anchor, facts: StreamFacts | None) -> Verdi
     return Verdict.TRIMMED
 
 
-def hole(symbol: str, position: EntryId, facts: StreamFacts, verdict: Verdict) -> Gap:
+def _reaches(first: EntryId | None, position: EntryId) -> bool:
+    return first is not None and (first <= position or first == position.successor())
+
+
+def hole(
+    symbol: str, position: EntryId, facts: StreamFacts, verdict: Verdict, number: int | None = None
+) -> Gap:
     """The gap that a reader reports for this verdict, from its position to the first entry there is now.
 
-    After a rewind `to_ns` lies before `from_ns`.
+    After a rewind `to_ns` lies before `from_ns`. `number` is the running number of the position (see `numbered`);
+    with it, trimming is told with the number of entries that are gone.
     """
+    missing = None
+    if verdict is Verdict.TRIMMED and number is not None and facts.added is not None:
+        # All that is left stands behind the position, so what else ever followed it is gone.
+        gone = facts.added - number - facts.length
+        missing = gone if gone > 0 else None
     return Gap(
         symbol=symbol,
         id=None,
         from_ns=position.time_ns,
         to_ns=(facts.first or facts.last).time_ns,
         reason=TRIMMED if verdict is Verdict.TRIMMED else STREAM_RECREATED,
+        missing=missing,
     )
+
+
+def numbered(
+    position: EntryId, number: int | None, facts: StreamFacts, found: int, *, is_all: bool
+) -> int | None:
+    """The running number of the last of `found` entries that were read after this position, at these facts.
+
+    The running number of an entry counts every entry that its stream was ever given, up to itself; it is what
+    `entries-added` was when the entry was the last. None where that cannot be known. `number` is that of the
+    position as far as known; `is_all` says that what was found reaches to the end of the stream.
+    """
+    if facts.added is None:
+        return None
+    if is_all:
+        return facts.added
+    if facts.first is not None and facts.first > position:
+        return facts.added - facts.length + found
+    return None if number is None else number + found
 
 
 def read_facts(reply: Any) -> StreamFacts | None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from consumers.link import Command, Reply
-from consumers.reading.gaps import Anchor, Verdict, hole, judge, read_facts
-from consumers.reading.start import Place
+from consumers.reading.gaps import Anchor, StreamFacts, Verdict, hole, judge, numbered, read_facts
+from consumers.reading.start import Place, before
 from consumers.reconnect import is_wrong_type, tells_of_key
 from wire import ZERO_ID, EntryId, Gap, Keyspace
 
@@ -33,6 +33,7 @@ LOOKS_AT_ONCE: Final = 250
 REWIND_HOLDS_S: Final = 1.0
 """How long a stream must stay behind our position: a daemon that sends its spool again to an emptied server
 passes through such a state, and would be taken for a new stream."""
+_BEGINNING: Final = str(ZERO_ID)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +54,17 @@ class Track:
     rewound_since: float | None = None
     first: EntryId | None = None
     """The first entry of the stream when it was last looked at and found whole."""
+    read_to: str = ""
+    """The id of the last entry that was read, handed out or not."""
+    number: int | None = None
+    """The running number of that entry (see `gaps.numbered`), where it is known."""
+    added: int | None = None
+    """How many entries the stream had been given when it was last looked at."""
+
+    @property
+    def number_here(self) -> int | None:
+        """The running number of the position, known when all that was read has been handed out."""
+        return self.number if self.read_to == self.after else None
 
 
 class Read(NamedTuple):
@@ -74,6 +86,15 @@ class Run(NamedTuple):
     track: Track
     gap: Gap | None
     entries: list[Any]
+    after: str | None = None
+    """Where the position is when the gap has been handed over."""
+
+    def pass_gap(self) -> None:
+        """Move the position behind the gap; whoever hands it over does so, that it is told once and not less."""
+        if self.after is not None:
+            self.track.after = self.after
+            # Only one who begins a stream anew has been at its beginning since.
+            self.track.anchor = Anchor.CHOSEN if self.after == _BEGINNING else self.track.anchor
 
 
 class Pursuit:
@@ -163,27 +184,36 @@ class Pursuit:
         if isinstance(streams, Exception):
             if not is_wrong_type(streams):
                 raise streams
-            # One key that is no stream fails the whole XREAD: look at each to find which.
+            # One key that is no stream fails the whole XREAD, so nothing is known of the others either: look at
+            # each to find which, and read on without it.
             for track in read.tracks:
                 track.look_now = True
-            streams = None
+            for track, answer in facts.items():
+                track.barred = is_wrong_type(answer)
+            self._answered_at = now_s
+            return []
         self._answered_at = now_s
         tracks = ((read.by_key[key], found) for key, found in streams or ())
         entries = {track: found for track, found in tracks if not track.dropped}
-        runs = self._judge_all(facts, entries, now_s)
+        runs = self._judge_all(facts, entries, read.per_stream, now_s)
         for track, found in entries.items():
             track.seen_at = now_s
-            if track not in facts and (track.wary or len(found) >= read.per_stream):
-                track.look_now = True
-                continue
+            if track not in facts:
+                if track.wary or len(found) >= read.per_stream:
+                    track.look_now = True
+                    continue
+                track.number = None if track.number_here is None else track.number_here + len(found)
             # A full answer means that we are behind: the next one is to be read with a look as well.
             track.look_now = len(found) >= read.per_stream
+            track.read_to = found[-1][0].decode()
             gap = runs.pop(track, None)
-            runs[track] = Run(track, gap.gap if gap else None, found)
+            # With the gap the position comes to stand directly before what is left.
+            after = None if gap is None else str(before(EntryId.parse(found[0][0])))
+            runs[track] = Run(track, gap.gap if gap else None, found, after)
         return list(runs.values())
 
     def _judge_all(
-        self, facts: Mapping[Track, Reply], entries: Mapping[Track, list[Any]], now_s: float
+        self, facts: Mapping[Track, Reply], entries: Mapping[Track, list[Any]], per_stream: int, now_s: float
     ) -> dict[Track, Run]:
         runs: dict[Track, Run] = {}
         for track, answer in facts.items():
@@ -191,31 +221,52 @@ class Pursuit:
                 continue
             track.look_now = False
             track.seen_at = now_s
-            track.barred = is_wrong_type(answer)
-            position = EntryId.parse(track.after)
-            found = read_facts(answer)
-            verdict = judge(position, track.anchor, found)
-            if verdict is Verdict.REWOUND and found is not None and found.first == track.first is not None:
+            was_barred, track.barred = track.barred, is_wrong_type(answer)
+            if was_barred and not track.barred:
+                track.look_now = True  # It was not read this time.
+                continue
+            run = self._judge(track, read_facts(answer), len(entries.get(track, ())), per_stream, now_s)
+            if run is not None:
+                runs[track] = run
+        return runs
+
+    def _judge(
+        self, track: Track, facts: StreamFacts | None, found: int, per_stream: int, now_s: float
+    ) -> Run | None:
+        position = EntryId.parse(track.after)
+        verdict = judge(position, track.anchor, facts)
+        if facts is not None:
+            if verdict is Verdict.REWOUND and facts.first == track.first is not None:
                 # The same stream without its last entries, as a server leaves it that restarts from a truncated
                 # file: this reader has had them, and what comes next has larger ids.
                 verdict = Verdict.INTACT
-            if verdict is Verdict.INTACT and found is not None:
-                track.first = found.first
-            if verdict is not Verdict.REWOUND:
-                track.rewound_since = None
-            # What comes next from a missing stream stands in a new one.
-            track.wary = verdict in {Verdict.MISSING, Verdict.REWOUND} and position != ZERO_ID
-            if verdict in {Verdict.INTACT, Verdict.MISSING} or found is None:
-                continue
-            if verdict is Verdict.REWOUND:
-                if track.rewound_since is None:
-                    track.rewound_since = now_s
-                if now_s - track.rewound_since < REWIND_HOLDS_S:
-                    continue
-                track.after, track.anchor = str(ZERO_ID), Anchor.CHOSEN
-                track.look_now, track.wary, track.rewound_since = True, False, None
-            elif track not in entries:
-                # Trimmed to nothing: there is no entry to move the position, and the gap is told once.
-                track.after = str(found.last)
-            runs[track] = Run(track, hole(track.symbol, position, found, verdict), [])
-        return runs
+            elif verdict is Verdict.TRIMMED and (facts.added or 0) < (track.added or 0):
+                # A stream that was given fewer entries than it had been is not the one it was.
+                verdict = Verdict.REPLACED
+            if verdict is Verdict.INTACT:
+                track.first = facts.first
+        if verdict is not Verdict.REWOUND:
+            track.rewound_since = None
+        # What comes next from a missing stream stands in a new one.
+        track.wary = verdict in {Verdict.MISSING, Verdict.REWOUND} and position != ZERO_ID
+        if facts is None:
+            return None
+        number = track.number_here
+        track.added, track.read_to = facts.added, track.after
+        track.number = numbered(position, number, facts, found, is_all=found < per_stream)
+        if verdict is Verdict.INTACT:
+            return None
+        if verdict is Verdict.REWOUND:
+            track.number = None
+            if track.rewound_since is None:
+                track.rewound_since = now_s
+            if now_s - track.rewound_since < REWIND_HOLDS_S:
+                return None
+            track.look_now, track.wary, track.rewound_since = True, False, None
+            after: str | None = _BEGINNING
+        elif found:
+            after = None  # It follows from what was found.
+        else:
+            # Trimmed to nothing: there is no entry to move the position, and the gap is told once.
+            after = track.read_to = str(facts.last)
+        return Run(track, hole(track.symbol, position, facts, verdict, number), [], after)

@@ -28,7 +28,7 @@ class QuoteStream(Reader):
     async def batches(self) -> AsyncGenerator[list[Quote | Gap], None]:
         """All that one read brought, as a list that is never empty, up to 20 000 items; else like the loop itself.
 
-        Cheaper per quote than one by one. `positions` are those behind the whole batch as soon as it is handed
+        For who works on many quotes at a time. `positions` are those behind the whole batch as soon as it is handed
         over: who saves them only when done with a batch gets it again after a crash.
         """
         turn = await self._enter()
@@ -55,10 +55,11 @@ class QuoteStream(Reader):
         return batch
 
     def _take(self, run: Run, batch: list[Quote | Gap]) -> None:
-        track, gap, entries = run
+        track, gap, entries, _ = run
         if track.dropped:
             return
         if gap is not None:
+            run.pass_gap()
             batch.append(gap)
         if not entries:
             return
@@ -89,9 +90,11 @@ class QuoteStream(Reader):
                         if turn != self._turn:
                             raise self._taken_over()
                 # The innermost lines of the library run once per quote, and so reach into the track themselves.
-                for track, gap, entries in runs:
+                for run in runs:
+                    track, gap, entries, _ = run
                     symbol = track.symbol
                     if gap is not None and not track.dropped:
+                        run.pass_gap()
                         yield gap
                         if turn != self._turn:
                             raise self._taken_over()

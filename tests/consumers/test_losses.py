@@ -27,6 +27,7 @@ async def test_a_reader_slower_than_trimming_is_told_what_it_missed(bus: Bus, wr
     assert gap.id is None
     assert gap.from_ns == EntryId.parse(writer.ids["AAPL"][99]).time_ns
     assert gap.to_ns == EntryId.parse(writer.ids["AAPL"][350]).time_ns
+    assert gap.missing == 250
     assert numbers(found) == list(range(350, 400))
 
 
@@ -45,6 +46,77 @@ async def test_a_reader_that_cannot_keep_up_is_told_each_time(bus: Bus, writer: 
         if not isinstance(before, Gap) and not isinstance(after, Gap):
             assert after.bid_size == (before.bid_size or 0) + 1
     assert sum(isinstance(item, Gap) for item in found) >= 1
+    # Every hole is as large as it is said to be.
+    for before, gap, after in zip(found, found[1:], found[2:], strict=False):
+        if isinstance(gap, Gap):
+            assert not isinstance(before, Gap)
+            assert not isinstance(after, Gap)
+            assert gap.missing == (after.bid_size or 0) - (before.bid_size or 0) - 1
+
+
+@pytest.mark.fault("Q01")
+async def test_what_cannot_be_known_of_a_hole_is_not_guessed(bus: Bus, writer: Writer) -> None:
+    """A position from an earlier run has no number, until the reader has once come to the end of the stream."""
+    await writer.quotes("AAPL", 500, maxlen=50)
+    items = aiter(bus.quotes("AAPL", start=writer.ids["AAPL"][10]))
+    found = await take(items, 51)
+    assert isinstance(found[0], Gap)
+    assert found[0].missing is None
+    await writer.quotes("AAPL", 80, maxlen=50)
+    await asyncio.sleep(0.3)
+    (gap,) = await take(items, 1)
+    assert isinstance(gap, Gap)
+    assert gap.missing == 30
+
+
+@pytest.mark.fault("Q01")
+async def test_a_hole_is_told_once_even_if_the_loop_is_left_at_it(bus: Bus, writer: Writer) -> None:
+    """Neither the next loop nor a resume from the saved position tells it again."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.quotes("AAPL", start="earliest")
+    await take(aiter(stream), 10)
+    await writer.quotes("AAPL", 100, maxlen=20)
+    (gap,) = await take(aiter(stream), 1)
+    assert isinstance(gap, Gap)
+    assert gap.missing == 80
+    for again in (stream, bus.quotes("AAPL", start=stream.positions)):
+        assert numbers(await take(aiter(again), 20)) == list(range(90, 110))
+
+
+@pytest.mark.fault("Q02")
+async def test_a_stream_renamed_away_and_back_costs_nothing(bus: Bus, writer: Writer) -> None:
+    """It is the same stream: what was appended under the other name comes, without a gap."""
+    await writer.quotes("AAPL", 5)
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    await take(items, 5)
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(take(items, 3))
+        await blocked(writer.redis)
+        await writer.redis.rename(KEYS.stream("AAPL"), "elsewhere")
+        # Long enough for a look to find nothing there.
+        await asyncio.sleep(1.5)
+        assert not following.done()
+        await writer.redis.rename("elsewhere", KEYS.stream("AAPL"))
+        await writer.quotes("AAPL", 3)
+    assert numbers(following.result()) == [5, 6, 7]
+
+
+@pytest.mark.fault("Q02")
+@pytest.mark.parametrize("offset_ns", [-(10**12), 10**12])
+async def test_another_stream_renamed_into_the_place_is_told(
+    bus: Bus, writer: Writer, offset_ns: int
+) -> None:
+    """With lower ids as with higher, which a plain XREAD would stall on, or follow without a word."""
+    await writer.quotes("AAPL", 5)
+    await writer.quotes("OTHER", 3, at=T0_NS + offset_ns)
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    await take(items, 5)
+    await writer.redis.rename(KEYS.stream("OTHER"), KEYS.stream("AAPL"))
+    await asyncio.sleep(0.3)
+    found = await take(items, 4)
+    assert isinstance(found[0], Gap)
+    assert found[0].reason == "stream_recreated"
+    assert numbers(found) == [0, 1, 2]
 
 
 @pytest.mark.fault("Q01")

@@ -125,7 +125,63 @@ def test_a_stream_that_stays_behind_is_begun_anew() -> None:
     (run,) = pursuit.digest(read, looked(read, info(10, 40, 4, 4), None), 1.0)
     assert run.gap is not None
     assert (run.gap.reason, run.gap.to_ns) == ("stream_recreated", 10_000_000)
+    assert pursuit.positions == {"A": "50-0"}
+    run.pass_gap()
     assert pursuit.positions == {"A": "0-0"}
+
+
+def test_a_gap_that_was_not_handed_over_is_found_again() -> None:
+    """A loop may be left between finding it and telling it: the position moves with the telling."""
+    pursuit = pursuit_of("A")
+    for _ in range(3):
+        pursuit.lost_touch()
+        read = pursuit.next_read(0.0)
+        (run,) = pursuit.digest(read, looked(read, info(60, 90, 4, 9), [[KEY, entries(60)]]), 0.0)
+        assert run.gap is not None
+    run.pass_gap()
+    pursuit.lost_touch()
+    read = pursuit.next_read(0.0)
+    (run,) = pursuit.digest(read, looked(read, info(60, 90, 4, 9), [[KEY, entries(60)]]), 0.0)
+    assert run.gap is None
+
+
+def test_a_stream_trimmed_to_nothing_moves_the_position_with_the_telling() -> None:
+    """Nothing else could."""
+    pursuit = pursuit_of("A")
+    empty = [b"length", 0, b"last-generated-id", b"90-0", b"entries-added", 9, b"first-entry", None]
+    read = pursuit.next_read(0.0)
+    (run,) = pursuit.digest(read, looked(read, empty, None), 0.0)
+    assert pursuit.positions == {"A": "50-0"}
+    run.pass_gap()
+    assert pursuit.positions == {"A": "90-0"}
+
+
+def test_streams_beside_one_that_became_something_else_are_not_skipped() -> None:
+    """The XREAD of all fails for one: what the look says of the others proves nothing about what they hold."""
+    pursuit = pursuit_of("A", "B")
+    wrong = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+    read = pursuit.next_read(0.0)
+    assert pursuit.digest(read, looked(read, info(60, 90, 4, 9), wrong, wrong), 0.0) == []
+    assert pursuit.positions == {"A": "50-0", "B": "50-0"}
+    assert pursuit.barred == ["B"]
+    read = pursuit.next_read(0.1)
+    (run,) = pursuit.digest(read, looked(read, info(60, 90, 4, 9), wrong, [[KEY, entries(60)]]), 0.1)
+    assert run.gap is not None
+
+
+def test_a_key_that_is_a_stream_again_is_looked_at_when_it_is_read() -> None:
+    """The look that finds it a stream read nothing of it."""
+    pursuit = pursuit_of("A")
+    wrong = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+    read = pursuit.next_read(0.0)
+    pursuit.digest(read, looked(read, wrong, wrong), 0.0)
+    read = pursuit.next_read(1.5)
+    assert names(read) == ["MULTI", "XINFO", "EXEC"]
+    assert pursuit.digest(read, looked(read, info(60, 90, 4, 9)), 1.5) == []
+    assert pursuit.positions == {"A": "50-0"}
+    read = pursuit.next_read(1.6)
+    (run,) = pursuit.digest(read, looked(read, info(60, 90, 4, 9), [[KEY, entries(60)]]), 1.6)
+    assert run.gap is not None
 
 
 def test_quiet_streams_are_looked_at_in_turn() -> None:
