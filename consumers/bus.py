@@ -17,6 +17,7 @@ from consumers.errors import BadStart, ContractTooNew
 from consumers.identity import default_name, parse_name
 from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
+from consumers.leases.lease import Lease
 from consumers.link import Target
 from consumers.reading.entry import decode_entry
 from consumers.reading.quotes import QuoteStream
@@ -178,17 +179,24 @@ class Bus:
             found[symbol] = judge.judge(symbol, state, received_ns)
         return found
 
-    def quotes(self, *symbols: str, start: Start | Mapping[str, Start] = "now") -> QuoteStream:
+    def quotes(
+        self, *symbols: str, start: Start | Mapping[str, Start] = "now", lease: bool = True
+    ) -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.
 
         A mapping gives each symbol its own start, as `QuoteStream.positions` does; a symbol it lacks begins
         now. A `Gap` stands where quotes are missing: `trimmed` and `stream_recreated` are found by this reader,
         other reasons are the daemon's. While Redis is away the iteration waits and goes on where it stood.
 
+        While a loop runs, the bus keeps a lease on each symbol, so that the daemon subscribes it; it ends with the
+        loop, or within 15 s when the program crashes. A user who may not write reads all the same, and the log says
+        so once. Without `lease` only symbols that somebody else wants have new quotes.
+
         Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        stream = QuoteStream(self._source(), symbols, start)
+        attendance = Lease(self._leases) if lease else None
+        stream = QuoteStream(self._source(attendance), symbols, start, attendance=attendance)
         self._streams.add(stream)
         return stream
 
@@ -231,8 +239,9 @@ class Bus:
                 return
             low = f"({entry_id}"
 
-    def _source(self) -> Source:
-        return Source(self._target, self._keys, self._reconnect)
+    def _source(self, lease: Lease | None) -> Source:
+        back = None if lease is None else lease.reconnected
+        return Source(self._target, self._keys, self._reconnect, on_return=back)
 
     def __repr__(self) -> str:
         state = "open" if self._shared.is_open else "closed"

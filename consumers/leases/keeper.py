@@ -7,6 +7,7 @@ so that they may stand in the `finally` of a loop that is being cancelled.
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -36,6 +37,7 @@ class LeaseKeeper:
         self._waiting: list[asyncio.Event] = []
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._pid: Final = os.getpid()
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -50,7 +52,7 @@ class LeaseKeeper:
     def hold(self, symbols: Iterable[str]) -> None:
         """Take a lease on each, or share the one there is; does not wait. After `aclose` it does nothing."""
         symbols = frozenset(symbols)
-        if self._closing or not symbols:
+        if self._closing or not symbols or self._pid != os.getpid():
             return
         self._book.hold(symbols)
         if self._task is None:
@@ -86,7 +88,8 @@ class LeaseKeeper:
         self._book.release_all()
         self._wake.set()
         task = self._task
-        if task is None:
+        if task is None or self._pid != os.getpid():
+            # In a forked process the task, like the leases, is the parent's.
             return
         try:
             await asyncio.wait((task,), timeout=LEAVE_S)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import random
+from collections.abc import Callable
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -29,13 +30,22 @@ IDLE_S: Final = 0.25
 class Source:
     """Raw entries of some streams, read by one loop at a time, through any number of connections in turn."""
 
-    def __init__(self, target: Target, keys: Keyspace, reconnect: Reconnect) -> None:
+    def __init__(
+        self,
+        target: Target,
+        keys: Keyspace,
+        reconnect: Reconnect,
+        *,
+        on_return: Callable[[], None] | None = None,
+    ) -> None:
         self.target: Final = target
         self.keys: Final = keys
         self.pursuit: Final = Pursuit(keys)
         self.snapshots: list[tuple[Track, Quote]] = []
         """Quotes of the cache with which a symbol begins, to be handed out before anything of its stream."""
         self._reconnect: Final = reconnect
+        self._on_return: Final = on_return
+        """Called when Redis is reached again after a failure; must not block or raise."""
         self._wishes: dict[Symbol, Wish] = {}
         self._link: Link | None = None
         self._closing: Final = asyncio.Event()
@@ -131,6 +141,8 @@ class Source:
                         _log.info(
                             "Redis at %s is back after %d attempts", self.target.address, self._failures
                         )
+                        if self._on_return is not None:
+                            self._on_return()
                 runs = await self._read(self._link, wait)
             except (RedisError, OSError) as error:
                 await self.hang_up()

@@ -5,10 +5,14 @@ Decides what is told to the operator. Must never talk to the daemon: the set and
 
 import contextlib
 import json
+import math
 import sys
 from typing import Any, Final
 
+import hiredis
+
 from ingestor.commands.quick_redis import QuickRedis, RedisProblem
+from ingestor.subscriptions.desired import shown
 from wire import (
     STATUS_FIELDS,
     BadEntry,
@@ -22,6 +26,8 @@ from wire import (
 )
 
 ASKED_AT_ONCE: Final = 1000
+CONSUMERS_SHOWN: Final = 3
+"""Per line; `--json` has all."""
 
 
 def add(names: list[str], redis_url: str, namespace: str) -> int:
@@ -45,17 +51,19 @@ def remove(names: list[str], redis_url: str, namespace: str) -> int:
 
 
 def show(as_json: bool, redis_url: str, namespace: str) -> int:
-    """Every desired member and every state, and how far its cached quote can be trusted, one per line."""
+    """Every symbol that is wanted or has a state, who leases it, and how far its cached quote can be trusted."""
     try:
         keys = Keyspace(namespace)
         with QuickRedis(redis_url) as redis:
             members = {m.decode("utf-8", "backslashreplace") for m in redis.call("SMEMBERS", keys.symbols)}
             flat = redis.call("HGETALL", keys.subscriptions)
             states = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-            names = sorted(members | states.keys())
+            seconds, microseconds = redis.call("TIME")
+            now_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
+            leases = _leases(redis, keys, now_ns // 1_000_000)
+            names = sorted(members | states.keys() | leases.keys())
             cached = _cached(redis, keys, names)
             status = redis.call("HMGET", keys.status, *STATUS_FIELDS)
-            seconds, microseconds = redis.call("TIME")
     except BadNamespace as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2
@@ -64,20 +72,60 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
         return 1
     if not names:
         print("no symbols yet; add some with: quotebus symbols add AAPL", file=sys.stderr)
-    now_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
     judge = QualityJudge(now_ns, dict(zip(STATUS_FIELDS, status, strict=True)))
     rows = [
         _row(name, name in members, states.get(name), judge.judge(name, states.get(name), cached.get(name)))
+        | {"consumers": leases.get(name, [])}
         for name in names
     ]
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
+        # ASCII alone: members are anybody's, and no byte of them may act on a terminal.
+        print(json.dumps(rows))
         return 0
-    width = max((len(row["symbol"]) for row in rows), default=6)
-    for row in rows:
-        why = "; ".join(dict.fromkeys(filter(None, (row["reason"], row["quality_reason"]))))
-        print(f"{row['symbol']:<{width}}  {row['state']:<9}  {row['quality']:<14}  {why}".rstrip())
+    names_shown = [shown(row["symbol"].encode("utf-8", "backslashreplace")) for row in rows]
+    width = max(map(len, names_shown), default=6)
+    for name, row in zip(names_shown, rows, strict=True):
+        why = "; ".join(dict.fromkeys(filter(None, (row["reason"], row["quality_reason"], _holders(row)))))
+        print(f"{name:<{width}}  {row['state']:<9}  {row['quality']:<14}  {why}".rstrip())
     return 0
+
+
+def _leases(redis: QuickRedis, keys: Keyspace, now_ms: int) -> dict[str, list[dict[str, Any]]]:
+    """Who leases each symbol, and for how many seconds from now, the longest first."""
+    (reply,) = redis.call_all(("ZRANGEBYSCORE", keys.interest, now_ms, "+inf", "WITHSCORES"))
+    if isinstance(reply, hiredis.ReplyError):
+        print(f"quotebus: who leases what cannot be read: {reply}", file=sys.stderr)
+        return {}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for member, score in zip(reply[-2::-2], reply[-1::-2], strict=True):
+        name, _, consumer = member.rpartition(b"@")
+        try:
+            symbol: str = parse_symbol(name or member)
+        except BadSymbol:
+            # The daemon shows what is no symbol whole, and refuses it under that name.
+            symbol = shown(member)
+        left_s = round((float(score) - now_ms) / 1000, 1) if float(score) != math.inf else None
+        found.setdefault(symbol, []).append(
+            {"id": consumer.decode("utf-8", "backslashreplace") if name else "", "seconds_left": left_s}
+        )
+    return found
+
+
+def _holders(row: dict[str, Any]) -> str:
+    """Who leases a symbol, in words, the longest lease first."""
+    if not row["consumers"]:
+        return ""
+    first = [
+        shown(holder["id"].encode("utf-8", "backslashreplace"))
+        + (" (for ever)" if holder["seconds_left"] is None else f" ({holder['seconds_left']:.0f} s)")
+        for holder in row["consumers"][:CONSUMERS_SHOWN]
+    ]
+    more = len(row["consumers"]) - len(first)
+    return (
+        ("leased by " if row["desired"] else "only leased, by ")
+        + ", ".join(first)
+        + (f" and {more} more" if more else "")
+    )
 
 
 def _cached(redis: QuickRedis, keys: Keyspace, names: list[str]) -> dict[str, int]:

@@ -144,10 +144,10 @@ def _put_together(operators: _Names, strategies: _Names, held: str | None) -> De
     junk = (*operators.junk, *strategies.junk)
     # The same junk gives the same list, in whatever order the set was read.
     first = heapq.nsmallest(MAX_JUNK_SHOWN, junk)
-    return Desired(symbols, {_shown(member): why for member, why in first}, len(junk), held)
+    return Desired(symbols, {shown(member): why for member, why in first}, len(junk), held)
 
 
-def _shown(member: bytes) -> str:
+def shown(member: bytes) -> str:
     """A name for eyes: bounded, and with nothing in it that a terminal would act on."""
     text = member[:48].decode("utf-8", "backslashreplace")
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

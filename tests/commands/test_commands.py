@@ -85,6 +85,55 @@ def test_symbols_are_added_listed_and_removed(server: RedisServer, redis: "redis
     assert redis.smembers(KEYS.symbols) == {"AAPL", "NVDA"}
 
 
+def test_the_list_tells_who_wants_what_and_for_how_long(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """Also symbols that a lease alone asks for; the longest lease first, and none that has expired."""
+    redis.sadd(KEYS.symbols, "AAPL")
+    seconds, _ = redis.time()
+    ends = {"AAPL@desk:1": 900, "AAPL@desk:2": 600, "NVDA@desk:1": 900, "OLD@desk:3": -1}
+    redis.zadd(KEYS.interest, {member: (seconds + left) * 1000 for member, left in ends.items()})
+    redis.zadd(KEYS.interest, {f"NVDA@nb-{n}": (seconds + 90 + n) * 1000 for n in range(4)})
+    redis.zadd(KEYS.interest, {"TSLA@by-hand": "+inf"})
+    shown = json.loads(quotebus("symbols", "ls", "--json", url=server.url).stdout)
+    rows = {row["symbol"]: row for row in shown}
+    assert {name: row["desired"] for name, row in rows.items()} == {
+        "AAPL": True,
+        "NVDA": False,
+        "TSLA": False,
+    }
+    assert [holder["id"] for holder in rows["AAPL"]["consumers"]] == ["desk:1", "desk:2"]
+    assert 500 < rows["AAPL"]["consumers"][1]["seconds_left"] <= 600
+    assert rows["TSLA"]["consumers"] == [{"id": "by-hand", "seconds_left": None}]
+    listed = quotebus("symbols", "ls", url=server.url).stdout.splitlines()
+    assert re.search(r"^AAPL  .*; leased by desk:1 \(\d+ s\), desk:2 \(\d+ s\)$", listed[0])
+    assert re.search(r"^NVDA  .*; only leased, by desk:1 .*, nb-3 .*, nb-2 \(\d+ s\) and 2 more$", listed[1])
+    assert listed[2].endswith("only leased, by by-hand (for ever)")
+
+
+def test_no_member_of_the_sets_can_act_on_the_terminal(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """Escapes, line ends, right-to-left marks, bytes that are no text, and a member as long as a book."""
+    hostile = [b"\x1b[2J\x9b31m", b"a\r\nb", "\u202egnp.exe\u009b".encode(), b"\xff\xfe", b"x" * 10_000, b""]
+    redis.zadd(KEYS.interest, {b"AAPL@" + text: "+inf" for text in hostile})
+    redis.zadd(KEYS.interest, {text + b"@me": "+inf" for text in hostile})
+    redis.zadd(KEYS.interest, dict.fromkeys(hostile, "+inf"))
+    redis.sadd(KEYS.symbols, *hostile)
+    for arguments in (("symbols", "ls"), ("symbols", "ls", "--json")):
+        done = quotebus(*arguments, url=server.url)
+        assert done.returncode == 0, done.stderr
+        assert all(line.isprintable() for line in done.stdout.rstrip("\n").split("\n"))
+    (row,) = (row for row in json.loads(done.stdout) if row["symbol"] == "AAPL")
+    assert len(row["consumers"]) == len(hostile)
+
+
+def test_a_key_of_leases_that_cannot_be_read_is_told_of(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """The rest is listed all the same."""
+    redis.sadd(KEYS.symbols, "AAPL")
+    redis.set(KEYS.interest, "x")
+    done = quotebus("symbols", "ls", url=server.url)
+    assert done.returncode == 0
+    assert done.stdout.startswith("AAPL")
+    assert "WRONGTYPE" in done.stderr
+
+
 def test_adding_what_cannot_be_a_symbol_adds_nothing_and_says_why(
     server: RedisServer, redis: "redis_py.Redis"
 ) -> None:

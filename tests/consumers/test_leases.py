@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from consumers import Bus, BusClosed, connect
 from consumers.leases.book import BEAT_S, TTL_S
 from simulator.redis_server import RedisServer, free_port
-from tests.consumers.conftest import FAST, KEYS, Writer, until
+from tests.consumers.conftest import FAST, KEYS, Writer, numbers, take, until
 
 OTHER = "AAPL@somebody-else"
 
@@ -166,19 +166,8 @@ async def test_what_a_crashed_consumer_left_is_swept_by_another(bus: Bus, redis:
 @pytest.fixture
 async def restricted(redis: Redis) -> AsyncIterator[Redis]:
     """A client of a server whose user `reader` may read and not write."""
-    await redis.execute_command(
-        "ACL",
-        "SETUSER",
-        "reader",
-        "on",
-        ">secret",
-        "~*",
-        "+@read",
-        "+@connection",
-        "+multi",
-        "+exec",
-        "+time",
-    )
+    rights = "+@read +@connection +multi +exec +time".split()
+    await Writer(redis).raw("ACL", "SETUSER", "reader", "on", ">secret", "~*", *rights)
     yield redis
     await Writer(redis).raw("ACL", "DELUSER", "reader")
 
@@ -277,3 +266,127 @@ async def test_a_program_that_is_killed_leaves_leases_that_expire(server: RedisS
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_loop_takes_leases_when_it_begins_and_gives_them_back_when_it_is_left(
+    bus: Bus, redis: Redis, writer: Writer
+) -> None:
+    """By break, by an exception, by cancellation, by closing the stream; not before it began."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.quotes("AAPL", "MSFT", start="earliest")
+    assert await leases_of(redis) == {}
+    async for _ in stream:
+        await wanted(redis, "AAPL", "MSFT")
+        break
+    await wanted(redis)
+
+    async def strategy() -> None:
+        async for item in bus.quotes("AAPL", start="earliest"):
+            await wanted(redis, "AAPL")
+            raise ZeroDivisionError(item.symbol)
+
+    with pytest.raises(ZeroDivisionError):
+        await strategy()
+    await wanted(redis)
+
+    async def reader() -> None:
+        async for _ in stream:
+            pass
+
+    task = asyncio.create_task(reader())  # noqa: TID251
+    await wanted(redis, "AAPL", "MSFT")
+    task.cancel()
+    await asyncio.wait((task,))
+    await wanted(redis)
+    task = asyncio.create_task(reader())  # noqa: TID251
+    await wanted(redis, "AAPL", "MSFT")
+    await stream.aclose()
+    await wanted(redis)
+    await task
+
+
+async def test_a_loop_over_batches_has_leases_too(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """Whatever the way of reading."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.quotes("AAPL", start="earliest")
+    batches = stream.batches()
+    await anext(batches)
+    await wanted(redis, "AAPL")
+    await batches.aclose()
+    await wanted(redis)
+
+
+async def test_leases_follow_the_symbols_of_a_running_loop(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """And another loop's share in a symbol is left alone."""
+    await writer.quotes("AAPL", 10)
+    stream, other = bus.quotes("AAPL", start="earliest"), bus.quotes("AAPL", "NVDA", start="earliest")
+    stream.add("TSLA")
+    async for _ in other:
+        await wanted(redis, "AAPL", "NVDA")
+        async for _ in stream:
+            await wanted(redis, "AAPL", "NVDA", "TSLA")
+            stream.add("MSFT")
+            stream.remove("TSLA", "AAPL")
+            await wanted(redis, "AAPL", "MSFT", "NVDA")
+            break
+        await wanted(redis, "AAPL", "NVDA")
+        break
+    await wanted(redis)
+
+
+async def test_without_lease_nothing_is_written(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """For who reads what others want anyway."""
+    await writer.quotes("AAPL", 10)
+    async for _ in bus.quotes("AAPL", start="earliest", lease=False):
+        assert len(asyncio.all_tasks()) == 1
+        break
+    assert await redis.exists(KEYS.interest) == 0
+
+
+async def test_a_lease_lives_however_slow_the_strategy_is(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """One item may take longer than a lease lasts, and the lease is renewed all the while."""
+    await writer.quotes("AAPL", 2)
+    async for _ in bus.quotes("AAPL", start="earliest"):
+        await wanted(redis, "AAPL")
+        for _ in range(17):
+            await asyncio.sleep(1.0)
+            (left,) = (await leases_of(redis)).values()
+            assert left > 0
+        break
+
+
+async def test_who_may_not_write_reads_on(
+    server: RedisServer, restricted: Redis, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Everything arrives; the log says once what is missing."""
+    await writer.quotes("AAPL", 5)
+    url = server.url.replace("redis://", "redis://reader:secret@")
+    async with connect(url, reconnect=FAST) as bus:
+        for _ in range(2):
+            assert numbers(await take(aiter(bus.quotes("AAPL", start="earliest")), 5)) == [0, 1, 2, 3, 4]
+            await until_told(caplog)
+    assert len(caplog.records) == 1
+
+
+async def until_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Wait for the first line of the log."""
+
+    async def is_so() -> bool:
+        return bool(caplog.records)
+
+    await until(is_so)
+
+
+async def test_a_reader_that_finds_redis_again_gives_it_the_leases_at_once() -> None:
+    """Before the next beat is due."""
+    with RedisServer() as mortal:
+        async with connect(mortal.url, reconnect=FAST) as bus:
+            task = asyncio.create_task(take(aiter(bus.quotes("AAPL")), 1))  # noqa: TID251
+            async with Redis.from_url(mortal.url, protocol=2) as redis:
+                await wanted(redis, "AAPL")
+            mortal.kill()
+            mortal.start()
+            async with Redis.from_url(mortal.url, protocol=2) as redis:
+                await wanted(redis, "AAPL", timeout_s=BEAT_S / 2)
+            task.cancel()
+            await asyncio.wait((task,))

@@ -103,6 +103,7 @@ ALLOWED = {
     "strategy": (
         ("ZADD", "quotes:interest", "1", "AAPL@me"),
         ("ZREM", "quotes:interest", "AAPL@me"),
+        ("ZREMRANGEBYSCORE", "quotes:interest", "-inf", "1"),
         ("HGETALL", "quotes:status"),
         ("HGET", "quotes:subscriptions", "AAPL"),
         ("HMGET", "quotes:rest", "AAPL"),
@@ -157,6 +158,18 @@ async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, 
             assert seen == {"AAPL", "MSFT"}
             await stream.aclose()
             assert [item async for item in bus.history("AAPL", newest.time_ns)]
+            # A lease that the daemon hears of, kept over a beat and given back.
+            async with bus.interest("NVDA") as interest:
+                assert interest.trouble is None
+                await eventually(lambda: _is_subscribed(operator, "NVDA"), running.log)
+                first = await _expiry(operator, "NVDA")
+                await eventually(lambda: _expires_after(operator, "NVDA", first), running.log)
+                interest.add("GME")
+                await eventually(lambda: _is_subscribed(operator, "GME"), running.log)
+                code, said = await quotebus("symbols", "ls", "--redis-url", guarded.url("operator"))
+                assert code == 0, said
+                assert f"only leased, by {bus.name} (" in said
+        assert await operator.zcard("quotes:interest") == 0
 
         url = ("--redis-url", guarded.url("operator"))
         code, said = await quotebus("symbols", "add", "TSLA", *url)
@@ -263,6 +276,19 @@ def test_the_file_for_6_2_uses_no_later_syntax() -> None:
 def _commands(acl: str, user: str) -> set[str]:
     (line,) = [line for line in acl.splitlines() if line.startswith(f"user {user} ")]
     return {word for word in line.split() if word.startswith("+")}
+
+
+async def _is_subscribed(operator: Redis, symbol: str) -> bool:
+    return '"live"' in (await operator.hget("quotes:subscriptions", symbol) or "")
+
+
+async def _expiry(operator: Redis, symbol: str) -> float:
+    rows: Any = await operator.zrange("quotes:interest", 0, -1, withscores=True)
+    return max((score for member, score in rows if member.startswith(f"{symbol}@")), default=0.0)
+
+
+async def _expires_after(operator: Redis, symbol: str, expiry_ms: float) -> bool:
+    return await _expiry(operator, symbol) > expiry_ms
 
 
 async def _some(stream: Any, count: int) -> Any:
