@@ -40,6 +40,7 @@ from wire import (
     decode_latest,
     entry_id_at,
 )
+from wire.quote import newer
 
 _log = logging.getLogger(__name__)
 
@@ -150,10 +151,9 @@ class Bus:
         streamed, asked = replies
         newest: dict[str, Quote] = {}
         for symbol, *values in zip(names, streamed, asked, strict=True):
-            quotes = [quote for value in values if (quote := _readable(symbol, value)) is not None]
-            if quotes:
-                # max keeps the first of equals, which is the one that has an entry id.
-                newest[symbol] = max(quotes, key=lambda quote: quote.time_ns)
+            quote = newer(*(_readable(symbol, value) for value in values))
+            if quote is not None:
+                newest[symbol] = quote
         return newest
 
     async def quality(self, *symbols: str, quiet_after_s: float = QUIET_AFTER_S) -> dict[str, Quality]:

@@ -211,7 +211,7 @@ class Settings(BaseSettings):
 
 KNOWN_VARIABLES: Final = frozenset(
     {f"QUOTEBUS_{name.upper()}" for name in Settings.model_fields}
-    | {"QUOTEBUS_REDIS_URL_FILE", "QUOTEBUS_REDIS_SERVER", "QUOTEBUS_CONFIG"}
+    | {"QUOTEBUS_REDIS_URL_FILE", "QUOTEBUS_REDIS_SERVER", "QUOTEBUS_CONFIG", "QUOTEBUS_REST_URL"}
 )
 
 

@@ -5,7 +5,6 @@ code, and who holds the account's connection, ghosts included. Must never know s
 monotonic seconds are arguments, messages are results.
 """
 
-from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -21,6 +20,7 @@ from ingestor.feed.messages import (
     Success,
 )
 from simulator.channels import CHANNELS, TEST_CHANNELS, StockSubscribe, StockSubscription, parse_request
+from simulator.credentials import credentials_of
 from simulator.faults import Mischief, NoAuthAnswer, Quirk, RequestKind
 from simulator.market import TEST_SYMBOL
 from wire import BadSymbol, parse_symbol
@@ -51,7 +51,8 @@ class AccountRules:
     `symbol_limit` counts each symbol once per channel of trades and quotes. `connection_limit` is per feed.
     `star_code` is the refusal of the wildcard; None allows it, unless there is a symbol limit (then 405).
     `refused_symbols` look like symbols and are malformed to the vendor all the same (400). None for key and
-    secret accepts whatever is not empty; None for `feeds_in_plan` is every feed.
+    secret accepts whatever is not empty; None for `feeds_in_plan` is every feed. `calls_per_minute` is of REST, per
+    key.
     """
 
     symbol_limit: int | None = None
@@ -64,6 +65,11 @@ class AccountRules:
     feeds_in_plan: frozenset[str] | None = None
     msgpack_only: bool = False
     refused_symbols: frozenset[str] = frozenset()
+    calls_per_minute: int = 200
+
+    def accept(self, key: str, secret: str) -> bool:
+        """Whether these credentials are the account's."""
+        return bool(key and secret) and (self.key or key) == key and (self.secret or secret) == secret
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,7 @@ class Session:
             return Answer("connect")
         greeting = Success(GREETING)
         try:
-            credentials = _credentials(headers)
+            credentials = credentials_of(headers)
         except ValueError:
             credentials = ("", "")
         if credentials is None:
@@ -221,7 +227,7 @@ class Session:
             return Answer("auth")
         if fault is not None:
             return _refusal("auth", fault.code)
-        if not key or not secret or (rules.key or key) != key or (rules.secret or secret) != secret:
+        if not rules.accept(key, secret):
             return _refusal("auth", 402)
         if rules.feeds_in_plan is not None and self.feed not in rules.feeds_in_plan:
             return _refusal("auth", 409)
@@ -281,17 +287,3 @@ def _refusal(
     kind: ActionKind, code: int, quotes: tuple[str, ...] = (), trades: tuple[str, ...] = ()
 ) -> Answer:
     return Answer(kind, (_error(code),), code, quotes=quotes, trades=trades)
-
-
-def _credentials(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    if "apca-api-key-id" in headers or "apca-api-secret-key" in headers:
-        return headers.get("apca-api-key-id", ""), headers.get("apca-api-secret-key", "")
-    scheme, _, value = headers.get("authorization", "").partition(" ")
-    if not scheme:
-        return None
-    if scheme.lower() == "basic":
-        key, _, secret = b64decode(value, validate=True).decode().partition(":")
-        return key, secret
-    if scheme.lower() == "bearer":
-        return "access_token", value.strip()
-    raise ValueError(f"unknown scheme {scheme!r}")

@@ -14,6 +14,7 @@ from ingestor.feed.codes import code_of
 from ingestor.feed.messages import Error
 from simulator.connection import Connection
 from simulator.frames import Batch, encode_control
+from simulator.rest.record import Record
 
 _log: Final = logging.getLogger("simulator")
 
@@ -28,12 +29,13 @@ class Audience:
     whenever a backlog has shrunk. Whoever waits for one of the two clears it before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, record: Record) -> None:
         self.live: Final[dict[int, Connection]] = {}
         self.changed: Final = asyncio.Event()
         self.drained: Final = asyncio.Event()
         self.generation = 0
         self._muted_until_s = -math.inf
+        self._record = record
 
     def change(self) -> None:
         """What somebody wants may have changed."""
@@ -81,6 +83,8 @@ class Audience:
 
     def publish(self, batch: Batch, *, sealed: bool) -> int:
         """Give everybody what they want of it; returns how many quotes went to the session that got most."""
+        # Whatever the stream withholds was quoted all the same.
+        self._record.note(batch.symbols, batch.quotes)
         if time.monotonic() < self._muted_until_s:
             return 0
         most = 0

@@ -8,14 +8,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from simulator.rest.faults import RestRule
 
 _log: Final = logging.getLogger("simulator")
 
 _MAX_ACTIONS: Final = 100_000
 _MAX_CLOSED: Final = 10_000
+_MAX_CALLS: Final = 10_000
 _POLL_S: Final = 0.05
 
 
@@ -51,12 +54,32 @@ class ClosedConnection:
     quotes_sent: int
 
 
+@dataclass(frozen=True)
+class RestCall:
+    """A REST call, at the monotonic second of its arrival, with the status it gets and the fault it met.
+
+    `key` is whose it was, empty when it did not say.
+    """
+
+    at_s: float
+    method: str
+    path: str
+    query: Mapping[str, str]
+    key: str
+    status: int
+    fault: RestRule | None = None
+
+
 class Chronicle:
-    """`actions` is what clients did and `closed` the connections that are over, both in order and bounded."""
+    """`actions` is what clients did, `closed` the connections that are over, `calls` those of REST.
+
+    All in order and bounded.
+    """
 
     def __init__(self) -> None:
         self.actions: Final[deque[ClientAction]] = deque(maxlen=_MAX_ACTIONS)
         self.closed: Final[deque[ClosedConnection]] = deque(maxlen=_MAX_CLOSED)
+        self.calls: Final[deque[RestCall]] = deque(maxlen=_MAX_CALLS)
         self._pulse = asyncio.Event()
 
     def record(self, action: ClientAction) -> None:
@@ -69,6 +92,12 @@ class Chronicle:
         """A connection is over; that counts as an action too."""
         self.closed.append(gone)
         self.record(ClientAction(gone.at_s, gone.id, "close", gone.code))
+
+    def record_call(self, call: RestCall) -> None:
+        """A REST call has arrived."""
+        self.calls.append(call)
+        self._pulse.set()
+        _log.debug("call: %s", call)
 
     def stir(self) -> None:
         """Something else happened that somebody may wait for."""

@@ -7,6 +7,8 @@ know sockets or the clock: the time is an argument, in monotonic seconds.
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from simulator.rest.faults import CutRest, HangRest, RefuseRest, RestRule, SlowRest
+
 MAX_RULES: Final = 1_000
 
 
@@ -178,6 +180,7 @@ Rule: TypeAlias = (
     | PartialAck
     | AckExtra
     | IgnoreUnsubscribe
+    | RestRule
 )
 
 
@@ -243,6 +246,11 @@ class Mischief:
         """What meets credentials."""
         found = self._take(now_s, RefuseAuth, NoAuthAnswer)
         return found if isinstance(found, RefuseAuth | NoAuthAnswer) else None
+
+    def rest(self, now_s: float) -> RestRule | None:
+        """What meets a REST call."""
+        found = self._take(now_s, RefuseRest, HangRest, CutRest, SlowRest)
+        return found if isinstance(found, RefuseRest | HangRest | CutRest | SlowRest) else None
 
     def request(self, on: RequestKind, now_s: float) -> Quirk:
         """What meets a request of this kind. A refusal stands alone; the others may come together."""

@@ -67,7 +67,9 @@ def plausible_symbols(count: int, seed: int = 0) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Book:
+class Book:
+    """Where a symbol's walk stands: its bid in cents, how wide its spreads are, and its tape."""
+
     __slots__ = ("bid_cents", "spread_unit", "symbol", "tape")
 
     def __init__(self, symbol: str, seed: int) -> None:
@@ -85,14 +87,14 @@ class Activity:
 
     __slots__ = ("_books", "_cumulative")
 
-    def __init__(self, books: Sequence[_Book]) -> None:
+    def __init__(self, books: Sequence[Book]) -> None:
         self._books = books
         self._cumulative = list(accumulate(1 / (rank + 1) for rank in range(len(books))))
 
     def __len__(self) -> int:
         return len(self._books)
 
-    def choose(self, rng: random.Random, count: int) -> list[_Book]:
+    def choose(self, rng: random.Random, count: int) -> list[Book]:
         """Whose turn it is, `count` times."""
         books, cumulative = self._books, self._cumulative
         total, last, draw = cumulative[-1], len(books) - 1, rng.random
@@ -113,7 +115,7 @@ class Market:
         self._rank: dict[str, int] = {symbol: rank for rank, symbol in enumerate(self.symbols)}
         self._seed = seed
         self._rng = random.Random(seed)
-        self._books: dict[str, _Book] = {}
+        self._books: dict[str, Book] = {}
 
     def activity(self, wanted: Iterable[str] | None) -> Activity:
         """The weights over the wanted symbols; None wants all of the list.
@@ -159,8 +161,8 @@ class Market:
             )
         return made
 
-    def _book(self, symbol: str) -> _Book:
+    def _book(self, symbol: str) -> Book:
         book = self._books.get(symbol)
         if book is None:
-            book = self._books[symbol] = _Book(symbol, self._seed)
+            book = self._books[symbol] = Book(symbol, self._seed)
         return book

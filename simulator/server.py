@@ -13,12 +13,16 @@ from typing import Final, Self
 
 from simulator.account import PATHS, Account
 from simulator.audience import Audience
-from simulator.chronicle import Chronicle, ClientAction, ClosedConnection
+from simulator.chronicle import Chronicle, ClientAction, ClosedConnection, RestCall
 from simulator.connection import Connection
 from simulator.faults import Event, RefuseAuth, RefuseUpgrade, Rule
 from simulator.frames import Batch, SimQuote
 from simulator.misfortune import Misfortune
 from simulator.reception import Reception
+from simulator.rest.desk import Desk
+from simulator.rest.history import History
+from simulator.rest.office import Office
+from simulator.rest.record import Record
 from simulator.script import Arm, BadScript
 from simulator.settings import SimulatorSettings
 from simulator.sources import MarketSource, TapeSource
@@ -44,13 +48,23 @@ class AlpacaSimulator:
         self._wanted_port = self.settings.port if port is None else port
         self._port = 0
         self._chronicle = Chronicle()
-        self._audience = Audience()
-        self._market = MarketSource(self.settings, self._audience)
+        self._record = Record(self.settings.history)
+        self._audience = Audience(self._record)
+        self._market = MarketSource(self.settings, self._audience, self._record)
         self._tape = TapeSource(self.settings, self._audience)
         self._misfortune = Misfortune(self.account, self._audience, self._market)
         self._reception = Reception(
             self.settings, self.account, self._audience, self._chronicle, self._misfortune.begin
         )
+        desk = Desk(
+            self.settings.account,
+            History(self._record, self.settings.seed),
+            lambda: self._market.symbols,
+            self._market.refresh,
+            always_open=self.settings.market_hours == "always",
+        )
+        self._office = Office(desk, self.account, self._chronicle)
+        self._rest_port = 0
         self._group: asyncio.TaskGroup | None = None
         self._sources: list[asyncio.Task[None]] = []
 
@@ -64,6 +78,12 @@ class AlpacaSimulator:
             # A tape that cannot even begin is told now, not when its symbol is subscribed.
             await asyncio.to_thread(check_tape, s.tape, s.tape_symbol)
         self._port = await self._reception.open(self._wanted_port)
+        if s.rest_port is not None:
+            try:
+                self._rest_port = await self._office.open(s.host, s.rest_port)
+            except BaseException:
+                await self._reception.close()
+                raise
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
         self._sources.append(self._group.create_task(self._market.run()))
@@ -78,6 +98,7 @@ class AlpacaSimulator:
         for source in self._sources:
             source.cancel()
         self._misfortune.end()
+        await self._office.close()
         await self._reception.close()
         if error is None or isinstance(error, asyncio.CancelledError):
             await self._group.__aexit__(kind, error, trace)
@@ -98,10 +119,25 @@ class AlpacaSimulator:
 
     def url(self, feed: str = "iex") -> str:
         """The websocket address of a feed; `KeyError` for a feed there is not."""
+        return f"ws://{self._host}:{self._port}{PATHS[feed]}"
+
+    @property
+    def rest_url(self) -> str:
+        """Where REST calls are answered, those to the data host and those to the trading host alike.
+
+        `RuntimeError` when the settings want none.
+        """
+        if not self._rest_port:
+            raise RuntimeError(
+                "no REST calls are answered here: give the settings a rest_port, and enter first"
+            )
+        return f"http://{self._host}:{self._rest_port}"
+
+    @property
+    def _host(self) -> str:
         host = self.settings.host
         # An address to listen on everywhere is none to connect to.
-        host = "127.0.0.1" if host in _EVERYWHERE else f"[{host}]" if ":" in host else host
-        return f"ws://{host}:{self._port}{PATHS[feed]}"
+        return "127.0.0.1" if host in _EVERYWHERE else f"[{host}]" if ":" in host else host
 
     @property
     def connections(self) -> list[Connection]:
@@ -117,6 +153,11 @@ class AlpacaSimulator:
     def actions(self) -> deque[ClientAction]:
         """The latest of what clients did."""
         return self._chronicle.actions
+
+    @property
+    def rest_calls(self) -> deque[RestCall]:
+        """The latest REST calls, in order of their arrival."""
+        return self._chronicle.calls
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -137,6 +178,11 @@ class AlpacaSimulator:
     def tape_error(self) -> BadTape | None:
         """Why the tape ended early."""
         return self._tape.error
+
+    @property
+    def quotes_forgotten(self) -> int:
+        """How many quotes REST no longer remembers because there were newer ones (`history` in the settings)."""
+        return self._record.forgotten
 
     @property
     def quotes_made(self) -> int:

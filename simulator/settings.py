@@ -5,6 +5,7 @@ Decides defaults and which choices contradict each other. Must never read files,
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from simulator.account import PATHS, AccountRules
 from simulator.market import MAX_SYMBOLS
@@ -27,10 +28,18 @@ class SimulatorSettings:
     pile up before the client is cut with 407. `coalesce_ms` is the synthetic market's beat. `script` is a path of
     a bad-day script. `ping_interval_s` None is no pings; otherwise an answer is due within `ping_timeout_s`.
     `send_buffer_bytes` is the kernel's send buffer per connection, None leaves it to the kernel.
+
+    `rest_port` is where REST calls are answered, 0 any free port, None not at all. `market_hours` is what the REST
+    clock says: `always` open, as the quotes come at any hour, or open in the `regular` session only; the stream and
+    the history run around the clock in both cases. `history` is how many of the latest quotes of all symbols
+    together REST remembers.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
+    rest_port: int | None = 0
+    market_hours: Literal["always", "regular"] = "always"
+    history: int = 100_000
     feeds: tuple[str, ...] = tuple(PATHS)
     account: AccountRules = field(default_factory=AccountRules)
     symbols: tuple[str, ...] | None = None
@@ -61,6 +70,18 @@ class SimulatorSettings:
             raise BadSettings(f"no feed is called {unknown[0]!r}: take any of {', '.join(PATHS)}")
         if not 0 <= self.port <= 65_535:
             raise BadSettings(f"port {self.port} is not a port: take 1 to 65535, or 0 for any free one")
+        if self.rest_port is not None and not 0 <= self.rest_port <= 65_535:
+            raise BadSettings(
+                f"REST port {self.rest_port} is not a port: take 1 to 65535, or 0 for any free one"
+            )
+        if self.port and self.port == self.rest_port:
+            raise BadSettings(
+                f"port {self.port} cannot serve both websocket and REST: give another for one of them"
+            )
+        if self.market_hours not in ("always", "regular"):
+            raise BadSettings(f"no market hours are called {self.market_hours!r}: take always or regular")
+        if self.history < 0:
+            raise BadSettings(f"a history of {self.history} quotes is not possible: take 0 or more")
         try:
             for symbol in self.symbols or ():
                 parse_symbol(symbol)

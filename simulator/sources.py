@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 from simulator.audience import Audience
 from simulator.frames import Batch, SimQuote
 from simulator.market import TEST_SYMBOL, Activity, Market, plausible_symbols
+from simulator.rest.record import Record
 from simulator.settings import SimulatorSettings
 from simulator.tape import BadTape, Pace, read_tape
 
@@ -23,15 +24,18 @@ _log: Final = logging.getLogger("simulator")
 
 _POLL_S: Final = 0.05
 _MAX_ELAPSED_S: Final = 1.0
+_IDLE_NS: Final = 1_000_000_000
+"""How old the newest quote of a symbol without listeners may be when somebody asks for it."""
 
 
 class MarketSource:
     """The synthetic market at its rate, and its bursts. `made` counts its quotes so far."""
 
-    def __init__(self, settings: SimulatorSettings, audience: Audience) -> None:
+    def __init__(self, settings: SimulatorSettings, audience: Audience, record: Record) -> None:
         self.made = 0
         self._settings = settings
         self._audience = audience
+        self._record = record
         self._rate = settings.rate
         self._bursts: list[list[float]] = []
         self._wake = asyncio.Event()
@@ -53,6 +57,24 @@ class MarketSource:
         """So many quotes more, within `over_s` seconds."""
         self._bursts.append([float(count), count / over_s if over_s > 0 else math.inf])
         self._wake.set()
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """The market's list, without the test feed's symbol."""
+        return self._traded().symbols[:-1]
+
+    def refresh(self, symbols: Iterable[str], now_ns: int) -> None:
+        """Somebody asks for these symbols' newest quotes: those that nobody listens to are quoted now."""
+        if self._rate <= 0:
+            return
+        market = self._traded()
+        for symbol in symbols:
+            newest = self._record.newest(symbol)
+            if self._audience.wants(symbol) or (newest is not None and newest.t_ns > now_ns - _IDLE_NS):
+                continue
+            quotes = market.quotes(market.activity([symbol]), 1, now_ns, now_ns)
+            self.made += len(quotes)
+            self._audience.publish(Batch(quotes), sealed=False)
 
     async def run(self) -> None:
         """Make quotes, one beat after the other, for as long as this is not cancelled."""
@@ -103,20 +125,25 @@ class MarketSource:
         return due
 
     def _active(self) -> tuple[Market, Activity]:
-        # A market is made when it is first needed, an activity whenever the audience wants something else.
-        if self._market is None:
-            s = self._settings
-            symbols = s.symbols if s.symbols is not None else plausible_symbols(s.symbol_count, s.seed)
-            self._market = Market((*symbols, TEST_SYMBOL), s.seed)
+        # An activity is made whenever the audience wants something else.
+        market = self._traded()
         if self._activity is None or self._generation != self._audience.generation:
             wanted: set[str] = set()
             for link in self._audience.live.values():
                 if link.receives:
                     live = link.session.live
-                    wanted.update(self._market.symbols[:-1] if live is None else live)
+                    wanted.update(market.symbols[:-1] if live is None else live)
             self._generation = self._audience.generation
-            self._activity = self._market.activity(wanted)
-        return self._market, self._activity
+            self._activity = market.activity(wanted)
+        return market, self._activity
+
+    def _traded(self) -> Market:
+        # A market is made when it is first needed.
+        if self._market is None:
+            s = self._settings
+            symbols = s.symbols if s.symbols is not None else plausible_symbols(s.symbol_count, s.seed)
+            self._market = Market((*symbols, TEST_SYMBOL), s.seed)
+        return self._market
 
 
 class TapeSource:

@@ -7,6 +7,7 @@
 | `quotes:stream:AAPL` | stream | daemon | one entry per quote (field `q`) or gap marker (field `gap`) |
 | `quotes:latest` | hash | daemon | field `AAPL` -> newest quote as JSON, with its entry id |
 | `quotes:rest` | hash | consumers | field `AAPL` -> newest quote that REST brought, without id |
+| `quotes:rest:calls:<account>` | sorted set | consumers | the account's REST calls of the last minute |
 | `quotes:subscriptions` | hash | daemon | field `AAPL` -> JSON: state, reason, since |
 | `quotes:status` | hash | daemon | instance, state, feed, heartbeat, counts |
 | `quotes:events` | stream | daemon | the audit trail, capped |
@@ -73,6 +74,10 @@ class Keyspace:
     def stream(self, symbol: str) -> str:
         """The stream that holds this symbol's quotes."""
         return self.stream_prefix + symbol
+
+    def rest_calls(self, account: str) -> str:
+        """The REST calls of one account in the last minute. `account` is a hash, never the key id itself."""
+        return f"{self.rest}:calls:{account}"
 
     def symbol_of(self, stream: str) -> Symbol:
         """The symbol whose quotes this stream holds; `ValueError` for any other key."""

@@ -6,6 +6,7 @@ are integer nanoseconds since the epoch, UTC. What the vendor did not send is nu
 it came, and means that this side has no active quote.
 """
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
@@ -188,3 +189,23 @@ def decode_latest(symbol: str, value: bytes | str) -> Quote:
         row.t,
         row.r,
     )
+
+
+def newer(first: Quote | None, second: Quote | None) -> Quote | None:
+    """Of two quotes of a symbol the one of the later venue time; None only when both are.
+
+    Of equal venue times the later receipt counts: the same quote, confirmed again, keeps the id that either has.
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    if first.time_ns != second.time_ns:
+        return first if first.time_ns > second.time_ns else second
+    later, earlier = (second, first) if _receipt(second) > _receipt(first) else (first, second)
+    same = msgspec.structs.replace(earlier, id=later.id, receive_delay_us=later.receive_delay_us) == later
+    if later.id is None and same:
+        return msgspec.structs.replace(later, id=earlier.id)
+    return later
+
+
+def _receipt(quote: Quote) -> float:
+    return -math.inf if quote.receive_delay_us is None else quote.receive_delay_us

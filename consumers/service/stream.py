@@ -251,7 +251,9 @@ class ServiceStream:
                 self._opening_failures += 1
                 failures = self._opening_failures
                 if not error.is_passing or self._reconnect.gives_up(failures):
-                    raise BusUnavailable(error.address, error.why, attempts=failures) from None
+                    raise BusUnavailable(
+                        error.address, error.why, attempts=failures, is_passing=error.is_passing
+                    ) from None
                 delay_s = self._reconnect.delay_s(failures, random.random())
                 limit = "" if self._reconnect.attempts is None else f" of {self._reconnect.attempts}"
                 _log.warning("%s; attempt %d%s in %.2f s", error, failures, limit, delay_s)

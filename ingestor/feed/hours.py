@@ -92,6 +92,11 @@ class MarketHours:
         return Moment(False, False, max(since_s, _midnight_s(day - timedelta(days=1))), until_s)
 
 
+def regular_session(day: date) -> tuple[float, float] | None:
+    """When the regular session of this day in New York begins and ends, in unix seconds; None if there is none."""
+    return next(((start_s, end_s) for start_s, end_s, is_regular in _spans("sip", day) if is_regular), None)
+
+
 @lru_cache(maxsize=64)
 def _spans(name: str, day: date) -> tuple[tuple[float, float, bool], ...]:
     """Start, end and whether it is the regular session, of each part of this trading day, in order."""

@@ -6,6 +6,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from consumers import BusClosed, Gap, MarketDataService, Quote
 from consumers.service.book import CallbackBook, OnceEach, Seldom
@@ -230,16 +231,14 @@ def test_a_keyboard_interrupt_in_a_callback_ends_the_program(server: RedisServer
         def interrupt(_: Quote) -> None:
             raise KeyboardInterrupt
 
-        async with MarketDataService(redis_url=server.url, reconnect=FAST) as service:
-            async with service.stream_quotes("INT", interrupt) as stream:
-                run = spawn(stream.run())
-                await so(lambda: stream.status()["connected"])
-                from redis.asyncio import Redis
-
-                async with Redis.from_url(server.url) as redis:
-                    await blocked(redis)
-                    await Writer(redis).quotes("INT", 1)
-                await run
+        async with (
+            MarketDataService(redis_url=server.url, reconnect=FAST) as service,
+            Redis.from_url(server.url) as redis,
+        ):
+            run = spawn(service.stream_quotes("INT", interrupt).run())
+            await blocked(redis)
+            await Writer(redis).quotes("INT", 1)
+            await run
 
     with asyncio.Runner() as runner, pytest.raises(KeyboardInterrupt):
         runner.run(strategy())
