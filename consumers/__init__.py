@@ -28,6 +28,7 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    StaleQuote,
 )
 from consumers.leases.interest import Interest
 from consumers.reading.quotes import QuoteStream
@@ -56,6 +57,7 @@ __all__ = [
     "QuoteStream",
     "Reconnect",
     "ServiceStream",
+    "StaleQuote",
     "Start",
     "connect",
 ]

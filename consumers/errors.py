@@ -4,7 +4,7 @@ Decides the sentences: each names the thing, the reason and the remedy. Must nev
 only ever receives an address that `link.Target` has already stripped.
 """
 
-from wire import CONTRACT_VERSION, BadNamespace, BadSymbol
+from wire import CONTRACT_VERSION, BadNamespace, BadSymbol, Quote
 
 __all__ = [
     "BadNamespace",
@@ -15,6 +15,7 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "StaleQuote",
     "forked",
 ]
 
@@ -60,6 +61,32 @@ class ContractTooNew(BusError):
             "install a newer quotebus here"
         )
         self.version = version
+
+
+class StaleQuote(BusError):
+    """The newest known quote is older than the caller accepts, or there is none.
+
+    `quote` is that quote all the same, and `age_s` the seconds since it was received, by the server's clock; both
+    None where nobody has one. `why` says what was tried.
+    """
+
+    def __init__(
+        self, quote: Quote | None, age_s: float | None, max_age_s: float, *, symbol: str = "", why: str = ""
+    ) -> None:
+        self.symbol = symbol if quote is None else quote.symbol
+        if quote is None or age_s is None:
+            text = f"there is no quote of {self.symbol}"
+        else:
+            text = (
+                f"the newest quote of {self.symbol} was received {age_s:.3f} s ago, which is more than "
+                f"max_age_s={max_age_s:g}"
+            )
+        remedy = why or "ask quality() why, or take .quote of this error all the same"
+        super().__init__(f"{text}: {remedy}")
+        self.quote = quote
+        self.age_s = age_s
+        self.max_age_s = max_age_s
+        self.why = why
 
 
 def forked() -> BusError:

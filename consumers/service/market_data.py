@@ -4,21 +4,34 @@ Decides what is shared and when it is made or let go. Must never show a key, a s
 """
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict
+from typing import Any, Final, Self, TypeAlias, TypedDict, overload
 
 from consumers.bus import TIMEOUT_S, Bus, connect
-from consumers.errors import BusClosed, BusError
+from consumers.errors import BusClosed, BusError, BusUnavailable
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
+from consumers.rest.client import AlpacaRest
+from consumers.rest.errors import RestError
+from consumers.rest.retry import Retry
+from consumers.rest.rows import Bar, MarketClock
+from consumers.service.account import REMEDY, Account
 from consumers.service.book import Callback
 from consumers.service.callbacks import CALLBACK_TIMEOUT_S, Caller, SharedCallbacks
+from consumers.service.latest import Latest, LatestQuotes
 from consumers.service.stream import ServiceStream, StreamStatus, symbols_of
-from wire import Gap
+from wire import Gap, Quote
+
+Time: TypeAlias = datetime | int
+"""An aware datetime, or nanoseconds since the epoch."""
 
 MAX_AGE_S: Final = 5.0
+MAX_QUOTES: Final = 200_000
+CLOCK_HOLDS_S: Final = 60.0
 RECONNECT: Final = Reconnect(first_delay_s=2.0, factor=2.0, max_delay_s=32.0, jitter=0.0, attempts=5)
 """Waits of 2, 4, 8, 16 and 32 s, and then `BusUnavailable`."""
 
@@ -65,8 +78,11 @@ class MarketDataService:
         redis_url: str | None = None,
         *,
         namespace: str = "quotes",
+        feed: str = "iex",
+        rest_url: str | None = None,
         max_age_s: float = MAX_AGE_S,
         reconnect: Reconnect = RECONNECT,
+        retry: Retry | None = None,
         timeout_s: float = TIMEOUT_S,
         callback_timeout_s: float | None = CALLBACK_TIMEOUT_S,
         name: str | None = None,
@@ -84,6 +100,22 @@ class MarketDataService:
         self._callback_timeout_s: Final = callback_timeout_s
         self._caller: Final = Caller(callback_timeout_s)
         self._shared: Final = SharedCallbacks(self._caller)
+        self._max_age_s: Final = max_age_s
+        self._account: Final = Account(
+            api_key,
+            api_secret,
+            paper=paper,
+            feed=feed,
+            rest_url=rest_url,
+            timeout_s=timeout_s,
+            retry=retry,
+        )
+        self._latest: Final = Latest(
+            self._reach_bus,
+            lambda: self._account.rest(self._bus),
+            lambda: None if self._account.is_known else REMEDY,
+        )
+        self._clock: tuple[float, MarketClock] | None = None
         self._past: Final = dict.fromkeys(_COUNTS, 0)
 
     async def __aenter__(self) -> Self:
@@ -192,17 +224,141 @@ class MarketDataService:
             streams=streams,
         )
 
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    async def get_latest_quote(self, symbol: str, max_age_s: float | None = None) -> Quote:
+        """The newest quote, received or confirmed at most `max_age_s` ago (default: the service's, 5 s).
+
+        From Redis where it is that fresh, else from REST, whose answer is then shared with every other strategy.
+        Raises `StaleQuote`, which says why and has the older one, `BadSymbol`, `BusUnavailable`.
+        """
+        (name,) = symbols_of(symbol)
+        found = await self.get_latest_quotes(name, max_age_s)
+        if name in found.stale:
+            raise found.stale[name]
+        return found[name]
+
+    async def get_latest_quotes(
+        self, symbols: str | Iterable[str], max_age_s: float | None = None
+    ) -> LatestQuotes:
+        """The same for several, in one round trip and at most one REST call per 500.
+
+        Whatever cannot be had that fresh is absent, and `.stale` of the result says why. Raises `BadSymbol`,
+        `BusUnavailable`.
+        """
+        self._check_usable()
+        limit_s = self._max_age_s if max_age_s is None else max_age_s
+        return await self._latest.get(symbols_of(symbols), limit_s)
+
+    @overload
+    async def get_historical_bars(
+        self,
+        symbols: str,
+        timeframe: str = ...,
+        *,
+        start: Time,
+        end: Time | None = ...,
+        limit: int | None = ...,
+    ) -> list[Bar]: ...
+
+    @overload
+    async def get_historical_bars(
+        self,
+        symbols: Iterable[str],
+        timeframe: str = ...,
+        *,
+        start: Time,
+        end: Time | None = ...,
+        limit: int | None = ...,
+    ) -> dict[str, list[Bar]]: ...
+
+    async def get_historical_bars(
+        self,
+        symbols: str | Iterable[str],
+        timeframe: str = "1Min",
+        *,
+        start: Time,
+        end: Time | None = None,
+        limit: int | None = None,
+    ) -> list[Bar] | dict[str, list[Bar]]:
+        """Bars that begin from `start` up to, not including, `end`, oldest first: a list, or one for each of several.
+
+        `timeframe` is a number and Min, Hour, Day, Week or Month; times are aware datetimes or nanoseconds. `limit`
+        is for each symbol. Raises `BadSymbol`, `BadStart`, `RestError` and its children.
+        """
+        rest, names = await self._rest(), symbols_of(symbols)
+        found = {name: await rest.bars(name, timeframe, start=start, end=end, limit=limit) for name in names}
+        return found[names[0]] if isinstance(symbols, str) else found
+
+    @overload
+    async def get_historical_quotes(
+        self, symbols: str, start: Time, end: Time | None = ..., limit: int | None = ...
+    ) -> list[Quote]: ...
+
+    @overload
+    async def get_historical_quotes(
+        self, symbols: Iterable[str], start: Time, end: Time | None = ..., limit: int | None = ...
+    ) -> dict[str, list[Quote]]: ...
+
+    async def get_historical_quotes(
+        self,
+        symbols: str | Iterable[str],
+        start: Time,
+        end: Time | None = None,
+        limit: int | None = None,
+    ) -> list[Quote] | dict[str, list[Quote]]:
+        """Quotes of REST from `start` up to, not including, `end`, in the shapes of `get_historical_bars`.
+
+        Without `limit` more than 200 000 of a symbol are refused with `RestError`, not cut: `Bus.history` reads any
+        number, one by one. Raises as `get_historical_bars` does.
+        """
+        rest = await self._rest()
+        found: dict[str, list[Quote]] = {}
+        for name in symbols_of(symbols):
+            quotes = found[name] = []
+            async with contextlib.aclosing(rest.quotes(name, start, end, limit=limit)) as pages:
+                async for quote in pages:
+                    quotes.append(quote)
+                    if len(quotes) > MAX_QUOTES and limit is None:
+                        raise RestError(
+                            f"more than {MAX_QUOTES} quotes of {name}: ask for a shorter time, give a limit, "
+                            "or read them one by one with Bus.history"
+                        )
+        return next(iter(found.values())) if isinstance(symbols, str) else found
+
+    async def get_market_status(self) -> MarketClock:
+        """Whether the regular session is open, and when it opens and closes next. Raises `RestError`."""
+        rest = await self._rest()
+        asked_s = asyncio.get_running_loop().time()
+        clock = await rest.clock()
+        self._clock = asked_s, clock
+        return clock
+
+    async def is_market_open(self) -> bool:
+        """Whether the regular session is open; asks at most once a minute, and when it opens or closes."""
+        now_s = asyncio.get_running_loop().time()
+        if self._clock is not None:
+            asked_s, clock = self._clock
+            now_ns = clock.time_ns + int((now_s - asked_s) * 1e9)
+            change_ns = clock.next_close_ns if clock.is_open else clock.next_open_ns
+            if now_s - asked_s < CLOCK_HOLDS_S and now_ns < change_ns:
+                return clock.is_open
+        return (await self.get_market_status()).is_open
+
     # -- the end -----------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         """End all streams and close all connections; the service cannot be used again. May be called again."""
         self._is_closed = True
         await self.disconnect_stream()
+        await self._account.aclose()
         await self._bus.aclose()
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open" if self._is_open else "not connected yet"
-        return f"<MarketDataService {state} {len(self._streams)} streams over {self._bus!r}>"
+        return (
+            f"<MarketDataService {state} {len(self._streams)} streams over {self._bus!r}, {self._account!r}>"
+        )
 
     async def _reach_bus(self) -> Bus:
         self._check_usable()
@@ -217,6 +373,14 @@ class MarketDataService:
                 await self._bus.__aenter__()
                 self._is_open = True
         return self._bus
+
+    async def _rest(self) -> AlpacaRest:
+        self._check_usable()
+        rest = self._account.rest(self._bus)
+        # The bus counts the account's calls; without it they are counted here alone, which the budget says.
+        with contextlib.suppress(BusUnavailable):
+            await self._reach_bus()
+        return rest
 
     def _check_usable(self) -> None:
         if self._is_closed:
