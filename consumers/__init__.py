@@ -31,6 +31,8 @@ from consumers.errors import (
     StaleQuote,
 )
 from consumers.leases.interest import Interest
+from consumers.reading.conflation import Newest
+from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
@@ -52,6 +54,8 @@ __all__ = [
     "Interest",
     "Level",
     "MarketDataService",
+    "Newest",
+    "NewestStream",
     "Quality",
     "Quote",
     "QuoteStream",

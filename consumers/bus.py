@@ -7,23 +7,27 @@ would make the others wait. Must never know how a position is kept or what makes
 import logging
 import os
 import secrets
+import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from consumers.errors import BadStart, ContractTooNew
+from consumers.errors import BadStart, ContractTooNew, StaleQuote
 from consumers.identity import default_name, parse_name
 from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
-from consumers.link import Target
-from consumers.reading.entry import decode_entry
+from consumers.link import Command, Target
+from consumers.reading.freshness import check_max_age_s, received_ns, server_time_ns
+from consumers.reading.history import History, PastQuotes
+from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.reader import Reader
 from consumers.reading.source import Source
-from consumers.reading.start import Start, before, parse_symbols, parse_time_ns
+from consumers.reading.start import Start, parse_symbols, parse_time_ns
 from consumers.reconnect import Reconnect
 from consumers.shared_link import SharedLink
 from wire import (
@@ -38,7 +42,6 @@ from wire import (
     Quote,
     Symbol,
     decode_latest,
-    entry_id_at,
 )
 from wire.quote import newer
 
@@ -47,8 +50,6 @@ _log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 5.0
 URL_VARIABLE: Final = "QUOTEBUS_REDIS_URL"
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
-PAGE: Final = 1_000
-"""Entries per XRANGE of a history."""
 
 
 def connect(
@@ -135,25 +136,55 @@ class Bus:
         await self._leases.aclose()
         await self._shared.close()
 
-    async def latest(self, symbol: str) -> Quote | None:
+    async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
 
-        Raises `BadSymbol`, `BusUnavailable`.
+        With `max_age_s` one that was received longer ago, by the server's clock, raises `StaleQuote`. Raises
+        `BadSymbol`, `ValueError`, `BusUnavailable`.
         """
-        return (await self.latest_many(symbol)).get(symbol)
+        ages = await self._newest_known((symbol,), max_age_s)
+        quote, age_s = ages.get(symbol, (None, 0.0))
+        if quote is not None and max_age_s is not None and age_s > max_age_s:
+            raise StaleQuote(quote, age_s, max_age_s)
+        return quote
 
-    async def latest_many(self, *symbols: str) -> dict[str, Quote]:
-        """The newest known quotes in one round trip; a symbol without one is absent. Raises as `latest` does."""
+    async def latest_many(self, *symbols: str, max_age_s: float | None = None) -> dict[str, Quote]:
+        """The newest known quotes in one round trip.
+
+        A symbol without one is absent, and so is one whose quote was received more than `max_age_s` ago. Raises as
+        `latest` does, but for `StaleQuote`.
+        """
+        ages = await self._newest_known(symbols, max_age_s)
+        return {
+            symbol: quote
+            for symbol, (quote, age_s) in ages.items()
+            if max_age_s is None or age_s <= max_age_s
+        }
+
+    async def _newest_known(
+        self, symbols: tuple[str, ...], max_age_s: float | None
+    ) -> dict[str, tuple[Quote, float]]:
         names = parse_symbols(symbols)
-        replies = await self._shared.ask(
-            ("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names)
-        )
-        streamed, asked = replies
-        newest: dict[str, Quote] = {}
-        for symbol, *values in zip(names, streamed, asked, strict=True):
-            quote = newer(*(_readable(symbol, value) for value in values))
-            if quote is not None:
-                newest[symbol] = quote
+        check_max_age_s(max_age_s)
+        commands: list[Command] = [("HMGET", self._keys.latest, *names), ("HMGET", self._keys.rest, *names)]
+        if max_age_s is not None:
+            commands.append(("TIME",))
+        # The answer may have been long on its way: if that decides, one more is asked for before a quote is
+        # refused.
+        for _ in range(2):
+            began_ns = time.monotonic_ns()
+            streamed, asked, *times = await self._shared.ask(*commands)
+            underway_ns = time.monotonic_ns() - began_ns
+            now_ns = server_time_ns(times[0]) + underway_ns if times else 0
+            newest: dict[str, tuple[Quote, float]] = {}
+            for symbol, *values in zip(names, streamed, asked, strict=True):
+                quote = newer(*(_readable(symbol, value) for value in values))
+                if quote is not None:
+                    newest[symbol] = quote, (now_ns - received_ns(quote)) / 1e9
+            if max_age_s is None or not any(
+                0 < age_s - max_age_s <= underway_ns / 1e9 for _, age_s in newest.values()
+            ):
+                break
         return newest
 
     async def quality(self, *symbols: str, quiet_after_s: float = QUIET_AFTER_S) -> dict[str, Quality]:
@@ -163,13 +194,13 @@ class Bus:
         more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`.
         """
         names = parse_symbols(symbols)
-        (seconds, microseconds), status, states, cached = await self._shared.ask(
+        told, status, states, cached = await self._shared.ask(
             ("TIME",),
             ("HMGET", self._keys.status, *STATUS_FIELDS),
             ("HMGET", self._keys.subscriptions, *names),
             ("HMGET", self._keys.latest, *names),
         )
-        now_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
+        now_ns = server_time_ns(told)
         fields = dict(zip(STATUS_FIELDS, status, strict=True))
         judge = QualityJudge(now_ns, fields, quiet_after_s=quiet_after_s)
         found: dict[str, Quality] = {}
@@ -180,7 +211,11 @@ class Bus:
         return found
 
     def quotes(
-        self, *symbols: str, start: Start | Mapping[str, Start] = "now", lease: bool = True
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
     ) -> QuoteStream:
         """Follow symbols for as long as the loop runs; see `Start` for where to begin.
 
@@ -188,15 +223,41 @@ class Bus:
         now. A `Gap` stands where quotes are missing: `trimmed` and `stream_recreated` are found by this reader,
         other reasons are the daemon's. While Redis is away the iteration waits and goes on where it stood.
 
+        With `max_age_s` a quote that was received longer ago when its turn comes, by the server's clock, is not
+        handed over; in its place, before the next item of its symbol, stands a `Gap` with the reason `too_old`
+        and their number.
+
         While a loop runs, the bus keeps a lease on each symbol, so that the daemon subscribes it; it ends with the
         loop, or within 15 s when the program crashes. A user who may not write reads all the same, and the log says
         so once. Without `lease` only symbols that somebody else wants have new quotes.
 
-        Raises `BadSymbol` and `BadStart` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        Raises `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
         attendance = Lease(self._leases) if lease else None
-        stream = QuoteStream(self._source(attendance), symbols, start, attendance=attendance)
+        stream = QuoteStream(
+            self._source(attendance), symbols, start, max_age_s=max_age_s, attendance=attendance
+        )
+        self._streams.add(stream)
+        return stream
+
+    def newest(
+        self,
+        *symbols: str,
+        start: Start | Mapping[str, Start] = "now",
+        max_age_s: float | None = None,
+        lease: bool = True,
+    ) -> NewestStream:
+        """Follow symbols, but only the newest quote of each whenever the loop asks: for who need not see every one.
+
+        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, leases, errors and
+        `max_age_s` as with `quotes`; a gap `too_old` counts the quote and those it stood for.
+        """
+        self._shared.check_open()
+        attendance = Lease(self._leases) if lease else None
+        stream = NewestStream(
+            self._source(attendance), symbols, start, max_age_s=max_age_s, attendance=attendance
+        )
         self._streams.add(stream)
         return stream
 
@@ -210,34 +271,34 @@ class Bus:
         return Interest(self._leases, parse_symbols, symbols)
 
     async def history(
-        self, symbol: str, start: datetime | int, end: datetime | int | None = None
+        self,
+        symbol: str,
+        start: datetime | int,
+        end: datetime | int | None = None,
+        *,
+        rest: PastQuotes | None = None,
     ) -> AsyncGenerator[Quote | Gap, None]:
         """What the stream holds from `start` up to, not including, `end` (None: up to its last entry now).
 
-        Times are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable entries are logged
-        and skipped. Raises `BadSymbol`, `BadStart` and `BusUnavailable` from the iteration.
+        With `rest` (an `AlpacaRest`) what lies before the stream's first entry comes from there, and so does what is
+        trimmed while this reads, up to now where there is no stream: oldest first, each quote once, one page in
+        memory. Without it, entries trimmed meanwhile are a `Gap`. What a marker in the stream says is missing stays
+        missing. Times are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable entries are
+        logged and skipped.
+
+        Raises `BadSymbol`, `BadStart`, `BusUnavailable` and `RestError` from the iteration.
         """
         (name,) = parse_symbols((symbol,))
-        first, last = entry_id_at(parse_time_ns(start, "start")), "+"
-        if end is not None:
-            stop = entry_id_at(parse_time_ns(end, "end"))
-            if stop < first:
-                raise BadStart(f"end={end} lies before start={start}: swap them")
-            if stop == first:
-                return
-            last = str(before(stop))
-        low = str(first)
-        while True:
-            (entries,) = await self._shared.ask(("XRANGE", self._keys.stream(name), low, last, "COUNT", PAGE))
-            for raw_id, fields in entries:
-                entry_id = raw_id.decode()
-                try:
-                    yield decode_entry(name, entry_id, fields)
-                except BadEntry as error:
-                    _log.warning("skipped: %s", str(error)[:300])
-            if len(entries) < PAGE:
-                return
-            low = f"({entry_id}"
+        start_ns = parse_time_ns(start, "start")
+        end_ns = None if end is None else parse_time_ns(end, "end")
+        if end_ns is not None and end_ns < start_ns:
+            raise BadStart(f"end={end} lies before start={start}: swap them")
+        if end_ns == start_ns:
+            return
+        past = History(self._shared.ask, name, self._keys.stream(name), start_ns, end_ns, rest)
+        async with aclosing(past.items()) as items:
+            async for item in items:
+                yield item
 
     def _source(self, lease: Lease | None) -> Source:
         back = None if lease is None else lease.reconnected

@@ -7,12 +7,14 @@ accounted for.
 
 import contextlib
 import inspect
+import os
+import weakref
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import RedisError, ResponseError
 
-from consumers.errors import BadUrl
+from consumers.errors import BadUrl, forked
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 Reply: TypeAlias = Any
@@ -77,15 +79,18 @@ def _known_options(connection_class: Any) -> set[str]:
 class Link:
     """A connection of its own. One task at a time may ask; `close` may come from anywhere.
 
-    After any exception the link is closed. `ask` raises redis-py's `ConnectionError`, `TimeoutError` and their
+    After any exception the link is closed. In a forked process it is no link any more: it raises `BusError` and
+    leaves the parent's connection alone. `ask` raises redis-py's `ConnectionError`, `TimeoutError` and their
     children; an error that Redis answers to one command stands in the list of replies in its place.
     """
 
-    __slots__ = ("_client_name", "_connection")
+    __slots__ = ("__weakref__", "_client_name", "_connection", "_is_inherited")
 
     def __init__(self, target: Target) -> None:
+        self._is_inherited = False
         self._client_name: Final = target.client_name
         self._connection: Any = target.connection()
+        _links.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -94,6 +99,7 @@ class Link:
 
     async def open(self) -> None:
         """Connect, log in, and wait until the server serves requests; raises as `ask` does."""
+        self._check_process()
         try:
             await self._connection.connect()
             # The name is for who reads CLIENT LIST; an ACL may forbid it.
@@ -108,6 +114,7 @@ class Link:
     async def ask(self, *commands: Command) -> list[Reply]:
         """Send all commands at once and collect their replies, in order."""
         connection = self._connection
+        self._check_process()
         if not self.is_open:
             raise ConnectionResetError("the connection was closed")
         replies: list[Reply] = []
@@ -132,5 +139,42 @@ class Link:
 
     async def close(self) -> None:
         """Give the connection back at once; a task that is waiting for a reply sees it as lost."""
+        if self._is_inherited:
+            return
         with contextlib.suppress(OSError, RedisError):
             await self._connection.disconnect(nowait=True)
+
+    def leave_to_parent(self) -> None:
+        """In a process just forked: give up the connection without the parent or the server noticing.
+
+        The child shares the socket, and the event loop's list of sockets in the kernel, with its parent. Whatever
+        closes its copy later (the garbage collector, the end of the program) would say goodbye on the parent's
+        connection, or strike it off the parent's list. So the descriptor is made to mean /dev/null here.
+        """
+        self._is_inherited = True
+        writer = getattr(self._connection, "_writer", None)
+        socket = None if writer is None else writer.get_extra_info("socket")
+        if socket is None or socket.fileno() < 0:
+            return
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.dup2(nothing, socket.fileno(), inheritable=False)
+        finally:
+            os.close(nothing)
+
+    def _check_process(self) -> None:
+        if self._is_inherited:
+            raise forked()
+
+
+_links: Final[weakref.WeakSet[Link]] = weakref.WeakSet()
+"""Every link of this process."""
+
+
+def _after_fork() -> None:
+    for link in list(_links):
+        link.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -5,11 +5,12 @@ waits for something to happen takes a `Link` of its own.
 """
 
 import asyncio
+import os
 from typing import Final
 
 from redis.exceptions import ReadOnlyError, RedisError
 
-from consumers.errors import BusClosed, BusUnavailable
+from consumers.errors import BusClosed, BusUnavailable, forked
 from consumers.link import Command, Link, Reply, Target
 from consumers.reconnect import is_passing, reason
 
@@ -22,6 +23,7 @@ class SharedLink:
         self._link: Link | None = None
         self._lock: Final = asyncio.Lock()
         self._is_open = False
+        self._pid = os.getpid()
 
     @property
     def is_open(self) -> bool:
@@ -29,11 +31,14 @@ class SharedLink:
         return self._is_open
 
     def open(self) -> None:
-        """Allow questions."""
+        """Allow questions, in this process."""
         self._is_open = True
+        self._pid = os.getpid()
 
     def check_open(self) -> None:
-        """Raise `BusClosed` unless it may be asked."""
+        """Raise `BusClosed` unless it may be asked, `BusError` in a process forked from the one that opened it."""
+        if self._is_open and os.getpid() != self._pid:
+            raise forked()
         if not self._is_open:
             raise BusClosed("the bus is not open: use it inside `async with connect(url) as bus:`")
 

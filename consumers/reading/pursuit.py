@@ -66,6 +66,12 @@ class Track:
         """The running number of the position, known when all that was read has been handed out."""
         return self.number if self.read_to == self.after else None
 
+    def move_to(self, after: str) -> None:
+        """Read on from here."""
+        self.after = after
+        # At the beginning of a stream begun anew no entry has been seen.
+        self.anchor = Anchor.CHOSEN if after == _BEGINNING else Anchor.SEEN
+
 
 class Read(NamedTuple):
     """What to ask next: the commands, and how to understand the replies.
@@ -92,9 +98,7 @@ class Run(NamedTuple):
     def pass_gap(self) -> None:
         """Move the position behind the gap; whoever hands it over does so, that it is told once and not less."""
         if self.after is not None:
-            self.track.after = self.after
-            # Only one who begins a stream anew has been at its beginning since.
-            self.track.anchor = Anchor.CHOSEN if self.after == _BEGINNING else self.track.anchor
+            self.track.move_to(self.after)
 
 
 class Pursuit:
@@ -113,6 +117,11 @@ class Pursuit:
     def barred(self) -> list[str]:
         """The symbols whose key holds no stream."""
         return [track.symbol for track in self._tracks.values() if track.barred]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last answer left entries unread that were there already, as far as it shows."""
+        return any(track.look_now for track in self._tracks.values())
 
     @property
     def positions(self) -> dict[str, str]:

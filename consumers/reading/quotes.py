@@ -4,11 +4,12 @@ Decides when a position moves: with the item that is handed over, never before. 
 read brought is handed out before the next one is asked for, so memory stays that of one reply.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 from consumers.reading.entry import QUOTE, decode_entry
+from consumers.reading.freshness import AgeGuard
 from consumers.reading.gaps import Anchor
-from consumers.reading.pursuit import Run
+from consumers.reading.pursuit import Run, Track
 from consumers.reading.reader import Reader
 from wire import BadEntry, Gap, Quote, decode_quote
 
@@ -23,7 +24,7 @@ class QuoteStream(Reader):
 
     def __aiter__(self) -> AsyncIterator[Quote | Gap]:
         # A generator and not __anext__: Python closes a generator that a loop has left, and nothing else.
-        return self._items()
+        return self._items() if self._guard is None else self._guarded_items(self._guard)
 
     async def batches(self) -> AsyncGenerator[list[Quote | Gap], None]:
         """All that one read brought, as a list that is never empty, up to 20 000 items; else like the loop itself.
@@ -35,9 +36,12 @@ class QuoteStream(Reader):
         try:
             while not self._source.is_closed:
                 runs = await self._source.next_runs()
-                batch = self._take_snapshots()
-                for run in runs:
-                    self._take(run, batch)
+                if self._guard is not None:
+                    batch = self._guarded_batch(self._guard, runs)
+                else:
+                    batch = self._take_snapshots()
+                    for run in runs:
+                        self._take(run, batch)
                 if batch:
                     yield batch
                     if turn != self._turn:
@@ -74,7 +78,7 @@ class QuoteStream(Reader):
                 )
             except BadEntry as error:
                 self._skipped(error)
-        track.anchor, track.after = Anchor.SEEN, entry_id
+        track.move_to(entry_id)
 
     async def _items(self) -> AsyncGenerator[Quote | Gap, None]:
         turn = await self._enter()
@@ -120,3 +124,79 @@ class QuoteStream(Reader):
                             raise self._taken_over()
         finally:
             await self._leave(turn)
+
+    async def _guarded_items(self, guard: AgeGuard) -> AsyncGenerator[Quote | Gap, None]:
+        turn = await self._enter()
+        source = self._source
+        try:
+            while not source.is_closed:
+                runs = await source.next_runs()
+                for track, after, item in self._pieces(runs):
+                    # A strategy may take its time over the gap too, so the quote is judged again after it.
+                    while is_fresh := self._is_fresh(guard, item):
+                        if not guard.owes(track.symbol):
+                            break
+                        yield guard.settle(track.symbol)
+                        if turn != self._turn:
+                            raise self._taken_over()
+                    if track.dropped:
+                        continue
+                    if not is_fresh and isinstance(item, Quote):
+                        guard.withhold(item, track.after)
+                        track.move_to(after)
+                        continue
+                    track.move_to(after)
+                    yield item
+                    if turn != self._turn:
+                        raise self._taken_over()
+                for symbol in self._due(guard, runs):
+                    if guard.owes(symbol):
+                        yield guard.settle(symbol)
+                        if turn != self._turn:
+                            raise self._taken_over()
+        finally:
+            await self._leave(turn)
+
+    def _guarded_batch(self, guard: AgeGuard, runs: list[Run]) -> list[Quote | Gap]:
+        batch: list[Quote | Gap] = []
+        for track, after, item in self._pieces(runs):
+            if isinstance(item, Quote) and not self._is_fresh(guard, item):
+                guard.withhold(item, track.after)
+            else:
+                if guard.owes(track.symbol):
+                    batch.append(guard.settle(track.symbol))
+                batch.append(item)
+            track.move_to(after)
+        batch += [guard.settle(symbol) for symbol in self._due(guard, runs)]
+        return batch
+
+    def _is_fresh(self, guard: AgeGuard, item: Quote | Gap) -> bool:
+        return isinstance(item, Gap) or guard.is_fresh(item, self._source.now_ns())
+
+    @staticmethod
+    def _due(guard: AgeGuard, runs: list[Run]) -> list[str]:
+        """Symbols of which nothing more is on its way: a gap is told now, and not only with the next quote."""
+        more = {run.track.symbol for run in runs if run.track.look_now}
+        return [symbol for symbol in guard.owing if symbol not in more]
+
+    def _pieces(self, runs: list[Run]) -> Iterator[tuple[Track, str, Quote | Gap]]:
+        """Each item with its track, and the position that handing it over leads to."""
+        snapshots = self._source.snapshots
+        while snapshots:
+            track, quote = snapshots.pop(0)
+            if not track.dropped:
+                yield track, str(quote.id), quote
+        for track, gap, entries, after in runs:
+            if gap is not None and not track.dropped:
+                yield track, after or track.after, gap
+            for raw_id, fields in entries:
+                if track.dropped:
+                    break
+                entry_id = raw_id.decode()
+                try:
+                    item = decode_entry(track.symbol, entry_id, fields)
+                except BadEntry as error:
+                    track.move_to(entry_id)
+                    self._skipped(error)
+                    continue
+                yield track, entry_id, item

@@ -9,6 +9,7 @@ import logging
 from typing import Final, Protocol
 
 from consumers.errors import BusError
+from consumers.reading.freshness import AgeGuard, check_max_age_s
 from consumers.reading.source import Source
 from consumers.reading.start import parse_starts, parse_symbols
 from wire import BadEntry
@@ -40,9 +41,13 @@ class Reader:
         symbols: tuple[object, ...],
         start: object,
         *,
+        max_age_s: float | None = None,
         attendance: Attendance | None = None,
     ) -> None:
         self._source: Final = source
+        self._guard: Final = None if check_max_age_s(max_age_s) is None else AgeGuard(max_age_s or 0)
+        if self._guard is not None:
+            source.keep_time()
         self._attendance: Final = attendance
         self._is_attended = False
         self._turn = 0
@@ -57,7 +62,8 @@ class Reader:
         Save it, and pass it as `start` later: nothing is missed and nothing comes twice. A symbol whose start
         Redis has not yet been asked for is absent.
         """
-        return self._source.pursuit.positions
+        positions = self._source.pursuit.positions
+        return positions if self._guard is None else {**positions, **self._guard.positions}
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -110,6 +116,8 @@ class Reader:
 
     def _forget(self, symbol: str) -> None:
         """Hand nothing of this symbol out any more."""
+        if self._guard is not None:
+            self._guard.forget(symbol)
 
     async def _enter(self) -> int:
         """Begin a loop; its number, by which it finds out whether another has taken over."""

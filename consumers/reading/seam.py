@@ -1,9 +1,9 @@
 """Where history from REST ends and history from the stream begins, without a hole or a repeat between them.
 
 Decides which stretch REST is to fill before an entry of the stream, and which quotes have been handed out already.
-Must never ask either of them. Entry ids are the measure: what was trimmed had smaller ids than the first entry there
-is, and an id stands for a venue time, or for a later moment where the quote came out of order. So REST is asked up to
-and with the time of that first id, and what the stream then repeats is left out.
+Must never ask either of them. Entry ids are the measure: what was trimmed had smaller ids than the first entry
+there is, and an id stands for a venue time, or for a later moment where the quote came out of order. So REST is
+asked up to and with the time of that first id, and what the stream then repeats is left out.
 """
 
 from collections import deque
@@ -29,40 +29,42 @@ class Seam:
 
     def __init__(self, start_ns: int, end_ns: int | None) -> None:
         self._end_ns: Final = end_ns
-        self._start_ns: Final = start_ns
-        self._reached_ns = start_ns
+        self._told_ns = start_ns
+        """Every quote of an earlier venue time has been told, as far as anybody has it."""
+        self._filled_ns = start_ns
+        """Where REST's part ends: before this, the stream may repeat it."""
         self._last: EntryId | None = None
-        self._handed: Final[deque[_Content]] = deque()
+        self._order: Final[deque[_Content]] = deque()
         self._known: Final[set[_Content]] = set()
 
     def lacking(self, first: EntryId | None, now_ns: int) -> Stretch | None:
         """What REST is to fill before the stream is read on; None for nothing.
 
-        `first` is the first entry that the stream holds now, None when it holds none. Where entries up to our place
-        may have been trimmed, that is everything from there up to the first one; without any, up to `now_ns`.
+        `first` is the first entry that the stream holds, looked up after the page that is read next; None when it
+        holds none. Without any, REST is to fill everything up to `now_ns`.
         """
         if first is None:
-            end_ns = now_ns if self._end_ns is None else self._end_ns
+            end_ns = now_ns
         elif self._last is not None and first <= self._last:
+            # Trimming takes the oldest first, so nothing behind our place is gone.
             return None
         else:
             end_ns = first.time_ns + 1
-            if self._end_ns is not None:
-                end_ns = min(end_ns, self._end_ns)
-        return Stretch(self._reached_ns, end_ns) if end_ns > self._reached_ns else None
+        if self._end_ns is not None:
+            end_ns = min(end_ns, self._end_ns)
+        return Stretch(self._told_ns, end_ns) if end_ns > self._told_ns else None
 
     def filled(self, stretch: Stretch) -> None:
         """REST has told all of this stretch."""
-        # The last nanosecond stays open, because ties with the first entry may be trimmed next.
-        self._reached_ns = max(self._reached_ns, stretch.end_ns - 1)
+        self._told_ns = self._filled_ns = stretch.end_ns
 
     def passed(self, entry_id: EntryId) -> None:
-        """The stream was read up to and with this entry."""
+        """The stream was read up to and with this entry; ties with it may follow, and be trimmed."""
         self._last = entry_id
-        self._reached_ns = max(self._reached_ns, entry_id.time_ns)
+        self._told_ns = max(self._told_ns, entry_id.time_ns)
 
-    def is_new(self, quote: Quote) -> bool:
-        """Whether this quote, of either source, was not handed out before; it counts as handed out from now on."""
+    def lets_pass(self, quote: Quote, *, is_rest: bool) -> bool:
+        """Whether this quote was not handed out before by the other source; it counts as handed out from now on."""
         content = (
             quote.time_ns,
             quote.bid_price,
@@ -75,9 +77,10 @@ class Seam:
             quote.tape,
         )
         if content in self._known:
-            return False
+            # Behind the seam the stream is alone, and two equal quotes are two.
+            return not is_rest and quote.time_ns >= self._filled_ns
         self._known.add(content)
-        self._handed.append(content)
-        if len(self._handed) > MEMORY:
-            self._known.discard(self._handed.popleft())
+        self._order.append(content)
+        if len(self._order) > MEMORY:
+            self._known.discard(self._order.popleft())
         return True

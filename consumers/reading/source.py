@@ -9,13 +9,15 @@ import contextlib
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 from typing import Final
 
 from redis.exceptions import RedisError
 
 from consumers.errors import BusUnavailable, forked
-from consumers.link import Command, Link, Target
+from consumers.link import Command, Link, Reply, Target
+from consumers.reading.freshness import ServerClock, server_time_ns
 from consumers.reading.pursuit import Pursuit, Run, Track
 from consumers.reading.start import Place, Wish, before, questions, settle
 from consumers.reconnect import Reconnect, is_passing, reason, tells_of_key
@@ -25,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 0.25
 """Pause when there is no stream to read: all symbols removed, or all keys of another type."""
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""One that goes on while the machine sleeps, where there is such a clock."""
 
 
 class Source:
@@ -47,6 +51,7 @@ class Source:
         self._on_return: Final = on_return
         """Called when Redis is reached again after a failure; must not block or raise."""
         self._wishes: dict[Symbol, Wish] = {}
+        self._clock: ServerClock | None = None
         self._link: Link | None = None
         self._closing: Final = asyncio.Event()
         self._pid: Final = os.getpid()
@@ -78,6 +83,15 @@ class Source:
     def is_reading(self) -> bool:
         """Whether somebody waits for `next_runs`."""
         return self._is_reading
+
+    def keep_time(self) -> None:
+        """Compare clocks with the server from now on."""
+        self._clock = ServerClock()
+
+    def now_ns(self) -> int:
+        """The server's time, nanoseconds since the epoch; to be asked only after a read, and after `keep_time`."""
+        assert self._clock is not None, "keep_time first"
+        return self._clock.now_ns(time.clock_gettime_ns(_CLOCK))
 
     def begin(self, starts: dict[Symbol, Wish | Place]) -> None:
         """Follow these symbols, from the next read on."""
@@ -137,6 +151,8 @@ class Source:
                     self._link = Link(self.target)
                     await self._link.open()
                     self.pursuit.lost_touch()
+                    if self._clock is not None:
+                        await self._ask_with_time(self._link, self._clock, ())
                     if self._failures:
                         _log.info(
                             "Redis at %s is back after %d attempts", self.target.address, self._failures
@@ -182,7 +198,11 @@ class Source:
             await self._pause(IDLE_S)
         if not read.commands:
             return []
-        runs = self.pursuit.digest(read, await link.ask(*read.commands), now_s())
+        if self._clock is not None and self._clock.is_due(time.clock_gettime_ns(_CLOCK)):
+            replies = await self._ask_with_time(link, self._clock, read.commands)
+        else:
+            replies = await link.ask(*read.commands)
+        runs = self.pursuit.digest(read, replies, now_s())
         barred = self.pursuit.barred
         if barred != self._barred:
             self._barred = barred
@@ -192,6 +212,15 @@ class Source:
                     ", ".join(self.keys.stream(symbol) for symbol in barred)[:500],
                 )
         return runs
+
+    @staticmethod
+    async def _ask_with_time(link: Link, clock: ServerClock, commands: tuple[Command, ...]) -> list[Reply]:
+        asked_ns = time.clock_gettime_ns(_CLOCK)
+        told, *replies = await link.ask(("TIME",), *commands)
+        if isinstance(told, Exception):
+            raise told
+        clock.learn(server_time_ns(told), asked_ns, time.clock_gettime_ns(_CLOCK))
+        return replies
 
     async def _settle(self, link: Link) -> None:
         asked = [(symbol, wish, questions(self.keys, symbol, wish)) for symbol, wish in self._wishes.items()]

@@ -251,7 +251,7 @@ class MarketDataService:
         return await self._latest.get(symbols_of(symbols), limit_s)
 
     @overload
-    async def get_historical_bars(
+    async def get_historical_bars(  # type: ignore[overload-overlap]
         self,
         symbols: str,
         timeframe: str = ...,
@@ -281,17 +281,19 @@ class MarketDataService:
         end: Time | None = None,
         limit: int | None = None,
     ) -> list[Bar] | dict[str, list[Bar]]:
-        """Bars that begin from `start` up to, not including, `end`, oldest first: a list, or one for each of several.
+        """Bars that begin from `start` up to, not including, `end`: a list, or one for each of several symbols.
 
         `timeframe` is a number and Min, Hour, Day, Week or Month; times are aware datetimes or nanoseconds. `limit`
         is for each symbol. Raises `BadSymbol`, `BadStart`, `RestError` and its children.
         """
-        rest, names = await self._rest(), symbols_of(symbols)
-        found = {name: await rest.bars(name, timeframe, start=start, end=end, limit=limit) for name in names}
-        return found[names[0]] if isinstance(symbols, str) else found
+        rest = await self._rest()
+        found: dict[str, list[Bar]] = {}
+        for name in symbols_of(symbols):
+            found[name] = await rest.bars(name, timeframe, start=start, end=end, limit=limit)
+        return next(iter(found.values())) if isinstance(symbols, str) else found
 
     @overload
-    async def get_historical_quotes(
+    async def get_historical_quotes(  # type: ignore[overload-overlap]
         self, symbols: str, start: Time, end: Time | None = ..., limit: int | None = ...
     ) -> list[Quote]: ...
 

@@ -267,9 +267,9 @@ class ServiceStream:
     def _begin(self, bus: Bus) -> QuoteStream:
         starts = dict(self._starts)
         if starts:
-            return bus.quotes(*starts, start=starts)
+            return bus.quotes(*starts, start=starts, max_age_s=self._max_age_s)
         # All symbols were removed before the first read: begin with nothing, for those that may come.
-        source = bus.quotes("NONE")
+        source = bus.quotes("NONE", max_age_s=self._max_age_s)
         source.remove("NONE")
         return source
 
