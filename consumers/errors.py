@@ -66,15 +66,15 @@ class ContractTooNew(BusError):
 class StaleQuote(BusError):
     """The newest known quote is older than the caller accepts, or there is none.
 
-    `quote` is that quote all the same, and `age_s` the seconds since it was received, by the server's clock; both
-    None where nobody has one. `why` says what was tried.
+    `quote` is that quote all the same, None where nobody has one, and `age_s` the seconds since it was received, by
+    the server's clock, without one infinite. `why` says what was tried.
     """
 
     def __init__(
-        self, quote: Quote | None, age_s: float | None, max_age_s: float, *, symbol: str = "", why: str = ""
+        self, quote: Quote | None, age_s: float, max_age_s: float, *, symbol: str = "", why: str = ""
     ) -> None:
         self.symbol = symbol if quote is None else quote.symbol
-        if quote is None or age_s is None:
+        if quote is None:
             text = f"there is no quote of {self.symbol}"
         else:
             text = (

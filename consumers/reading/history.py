@@ -91,9 +91,9 @@ class History:
     async def _fill(self, rest: PastQuotes, stretch: Stretch) -> AsyncGenerator[Quote, None]:
         async with aclosing(rest.quotes(self._symbol, stretch.start_ns, stretch.end_ns)) as quotes:
             async for quote in quotes:
-                if stretch.start_ns <= quote.time_ns < stretch.end_ns:
-                    if self._seam.lets_pass(quote, is_rest=True):
-                        yield quote
+                is_asked = stretch.start_ns <= quote.time_ns < stretch.end_ns
+                if is_asked and self._seam.lets_pass(quote, is_rest=True):
+                    yield quote
 
     def _decoded(self, entry_id: str, fields: list[bytes]) -> Quote | Gap | None:
         try:

@@ -7,14 +7,28 @@ asked up to and with the time of that first id, and what the stream then repeats
 """
 
 from collections import deque
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from wire import EntryId, Quote
 
 MEMORY: Final = 10_000
 """Quotes that are remembered for comparison: ties, and what came out of order, lie far closer together."""
+LOOK_BACK_NS: Final = 1_000_000_000
+"""How far behind its place in the stream a trimmed quote may be dated, because it came out of order."""
 
-_Content: TypeAlias = tuple[object, ...]
+
+class _Content(NamedTuple):
+    """What makes two quotes the same one."""
+
+    time_ns: int
+    bid_price: float | None
+    bid_size: int | float | None
+    bid_exchange: str | None
+    ask_price: float | None
+    ask_size: int | float | None
+    ask_exchange: str | None
+    conditions: tuple[str, ...]
+    tape: str | None
 
 
 class Stretch(NamedTuple):
@@ -28,6 +42,7 @@ class Seam:
     """One joined history from `start_ns` up to, not including, `end_ns` (None: no end)."""
 
     def __init__(self, start_ns: int, end_ns: int | None) -> None:
+        self._start_ns: Final = start_ns
         self._end_ns: Final = end_ns
         self._told_ns = start_ns
         """Every quote of an earlier venue time has been told, as far as anybody has it."""
@@ -52,7 +67,9 @@ class Seam:
             end_ns = first.time_ns + 1
         if self._end_ns is not None:
             end_ns = min(end_ns, self._end_ns)
-        return Stretch(self._told_ns, end_ns) if end_ns > self._told_ns else None
+        if end_ns <= self._told_ns:
+            return None
+        return Stretch(self._told_ns if self._last is None else self._looked_back_ns(), end_ns)
 
     def filled(self, stretch: Stretch) -> None:
         """REST has told all of this stretch."""
@@ -63,9 +80,15 @@ class Seam:
         self._last = entry_id
         self._told_ns = max(self._told_ns, entry_id.time_ns)
 
+    def _looked_back_ns(self) -> int:
+        # No further than memory goes, or quotes would come twice.
+        full = len(self._order) >= MEMORY
+        remembered_ns = self._order[0].time_ns + 1 if full else self._start_ns
+        return max(self._start_ns, remembered_ns, self._told_ns - LOOK_BACK_NS)
+
     def lets_pass(self, quote: Quote, *, is_rest: bool) -> bool:
         """Whether this quote was not handed out before by the other source; it counts as handed out from now on."""
-        content = (
+        content = _Content(
             quote.time_ns,
             quote.bid_price,
             quote.bid_size,

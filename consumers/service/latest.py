@@ -6,6 +6,7 @@ older than allowed: ages are counted from before the question, by the Redis serv
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -91,9 +92,8 @@ class Latest:
             if judgement.verdict is Verdict.FRESH and judgement.quote is not None:
                 fresh[name] = judgement.quote
             else:
-                stale[name] = StaleQuote(
-                    judgement.quote, judgement.age_s, max_age_s, symbol=name, why=judgement.why
-                )
+                age_s = math.inf if judgement.age_s is None else judgement.age_s
+                stale[name] = StaleQuote(judgement.quote, age_s, max_age_s, symbol=name, why=judgement.why)
         return LatestQuotes(fresh, stale)
 
     async def _ask(self, bus: Bus | None, names: list[Symbol], remedy: str | None) -> dict[str, Asked]:
