@@ -24,7 +24,7 @@ from consumers.service.book import Callback
 from consumers.service.callbacks import CALLBACK_TIMEOUT_S, Caller, SharedCallbacks
 from consumers.service.latest import Latest, LatestQuotes
 from consumers.service.stream import ServiceStream, StreamStatus, symbols_of
-from wire import Gap, Quote
+from wire import Gap, Quality, Quote
 
 Time: TypeAlias = datetime | int
 """An aware datetime, or nanoseconds since the epoch."""
@@ -57,6 +57,14 @@ class ServiceStatus(TypedDict):
     callback_errors: int
     lag_ms: float | None
     streams: list[StreamStatus]
+
+
+class DaemonStatus(ServiceStatus):
+    """The same with the daemon's status hash as it stands, and the quality and lag of each symbol."""
+
+    daemon: dict[str, str]
+    quality: dict[str, Quality]
+    lag: dict[str, Lag]
 
 
 class MarketDataService:
@@ -222,6 +230,29 @@ class MarketDataService:
             callback_errors=counts["callback_errors"] + self._caller.errors,
             lag_ms=max(lags, default=None),
             streams=streams,
+        )
+
+    async def fetch_stream_status(self) -> DaemonStatus:
+        """The same, and what stands on Redis: the daemon's own status, trust and lag of each symbol that is followed.
+
+        `lag` is of the stream that is furthest behind. Raises `BusUnavailable`.
+        """
+        bus = await self._reach_bus()
+        (raw,) = await bus._shared.ask(("HGETALL", bus._keys.status))
+        symbols: set[str] = set()
+        lags: dict[str, Lag] = {}
+        for stream in list(self._streams):
+            symbols |= stream.symbols
+            if stream.is_running and stream.source is not None and stream.symbols:
+                for symbol, lag in (await stream.source.lag()).items():
+                    known = lags.get(symbol)
+                    if known is None or (lag.entries or 0) > (known.entries or 0):
+                        lags[symbol] = lag
+        return DaemonStatus(
+            **self.get_stream_status(),
+            daemon={name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2], strict=True)},
+            quality=await bus.quality(*sorted(symbols)) if symbols else {},
+            lag=lags,
         )
 
     # -- questions ---------------------------------------------------------------------------------------------
