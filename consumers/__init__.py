@@ -32,6 +32,7 @@ from consumers.errors import (
 )
 from consumers.leases.interest import Interest
 from consumers.reading.conflation import Newest
+from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
@@ -52,6 +53,7 @@ __all__ = [
     "EntryId",
     "Gap",
     "Interest",
+    "Lag",
     "Level",
     "MarketDataService",
     "Newest",

@@ -302,7 +302,7 @@ class Bus:
 
     def _source(self, lease: Lease | None) -> Source:
         back = None if lease is None else lease.reconnected
-        return Source(self._target, self._keys, self._reconnect, on_return=back)
+        return Source(self._target, self._keys, self._reconnect, self._shared, on_return=back)
 
     def __repr__(self) -> str:
         state = "open" if self._shared.is_open else "closed"

@@ -31,12 +31,16 @@ class Anchor(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """A stream at one moment. `first` is None when it holds no entry; `added` is None before Redis 7.0."""
+    """A stream at one moment. `first` is None when it holds no entry; `added` is None before Redis 7.0.
+
+    `deleted` is the largest id that XDEL ever took, None before Redis 7.0.
+    """
 
     first: EntryId | None
     last: EntryId
     length: int
     added: int | None
+    deleted: EntryId | None = None
 
 
 class Verdict(Enum):
@@ -110,6 +114,8 @@ def numbered(
         return None
     if is_all:
         return facts.added
+    if facts.deleted is not None and facts.deleted > position:
+        return None  # Entries are missing in between, and do not show in what was found.
     if facts.first is not None and facts.first > position:
         return facts.added - facts.length + found
     return None if number is None else number + found
@@ -122,9 +128,11 @@ def read_facts(reply: Any) -> StreamFacts | None:
     fields = dict(zip(reply[::2], reply[1::2], strict=True))
     first = fields[b"first-entry"]
     added = fields.get(b"entries-added")
+    deleted = fields.get(b"max-deleted-entry-id")
     return StreamFacts(
         first=EntryId.parse(first[0]) if first else None,
         last=EntryId.parse(fields[b"last-generated-id"]),
         length=int(fields[b"length"]),
         added=None if added is None else int(added),
+        deleted=None if deleted is None else EntryId.parse(deleted),
     )

@@ -60,6 +60,8 @@ class Track:
     """The running number of that entry (see `gaps.numbered`), where it is known."""
     added: int | None = None
     """How many entries the stream had been given when it was last looked at."""
+    deleted: EntryId | None = None
+    """The largest id that had been deleted by then."""
 
     @property
     def number_here(self) -> int | None:
@@ -117,6 +119,10 @@ class Pursuit:
     def barred(self) -> list[str]:
         """The symbols whose key holds no stream."""
         return [track.symbol for track in self._tracks.values() if track.barred]
+
+    def track(self, symbol: str) -> Track | None:
+        """Where it stands in this symbol's stream."""
+        return self._tracks.get(symbol)
 
     @property
     def is_behind(self) -> bool:
@@ -260,8 +266,9 @@ class Pursuit:
         track.wary = verdict in {Verdict.MISSING, Verdict.REWOUND} and position != ZERO_ID
         if facts is None:
             return None
-        number = track.number_here
-        track.added, track.read_to = facts.added, track.after
+        # Entries deleted since the last look may have been among those that were counted on.
+        number = track.number_here if track.deleted == facts.deleted else None
+        track.added, track.deleted, track.read_to = facts.added, facts.deleted, track.after
         track.number = numbered(position, number, facts, found, is_all=found < per_stream)
         if verdict is Verdict.INTACT:
             return None

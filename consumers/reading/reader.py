@@ -9,10 +9,14 @@ import logging
 from typing import Final, Protocol
 
 from consumers.errors import BusError
+from consumers.link import Command
 from consumers.reading.freshness import AgeGuard, check_max_age_s
+from consumers.reading.gaps import read_facts
+from consumers.reading.lag import COUNT_MAX, PAGE, Lag, Span, assess
+from consumers.reading.pursuit import LOOKS_AT_ONCE, Track
 from consumers.reading.source import Source
 from consumers.reading.start import parse_starts, parse_symbols
-from wire import BadEntry
+from wire import BadEntry, EntryId
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +109,39 @@ class Reader:
             self._forget(symbol)
         if removed and self._is_attended and self._attendance is not None:
             self._attendance.changed(frozenset(), removed)
+
+    async def lag(self, *symbols: str) -> dict[str, Lag]:
+        """How far behind the strategy is, by symbol (all of them, if none is named); see `Lag`.
+
+        Asked beside the reading, and so of use to a task other than the one that reads. A symbol that is not
+        followed, or whose start Redis has not yet been asked for, is absent. Raises `BadSymbol`,
+        `BusUnavailable`, `BusClosed`.
+        """
+        positions = self.positions
+        wanted = parse_symbols(symbols) if symbols else list(positions)
+        tracks = [track for symbol in wanted if (track := self._source.pursuit.track(symbol)) is not None]
+        lags: dict[str, Lag] = {}
+        for start in range(0, len(tracks), LOOKS_AT_ONCE):
+            some = tracks[start : start + LOOKS_AT_ONCE]
+            looks: list[Command] = [("XINFO", "STREAM", track.key) for track in some]
+            # In a transaction the error for a stream that is missing concerns that one alone.
+            *_, answers = await self._source.shared.ask(("MULTI",), *looks, ("EXEC",))
+            for track, answer in zip(some, answers, strict=True):
+                lag, span = assess(track, EntryId.parse(positions[track.symbol]), read_facts(answer))
+                lags[track.symbol] = lag if span is None else await self._counted(track, lag, span)
+        return lags
+
+    async def _counted(self, track: Track, lag: Lag, span: Span) -> Lag:
+        low, counted = span.low, 0
+        while counted < COUNT_MAX:
+            (page,) = await self._source.shared.ask(
+                ("XRANGE", track.key, f"({low}", str(span.high), "COUNT", PAGE)
+            )
+            counted += len(page)
+            if len(page) < PAGE:
+                return Lag(lag.symbol, lag.entries + counted, is_exact=True, ms=lag.ms)
+            low = EntryId.parse(page[-1][0])
+        return Lag(lag.symbol, lag.entries + counted, is_exact=False, ms=lag.ms)
 
     async def aclose(self) -> None:
         """End the iteration, wherever it waits, and close its connection. May be called again."""

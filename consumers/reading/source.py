@@ -21,6 +21,7 @@ from consumers.reading.freshness import ServerClock, server_time_ns
 from consumers.reading.pursuit import Pursuit, Run, Track
 from consumers.reading.start import Place, Wish, before, questions, settle
 from consumers.reconnect import Reconnect, is_passing, reason, tells_of_key
+from consumers.shared_link import SharedLink
 from wire import Keyspace, Quote, Symbol
 
 _log = logging.getLogger(__name__)
@@ -39,10 +40,13 @@ class Source:
         target: Target,
         keys: Keyspace,
         reconnect: Reconnect,
+        shared: SharedLink,
         *,
         on_return: Callable[[], None] | None = None,
     ) -> None:
         self.target: Final = target
+        self.shared: Final = shared
+        """For short questions beside the reading."""
         self.keys: Final = keys
         self.pursuit: Final = Pursuit(keys)
         self.snapshots: list[tuple[Track, Quote]] = []

@@ -13,6 +13,7 @@ from typing import Any, Final, Self, TypeAlias, TypedDict, overload
 
 from consumers.bus import TIMEOUT_S, Bus, connect
 from consumers.errors import BusClosed, BusError, BusUnavailable
+from consumers.reading.lag import Lag
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from consumers.rest.client import AlpacaRest

@@ -21,6 +21,7 @@ def test_the_public_names_are_these() -> None:
         "EntryId",
         "Gap",
         "Interest",
+        "Lag",
         "Level",
         "MarketDataService",
         "Newest",
