@@ -4,7 +4,16 @@ Decides nothing itself: streams, callbacks and questions each have a module. Mus
 library.
 """
 
-from consumers.service.market_data import MarketDataService, ServiceStatus
-from consumers.service.stream import ServiceStream, StreamStatus
+from consumers.service.latest import LatestQuotes
+from consumers.service.market_data import MarketDataService
+from consumers.service.status import DaemonStatus, ServiceStatus, StreamStatus
+from consumers.service.stream import ServiceStream
 
-__all__ = ["MarketDataService", "ServiceStatus", "ServiceStream", "StreamStatus"]
+__all__ = [
+    "DaemonStatus",
+    "LatestQuotes",
+    "MarketDataService",
+    "ServiceStatus",
+    "ServiceStream",
+    "StreamStatus",
+]

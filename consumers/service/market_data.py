@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, TypedDict, overload
+from typing import Any, Final, Self, TypeAlias, overload
 
 from consumers.bus import TIMEOUT_S, Bus, connect
 from consumers.errors import BusClosed, BusError, BusUnavailable
@@ -24,8 +24,9 @@ from consumers.service.account import REMEDY, Account
 from consumers.service.book import Callback
 from consumers.service.callbacks import CALLBACK_TIMEOUT_S, Caller, SharedCallbacks
 from consumers.service.latest import Latest, LatestQuotes
-from consumers.service.stream import ServiceStream, StreamStatus, symbols_of
-from wire import Gap, Quality, Quote
+from consumers.service.status import COUNTS, DaemonStatus, ServiceStatus, summed_up
+from consumers.service.stream import ServiceStream, symbols_of
+from wire import Gap, Quote
 
 Time: TypeAlias = datetime | int
 """An aware datetime, or nanoseconds since the epoch."""
@@ -35,37 +36,6 @@ MAX_QUOTES: Final = 200_000
 CLOCK_HOLDS_S: Final = 60.0
 RECONNECT: Final = Reconnect(first_delay_s=2.0, factor=2.0, max_delay_s=32.0, jitter=0.0, attempts=5)
 """Waits of 2, 4, 8, 16 and 32 s, and then `BusUnavailable`."""
-
-
-_COUNTS: Final = ("quotes", "gaps", "malformed", "callback_errors")
-
-
-class ServiceStatus(TypedDict):
-    """What a service knows of itself. Counts are of all its streams, also of those that have ended.
-
-    `connected`: at least one stream runs, and each that runs has its connection. `reconnect_attempts`: failures
-    in a row of the stream that has most of them, 0 while all is well. `lag_ms`: of the newest quotes handed out,
-    the longest time from the daemon's receipt until then.
-    """
-
-    connected: bool
-    subscribed_symbols: list[str]
-    active_callbacks: int
-    reconnect_attempts: int
-    quotes: int
-    gaps: int
-    malformed: int
-    callback_errors: int
-    lag_ms: float | None
-    streams: list[StreamStatus]
-
-
-class DaemonStatus(ServiceStatus):
-    """The same with the daemon's status hash as it stands, and the quality and lag of each symbol."""
-
-    daemon: dict[str, str]
-    quality: dict[str, Quality]
-    lag: dict[str, Lag]
 
 
 class MarketDataService:
@@ -125,7 +95,7 @@ class MarketDataService:
             lambda: None if self._account.is_known else REMEDY,
         )
         self._clock: tuple[float, MarketClock] | None = None
-        self._past: Final = dict.fromkeys(_COUNTS, 0)
+        self._past: Final = dict.fromkeys(COUNTS, 0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -215,26 +185,11 @@ class MarketDataService:
 
     def get_stream_status(self) -> ServiceStatus:
         """How the streams stand, from their own state: nothing is asked, so it may be called often."""
-        streams = [stream.status() for stream in list(self._streams)]
-        running = [stream.status() for stream in list(self._streams) if stream.is_running]
-        lags = [status["lag_ms"] for status in streams if status["lag_ms"] is not None]
-        symbols = {symbol for status in streams for symbol in status["subscribed_symbols"]}
-        counts = {name: self._past[name] + sum(status[name] for status in streams) for name in _COUNTS}
-        return ServiceStatus(
-            connected=bool(running) and all(status["connected"] for status in running),
-            subscribed_symbols=sorted(symbols),
-            active_callbacks=len(self._shared.book) + sum(status["active_callbacks"] for status in streams),
-            reconnect_attempts=max((status["reconnect_attempts"] for status in streams), default=0),
-            quotes=counts["quotes"],
-            gaps=counts["gaps"],
-            malformed=counts["malformed"],
-            callback_errors=counts["callback_errors"] + self._caller.errors,
-            lag_ms=max(lags, default=None),
-            streams=streams,
-        )
+        streams = [(stream.status(), stream.is_running) for stream in list(self._streams)]
+        return summed_up(streams, self._past, len(self._shared.book), self._caller.errors)
 
     async def fetch_stream_status(self) -> DaemonStatus:
-        """The same, and what stands on Redis: the daemon's own status, trust and lag of each symbol that is followed.
+        """The same, and what stands on Redis: the daemon's own status, trust and lag of each symbol.
 
         `lag` is of the stream that is furthest behind. Raises `BusUnavailable`.
         """
@@ -422,6 +377,6 @@ class MarketDataService:
 
     def _stream_ended(self, stream: ServiceStream) -> None:
         status = stream.status()
-        for name in _COUNTS:
+        for name in COUNTS:
             self._past[name] += status[name]
         self._streams.discard(stream)

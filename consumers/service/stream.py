@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict
+from typing import Any, Final, Self
 
 from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
@@ -21,23 +21,10 @@ from consumers.reading.start import Start, parse_starts, parse_symbols
 from consumers.reconnect import Reconnect
 from consumers.service.book import Callback, CallbackBook, checked
 from consumers.service.callbacks import Caller, SharedCallbacks
+from consumers.service.status import StreamStatus
 from wire import Gap, Quote, Symbol
 
 _log = logging.getLogger(__name__)
-
-
-class StreamStatus(TypedDict):
-    """What one stream knows of itself; counts are since it was made."""
-
-    connected: bool
-    subscribed_symbols: list[str]
-    active_callbacks: int
-    reconnect_attempts: int
-    quotes: int
-    gaps: int
-    malformed: int
-    callback_errors: int
-    lag_ms: float | None
 
 
 def symbols_of(symbols: object) -> list[Symbol]:

@@ -13,7 +13,7 @@ from tests.consumers.service.conftest import read, sizes, so, spawn
 
 async def leased(redis: Redis) -> set[str]:
     """The symbols that have a lease."""
-    members: list[bytes] = await redis.zrange(KEYS.interest, 0, -1)
+    members: list[bytes] = await Writer(redis).raw("ZRANGE", KEYS.interest, 0, -1)
     return {member.decode().split("@")[0] for member in members}
 
 
@@ -83,7 +83,7 @@ async def test_fetch_stream_status_adds_what_the_daemon_says(
     """Its state, how far each symbol can be trusted, and how far each stream is behind."""
     nothing = await service.fetch_stream_status()
     assert (nothing["daemon"], nothing["quality"], nothing["lag"]) == ({}, {}, {})
-    await writer.redis.hset(KEYS.status, mapping={"state": "streaming", "feed": "iex"})  # type: ignore[misc]
+    await writer.redis.hset(KEYS.status, mapping={"state": "streaming", "feed": "iex"})
     await writer.quotes("AAPL", 5)
     stream = service.stream_quotes("AAPL", start="earliest")
     assert (await anext(stream)).bid_size == 0
