@@ -30,6 +30,8 @@ from consumers.errors import (
     ContractTooNew,
     StaleQuote,
 )
+from consumers.groups.delivery import Delivery, GroupLag, Member
+from consumers.groups.worker import GroupStream
 from consumers.leases.interest import Interest
 from consumers.reading.conflation import Newest
 from consumers.reading.lag import Lag
@@ -50,12 +52,16 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "Delivery",
     "EntryId",
     "Gap",
+    "GroupLag",
+    "GroupStream",
     "Interest",
     "Lag",
     "Level",
     "MarketDataService",
+    "Member",
     "Newest",
     "NewestStream",
     "Quality",

@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from consumers.errors import BadStart, ContractTooNew, StaleQuote
+from consumers.groups.share import Share
+from consumers.groups.worker import GroupStream, check_group
 from consumers.identity import default_name, parse_name
 from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
@@ -108,7 +110,7 @@ class Bus:
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
         self._leases: Final = LeaseKeeper(self._shared, keys, consumer_id)
-        self._streams: Final[weakref.WeakSet[Reader]] = weakref.WeakSet()
+        self._streams: Final[weakref.WeakSet[Reader | GroupStream]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         self._shared.open()
@@ -234,10 +236,8 @@ class Bus:
         Raises `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        attendance = Lease(self._leases) if lease else None
-        stream = QuoteStream(
-            self._source(attendance), symbols, start, max_age_s=max_age_s, attendance=attendance
-        )
+        held = self._attendance(lease)
+        stream = QuoteStream(self._source(held), symbols, start, attendance=held, max_age_s=max_age_s)
         self._streams.add(stream)
         return stream
 
@@ -250,14 +250,12 @@ class Bus:
     ) -> NewestStream:
         """Follow symbols, but only the newest quote of each whenever the loop asks: for who need not see every one.
 
-        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, leases, errors and
-        `max_age_s` as with `quotes`; a gap `too_old` counts the quote and those it stood for.
+        Yields `Newest`, which says how many quotes were passed over, and `Gap`. Starts, errors, `max_age_s` and
+        `lease` as with `quotes`; a gap `too_old` counts the quote and those it stood for.
         """
         self._shared.check_open()
-        attendance = Lease(self._leases) if lease else None
-        stream = NewestStream(
-            self._source(attendance), symbols, start, max_age_s=max_age_s, attendance=attendance
-        )
+        held = self._attendance(lease)
+        stream = NewestStream(self._source(held), symbols, start, attendance=held, max_age_s=max_age_s)
         self._streams.add(stream)
         return stream
 
@@ -269,6 +267,68 @@ class Bus:
         """
         self._shared.check_open()
         return Interest(self._leases, parse_symbols, symbols)
+
+    def group(
+        self,
+        group: str,
+        *symbols: str,
+        consumer: str | None = None,
+        start: Start | Mapping[str, Start] = "now",
+        claim_after_s: float = 30.0,
+        lease: bool = True,
+        auto_ack: bool = False,
+        leave: bool | None = None,
+        prefetch: int = 500,
+    ) -> GroupStream:
+        """Share the work on these symbols with every other worker of this group: each entry goes to one of them.
+
+        Each delivery is to be acknowledged: `await stream.ack(delivery)`. What its worker does not acknowledge is
+        delivered again, so each entry is handled at least once, and exactly once without faults. `auto_ack`
+        acknowledges a delivery when the loop comes back for the next one; it is not the default because a strategy
+        that passes work on would lose it without a sign, while a forgotten `ack` soon shows.
+
+        A worker begins with what it has pending under its name, then gets what is new. `consumer` is that name, by
+        default the bus's own; a fixed one, such as `worker-3`, lets a restarted worker have its entries at once.
+        What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
+        than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
+        after at most twice that time. `start` says where the group begins in a stream where there is no such group
+        yet; `prefetch` is how many entries are taken at once, all symbols together. With `leave` (default: when
+        `consumer` is not given) the name is removed from the group on `aclose`, unless something is pending.
+
+        A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
+        `stream_recreated` are found by this worker and have no id. A daemon's marker goes to one worker, as any
+        entry does. If the group is destroyed it is made anew where this worker knows that all had been
+        acknowledged. A stream that is not there is waited for.
+
+        Needs Redis 6.2, and the rights to xreadgroup, xack, xautoclaim, xclaim, xpending, xgroup and xinfo. Raises
+        `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
+        """
+        self._shared.check_open()
+        name = self.name if consumer is None else consumer
+        check_group(group, name, claim_after_s, prefetch)
+        held = self._attendance(lease)
+        share = Share(
+            self._target,
+            self._keys,
+            self._reconnect,
+            group,
+            name,
+            claim_after_s=claim_after_s,
+            prefetch=prefetch,
+            on_return=None if held is None else held.reconnected,
+        )
+        stream = GroupStream(
+            share,
+            self._shared,
+            symbols,
+            start,
+            claim_after_s=claim_after_s,
+            auto_ack=auto_ack,
+            leave=consumer is None if leave is None else leave,
+            attendance=held,
+        )
+        self._streams.add(stream)
+        return stream
 
     async def history(
         self,
@@ -299,6 +359,9 @@ class Bus:
         async with aclosing(past.items()) as items:
             async for item in items:
                 yield item
+
+    def _attendance(self, lease: bool) -> Lease | None:
+        return Lease(self._leases) if lease else None
 
     def _source(self, lease: Lease | None) -> Source:
         back = None if lease is None else lease.reconnected

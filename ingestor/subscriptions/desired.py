@@ -24,12 +24,12 @@ MAX_JUNK_SHOWN: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at Redis. `members` is None where the set's key holds another type; `writer_present` tells
-    whether the mark that a daemon's start leaves beside its position was there, as it is unless the database was
-    emptied since."""
+    """One look at Redis. `members` is None where the set's key holds another type; `leases` are those that have
+    not expired, without their ends, so that a renewal is no change; `writer_present` tells whether the mark that a
+    daemon's start leaves beside its position was there, as it is unless the database was emptied since."""
 
     members: frozenset[bytes] | None
-    leases: tuple[bytes, ...]
+    leases: frozenset[bytes]
     writer_present: bool
 
 

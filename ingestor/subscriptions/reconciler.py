@@ -182,7 +182,7 @@ class Reconciler:
         return self._last is None or reading != self._last[0] or (due_s is not None and now_s >= due_s)
 
     async def _observe(self, reading: Reading, now_s: float) -> Desired:
-        if len(reading.members or ()) <= MANY_MEMBERS:
+        if len(reading.members or ()) + len(reading.leases) <= MANY_MEMBERS:
             return self._desired_set.observe(reading, now_s)
         # A thread gives the interpreter back every few milliseconds; the quotes cannot wait for a sorted list.
         return await asyncio.to_thread(self._desired_set.observe, reading, now_s)
@@ -202,7 +202,7 @@ class Reconciler:
         self._note_time(server_time)
         return Reading(
             None if _is_wrong_type(members) else frozenset(_good(members)),
-            () if _is_wrong_type(leases) else tuple(_good(leases)),
+            frozenset() if _is_wrong_type(leases) else frozenset(_good(leases)),
             _good(writer) != [None],
         )
 

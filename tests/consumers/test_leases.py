@@ -316,6 +316,31 @@ async def test_a_loop_over_batches_has_leases_too(bus: Bus, redis: Redis, writer
     await wanted(redis)
 
 
+async def test_who_wants_only_the_newest_has_leases_too(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """They follow its symbols, and go with it."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.newest("AAPL", start="earliest")
+    async for _ in stream:
+        await wanted(redis, "AAPL")
+        stream.add("MSFT")
+        await wanted(redis, "AAPL", "MSFT")
+        break
+    await wanted(redis)
+
+
+async def test_a_worker_of_a_group_has_leases_too(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """They follow its symbols, and go with its loop."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.group("workers", "AAPL", start="earliest")
+    async for _ in stream:
+        await wanted(redis, "AAPL")
+        stream.add("MSFT")
+        await wanted(redis, "AAPL", "MSFT")
+        break
+    await wanted(redis)
+    await stream.aclose()
+
+
 async def test_leases_follow_the_symbols_of_a_running_loop(bus: Bus, redis: Redis, writer: Writer) -> None:
     """And another loop's share in a symbol is left alone."""
     await writer.quotes("AAPL", 10)

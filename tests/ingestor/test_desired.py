@@ -20,7 +20,7 @@ GRACE_S = 60.0
 def reading(*members: str | bytes, leases: tuple[str, ...] = (), writer_present: bool = True) -> Reading:
     """A look at Redis that found these."""
     raw = frozenset(m.encode() if isinstance(m, str) else m for m in members)
-    return Reading(raw, tuple(lease.encode() for lease in leases), writer_present)
+    return Reading(raw, frozenset(lease.encode() for lease in leases), writer_present)
 
 
 def look(*members: str | bytes, leases: tuple[str, ...] = ()) -> Desired:
@@ -33,7 +33,7 @@ def due_s(wanted: DesiredSet) -> float | None:
     return wanted.look_again_at_s
 
 
-WRONG_TYPE = Reading(None, (), True)
+WRONG_TYPE = Reading(None, frozenset(), True)
 
 JUNK: list[str | bytes] = [
     "AAPL ",
@@ -96,7 +96,7 @@ def test_no_amount_of_junk_grows_the_list() -> None:
 @given(st.frozensets(st.binary(max_size=30), max_size=20), st.lists(st.binary(max_size=30), max_size=5))
 def test_no_bytes_can_make_it_raise(members: frozenset[bytes], leases: list[bytes]) -> None:
     """Nor show anything that a terminal would act upon."""
-    desired = DesiredSet(GRACE_S).observe(Reading(members, tuple(leases), True), 0.0)
+    desired = DesiredSet(GRACE_S).observe(Reading(members, frozenset(leases), True), 0.0)
     assert all(shown.isprintable() for shown in desired.junk)
     assert all(symbol.isascii() for symbol in desired.symbols)
 

@@ -96,6 +96,26 @@ async def test_the_desired_set_is_read_with_its_leases(redis: Redis, reconciler:
     assert desired.held is None
 
 
+async def test_a_renewed_lease_is_no_change(
+    redis: Redis, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strategies renew all the time, in any order; thousands of names are not sorted anew for that."""
+    now_ms = time.time_ns() // 1_000_000
+    redis.zadd(KEYS.interest, {"ZM@x": now_ms + 60_000, "MSFT@y": now_ms + 70_000})
+    await reconciler.look()
+    redis.zadd(KEYS.interest, {"ZM@x": now_ms + 80_000})
+
+    def fail(*_: object) -> None:
+        raise AssertionError("it was sorted anew")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reconciler._desired_set, "observe", fail)
+        await reconciler.look()
+    redis.zrem(KEYS.interest, "ZM@x")
+    await reconciler.look()
+    assert reconciler.book.desired.symbols == ("MSFT",)
+
+
 async def test_a_key_of_another_type_keeps_the_last_good_set(redis: Redis, reconciler: Reconciler) -> None:
     """Until it is a set again."""
     redis.sadd(KEYS.symbols, "A")

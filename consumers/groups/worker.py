@@ -1,0 +1,324 @@
+"""What a worker holds: the loop over its deliveries, acknowledgements, symbols that come and go, and the lag.
+
+Decides when an entry counts as handed over. Must never know how entries are asked for (`share` does).
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import TracebackType
+from typing import Final, Self
+
+from consumers.errors import BusError, BusUnavailable
+from consumers.groups.book import HELD_MAX
+from consumers.groups.delivery import Delivery, GroupLag
+from consumers.groups.lag import count_question, lag_questions, measure
+from consumers.groups.share import Share
+from consumers.groups.track import Run, Track
+from consumers.reading.entry import decode_entry
+from consumers.reading.reader import LOG_EVERY_S, Attendance
+from consumers.reading.start import Place, Wish, parse_starts, parse_symbols
+from consumers.shared_link import SharedLink
+from wire import BadEntry, Symbol
+
+_log = logging.getLogger(__name__)
+
+FLUSH_AT: Final = 100
+"""Automatic acknowledgements that wait at most, before they are sent between two items."""
+LAGS_AT_ONCE: Final = 100
+LEAVE_WITHIN_S: Final = 2.0
+NAME_MAX: Final = 200
+
+
+class GroupStream:
+    """This worker's share of some symbols' entries, to be read with `async for`; made by `Bus.group`.
+
+    Yields `Delivery`. Entries of one symbol come in the stream's order, but for those that are delivered again.
+    Leaving the loop closes the connection; what was handed over and not acknowledged stays this worker's, and
+    another `async for` begins with what was read and not handed over. `async with` leaves for good at its end.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        shared: SharedLink,
+        symbols: tuple[object, ...],
+        start: object,
+        *,
+        claim_after_s: float,
+        auto_ack: bool,
+        leave: bool,
+        attendance: Attendance | None = None,
+    ) -> None:
+        self._share: Final = share
+        self._shared: Final = shared
+        self._book: Final = share.book
+        self._auto_ack: Final = auto_ack
+        self._leave: Final = leave
+        self._renew_after_s: Final = claim_after_s / 2
+        self._attendance: Final = attendance
+        self._is_attended = False
+        self._turn = 0
+        self._unreadable = 0
+        self._unreadable_logged_at_s = -LOG_EVERY_S
+        self._renewed_at_s = 0.0
+        self._begin(parse_starts(parse_symbols(symbols), start))
+
+    @property
+    def group(self) -> str:
+        """The group's name."""
+        return self._share.group
+
+    @property
+    def consumer(self) -> str:
+        """This worker's name in the group."""
+        return self._share.consumer
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols on which this worker shares the work."""
+        return frozenset(self._share.membership.tracks)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Entries handed over by this object and not acknowledged."""
+        return self._book.held
+
+    @property
+    def acks_waiting(self) -> int:
+        """Acknowledgements that Redis has not confirmed; they are sent again with each step of the loop."""
+        return self._book.waiting
+
+    @property
+    def unreadable(self) -> int:
+        """Entries that were neither quote nor gap of this contract: acknowledged, logged and not handed over."""
+        return self._unreadable
+
+    def add(self, *symbols: str, start: object = "now") -> None:
+        """Share in more symbols, from the next step on (within half a second); `start` as with `Bus.group`.
+
+        One that is shared already stays as it is. Raises `BadSymbol` and `BadStart`.
+        """
+        starts = parse_starts(parse_symbols(symbols), start)
+        new = {symbol: origin for symbol, origin in starts.items() if symbol not in self.symbols}
+        self._begin(new)
+        if self._is_attended and self._attendance is not None:
+            self._attendance.changed(frozenset(new), frozenset())
+
+    def remove(self, *symbols: str) -> None:
+        """Share in these no more, at once; one that is not shared is ignored. Raises `BadSymbol`.
+
+        What was read of them and not handed over is claimed by others after `claim_after_s`.
+        """
+        gone = frozenset(parse_symbols(symbols)) & self.symbols
+        for symbol in gone:
+            self._share.membership.drop(symbol)
+        if self._is_attended and self._attendance is not None:
+            self._attendance.changed(frozenset(), gone)
+
+    async def ack(self, *deliveries: Delivery) -> None:
+        """These have been handled and shall not be delivered again; many at once cost one round trip.
+
+        When Redis does not answer, returns all the same: the loop sends them again when it is back, and until
+        then they count as `acks_waiting`. Gaps without an id need none and are ignored. Raises `BusUnavailable`
+        when Redis refuses us, `BusClosed` after the bus was closed.
+        """
+        self._share.check_process()
+        self._shared.check_open()
+        for delivery in deliveries:
+            if delivery.id is not None:
+                self._book.done(delivery.symbol, delivery.id)
+        sending = self._book.sending()
+        if not sending.commands:
+            return
+        try:
+            await self._shared.ask(*sending.commands)
+        except BusUnavailable as error:
+            # After one attempt it is a refusal, which will not pass; after two Redis is away, which may.
+            if error.attempts == 1:
+                raise
+            _log.warning("group %s: %d acknowledgements wait: %s", self.group, self._book.waiting, error)
+            return
+        self._book.settle(sending.ids)
+
+    async def lag(self, *symbols: str) -> dict[str, GroupLag]:
+        """How far the group is behind in each symbol (all of this worker's, if none is named), and who has what.
+
+        Right after trimming, too. Raises `BadSymbol`, `BusUnavailable`, `BusClosed`.
+        """
+        names = parse_symbols(symbols) if symbols else sorted(self.symbols)
+        keys, group = self._share.keys, self.group
+        found: dict[str, GroupLag] = {}
+        for at in range(0, len(names), LAGS_AT_ONCE):
+            some = names[at : at + LAGS_AT_ONCE]
+            parts = [lag_questions(keys, group, symbol) for symbol in some]
+            replies = await self._shared.ask(*(command for part in parts for command in part))
+            size = len(parts[0])
+            for symbol, executed in zip(some, replies[size - 1 :: size], strict=True):
+                question = count_question(keys, group, symbol, executed)
+                behind = None if question is None else (await self._shared.ask(question))[0]
+                found[symbol] = measure(group, symbol, executed, behind)
+        return found
+
+    async def aclose(self) -> None:
+        """End the loop, wherever it waits, send what is to be acknowledged, and close the connection.
+
+        With `leave` the worker's name is taken off each group where it has nothing pending. May be called again.
+        """
+        if self._share.is_closed:
+            return
+        await self._share.close()
+        if not self._shared.is_open:
+            return
+        with contextlib.suppress(BusError, TimeoutError):
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                await self.ack()
+                if self._leave:
+                    await self._take_off()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Delivery]:
+        # A generator and not __anext__: Python closes a generator that a loop has left, and nothing else.
+        return self._deliveries()
+
+    def __repr__(self) -> str:
+        return f"<GroupStream {self.consumer} in {self.group}, {len(self.symbols)} symbols>"
+
+    async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
+        if self._share.is_reading:
+            raise self._taken_over()
+        self._turn += 1
+        turn = self._turn
+        await self._share.hang_up()
+        self._attend()
+        clock = asyncio.get_running_loop().time
+        try:
+            while not self._share.is_closed:
+                if self._book.held >= HELD_MAX:
+                    raise self._forgotten()
+                runs = await self._share.next_runs()
+                self._renewed_at_s = clock()
+                for number, run in enumerate(runs):
+                    track, entries = run.track, run.entries
+                    if run.gap is not None and not track.dropped:
+                        yield Delivery(run.gap, track.symbol, None)
+                        self._check(turn)
+                    mine: set[str] | None = None
+                    for at, (raw_id, fields) in enumerate(entries):
+                        if track.dropped:
+                            break
+                        if clock() - self._renewed_at_s > self._renew_after_s:
+                            mine = await self._renew(runs[number:], at)
+                            self._check(turn)
+                        entry_id = raw_id.decode()
+                        if mine is not None and entry_id not in mine:
+                            continue
+                        delivery = self._delivery(run, entry_id, fields)
+                        if delivery is None:
+                            continue
+                        self._book.hand(track.symbol, entry_id)
+                        yield delivery
+                        self._check(turn)
+                        if self._auto_ack:
+                            self._book.done(track.symbol, entry_id)
+                            if self._book.waiting >= FLUSH_AT:
+                                await self._share.flush()
+        finally:
+            if turn == self._turn:
+                if self._auto_ack:
+                    await self._share.flush()
+                await self._share.hang_up()
+                self._unattend()
+
+    def _delivery(self, run: Run, entry_id: str, fields: list[bytes]) -> Delivery | None:
+        symbol = run.track.symbol
+        try:
+            item = decode_entry(symbol, entry_id, fields)
+        except BadEntry as error:
+            self._book.done(symbol, entry_id)
+            self._skipped(error)
+            return None
+        return Delivery(item, symbol, entry_id, run.times.get(entry_id, 1), entry_id in run.claimed)
+
+    async def _renew(self, runs: list[Run], at: int) -> set[str]:
+        """Ask which of the entries in hand still are ours, and keep those; the others have been claimed."""
+        rest: dict[Track, list[str]] = {}
+        for run in runs:
+            ids = rest.setdefault(run.track, [])
+            ids += [raw_id.decode() for raw_id, _ in run.entries[at if run is runs[0] else 0 :]]
+        mine = await self._share.renew(rest)
+        self._renewed_at_s = asyncio.get_running_loop().time()
+        for run in runs[1:]:
+            kept = mine.get(run.track, set())
+            run.entries[:] = [entry for entry in run.entries if entry[0].decode() in kept]
+        return mine.get(runs[0].track, set())
+
+    async def _take_off(self) -> None:
+        """Remove this worker's name where nothing of it is pending: nobody else can be given entries under it."""
+        keys = [self._share.keys.stream(symbol) for symbol in sorted(self.symbols)]
+        for key in keys:
+            with contextlib.suppress(BusUnavailable):
+                (pending,) = await self._shared.ask(("XPENDING", key, self.group, "-", "+", 1, self.consumer))
+                if not pending:
+                    await self._shared.ask(("XGROUP", "DELCONSUMER", key, self.group, self.consumer))
+
+    def _begin(self, starts: dict[Symbol, Wish | Place]) -> None:
+        for symbol, origin in starts.items():
+            self._share.membership.follow(symbol, origin)
+
+    def _attend(self) -> None:
+        if self._attendance is not None and not self._is_attended:
+            self._is_attended = True
+            self._attendance.began(self.symbols)
+
+    def _unattend(self) -> None:
+        if self._attendance is not None and self._is_attended:
+            self._is_attended = False
+            self._attendance.ended()
+
+    def _check(self, turn: int) -> None:
+        if turn != self._turn:
+            raise self._taken_over()
+
+    def _taken_over(self) -> BusError:
+        return BusError(f"{self!r} is read by another loop: call group() again for a second worker")
+
+    def _forgotten(self) -> BusError:
+        return BusError(
+            f"{self!r} has {self._book.held} deliveries that were not acknowledged: call "
+            "`await stream.ack(delivery)` when each is done, or pass auto_ack=True"
+        )
+
+    def _skipped(self, error: BadEntry) -> None:
+        self._unreadable += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._unreadable_logged_at_s >= LOG_EVERY_S:
+            self._unreadable_logged_at_s = now_s
+            _log.warning(
+                "acknowledged unread: %s (%d so far; told at most once a minute)",
+                str(error)[:300],
+                self._unreadable,
+            )
+
+
+def check_group(group: object, consumer: object, claim_after_s: float, prefetch: int) -> None:
+    """Raise `ValueError` for an argument of `Bus.group` that cannot be used."""
+    for what, name in (("group", group), ("consumer", consumer)):
+        is_usable = isinstance(name, str) and 1 <= len(name) <= NAME_MAX and name.isprintable()
+        if not is_usable or " " in str(name):
+            raise ValueError(
+                f"{what}={str(name)[:60]!r} is not usable: take 1 to {NAME_MAX} printable characters without spaces"
+            )
+    if not (0 < claim_after_s < math.inf):
+        raise ValueError(f"claim_after_s={claim_after_s}: take a positive number of seconds")
+    if not 1 <= prefetch <= 100_000:
+        raise ValueError(f"prefetch={prefetch}: take 1 to 100000 entries")

@@ -1,0 +1,346 @@
+"""The rules of a worker, with plain calls: where groups begin, what is told, what is sent again, and when."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.exceptions import ResponseError
+
+from consumers.groups.book import Book
+from consumers.groups.membership import TRUST_S, Membership, Step
+from consumers.groups.rounds import pause_s
+from consumers.groups.standing import (
+    GroupFacts,
+    Standing,
+    begin,
+    begin_again,
+    gone,
+    having_seen,
+    is_rewound,
+    stand,
+    take_tally,
+    trimmed,
+)
+from consumers.reading.gaps import Anchor, StreamFacts
+from consumers.reading.start import Place
+from wire import ZERO_ID, EntryId, Keyspace
+
+
+def at(number: int) -> EntryId:
+    """An entry id by its number."""
+    return EntryId(number, 0)
+
+
+@dataclass
+class Model:
+    """A stream with one group, as Redis would have it; entries are numbered from 1."""
+
+    entries: list[int] = field(default_factory=list)
+    added: int = 0
+    last: int = 0
+    delivered: int = 0
+    read: int = 0
+    pending: set[int] = field(default_factory=set)
+    acked: set[int] = field(default_factory=set)
+    standing: Standing | None = None
+    seen: int | None = None
+    trimmed: set[int] = field(default_factory=set)
+
+    def add(self) -> None:
+        self.last += 1
+        self.added += 1
+        self.entries.append(self.last)
+
+    def deliver(self, mine: bool) -> None:
+        ahead = [entry for entry in self.entries if entry > self.delivered]
+        if ahead:
+            self.delivered = ahead[0]
+            self.read += 1
+            self.pending.add(ahead[0])
+            self.seen = ahead[0] if mine else self.seen
+
+    def ack(self, which: int) -> None:
+        if self.pending:
+            entry = sorted(self.pending)[which % len(self.pending)]
+            self.pending.discard(entry)
+            self.acked.add(entry)
+
+    def trim(self) -> None:
+        if self.entries:
+            self.trimmed.add(self.entries.pop(0))
+
+    @property
+    def facts(self) -> StreamFacts:
+        first = at(self.entries[0]) if self.entries else None
+        return StreamFacts(first, at(self.last), len(self.entries), self.added)
+
+    @property
+    def group(self) -> GroupFacts:
+        return GroupFacts(at(self.delivered), 1, self.read)
+
+    def look(self) -> None:
+        oldest = at(min(self.pending)) if self.pending else None
+        self.standing = stand(self.group, self.facts, oldest)
+
+
+DEEDS = st.lists(
+    st.one_of(
+        st.sampled_from(["add", "add", "mine", "other", "trim", "look"]),
+        st.integers(min_value=0, max_value=50),
+    ),
+    max_size=80,
+)
+
+
+def lived(deeds: list[str | int]) -> Model:
+    """A model after these deeds, looked at once before them."""
+    model = Model()
+    model.look()
+    for deed in deeds:
+        match deed:
+            case int():
+                model.ack(deed)
+            case "add":
+                model.add()
+            case "trim":
+                model.trim()
+            case "look":
+                model.look()
+            case _:
+                model.deliver(deed == "mine")
+    return model
+
+
+@given(DEEDS)
+def test_a_group_made_anew_never_begins_behind_an_entry_that_was_not_acknowledged(
+    deeds: list[str | int],
+) -> None:
+    """Whatever happened since the last look, and no gap is told that there is not."""
+    model = lived(deeds)
+    assert model.standing is not None
+    standing = having_seen(model.standing, None if model.seen is None else at(model.seen))
+    assert not is_rewound(standing, model.facts)
+    beginning = begin_again("A", standing, model.facts)
+    assert beginning.gap is None
+    not_done = [entry for entry in range(1, model.last + 1) if entry not in model.acked]
+    assert all(at(entry) > beginning.after or entry in model.trimmed for entry in not_done)
+
+
+@given(DEEDS)
+def test_a_group_made_anew_shows_what_was_trimmed_before_it_was_handled(deeds: list[str | int]) -> None:
+    """Whoever joins it finds the gap by the group's place alone."""
+    model = lived(deeds)
+    assert model.standing is not None
+    beginning = begin_again("A", model.standing, model.facts)
+    told = trimmed("A", GroupFacts(beginning.after, 0, None), model.facts, None)
+    lost = [entry for entry in model.trimmed if entry not in model.acked and at(entry) > beginning.after]
+    if lost and beginning.after != ZERO_ID:
+        assert told is not None
+
+
+@given(DEEDS)
+def test_a_stream_begun_anew_is_seen_by_its_ids(deeds: list[str | int]) -> None:
+    """Smaller or larger: once this worker had an entry of the old one, the new one is read from its start."""
+    model = lived(deeds)
+    assert model.standing is not None
+    if model.seen is None:
+        return
+    standing = having_seen(model.standing, at(model.seen))
+    for first in (EntryId(0, 1), at(model.last + 5)):
+        facts = StreamFacts(first, first, 1, 1)
+        assert is_rewound(standing, facts) == (first.ms == 0)
+        beginning = begin_again("A", standing, facts)
+        assert beginning.after == ZERO_ID
+        assert beginning.gap is not None
+        assert beginning.gap.reason == "stream_recreated"
+
+
+@given(DEEDS, st.integers(1, 30), st.integers(0, 30))
+def test_the_number_of_missing_entries_is_exact(deeds: list[str | int], more: int, left: int) -> None:
+    """From a tally on, whatever one member was given since."""
+    model = lived([deed for deed in deeds if deed != "trim"])
+    tally = take_tally(model.group, model.facts)
+    for _ in range(more):
+        model.add()
+    while len(model.entries) > left:
+        model.trim()
+    gap = trimmed("A", model.group, model.facts, tally)
+    lost = [entry for entry in model.trimmed if entry > model.delivered]
+    if model.delivered == 0:
+        # From the very start on, nothing that went before can be told from what never was.
+        assert gap is None
+    elif lost:
+        assert gap is not None
+        assert gap.missing == (None if tally is None else len(lost))
+    elif tally is not None:
+        assert gap is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["hand", "done", "send", "lose", "settle"]), st.integers(0, 9))))
+def test_every_acknowledgement_is_sent_until_it_is_answered(deeds: list[tuple[str, int]]) -> None:
+    """None is forgotten with a connection, none stays after its answer."""
+    book = Book(Keyspace(), "g")
+    held: set[str] = set()
+    waiting: set[str] = set()
+    under_way: list[tuple[str, str]] = []
+    for deed, number in deeds:
+        entry_id = f"{number}-0"
+        if deed == "hand":
+            book.hand("A", entry_id)
+            held.add(entry_id)
+        elif deed == "done":
+            book.done("A", entry_id)
+            held.discard(entry_id)
+            waiting.add(entry_id)
+        elif deed == "send":
+            commands, under_way = book.sending()
+            assert {entry for command in commands for entry in command[3:]} == waiting
+        elif deed == "lose":
+            under_way = []
+        else:
+            book.settle(under_way)
+            waiting -= {entry for _, entry in under_way}
+            under_way = []
+        assert (book.held, book.waiting) == (len(held), len(waiting))
+        assert all(book.holds("A", entry) for entry in held | waiting)
+
+
+@given(st.floats(0.001, 1e6), st.integers(0, 1_000), st.floats(0, 0.999))
+def test_rounds_are_rare_and_soon_enough(claim_after_s: float, members: int, chance: float) -> None:
+    """Never more often than twenty times a second, and within the time after which entries are claimed."""
+    pause = pause_s(claim_after_s, members, chance)
+    assert 0.05 <= pause <= max(claim_after_s, 0.3) * 1.0001
+
+
+def test_twenty_workers_do_not_scan_all_streams_every_second() -> None:
+    """With the defaults, 500 streams and 20 workers, it is some hundred looks a second in all."""
+    assert sum(500 / pause_s(30.0, 20, chance / 20) for chance in range(20)) < 500
+
+
+def test_a_group_begins_where_it_was_wished() -> None:
+    """With the number that lets Redis tell a lag from the first entry on, where it is known."""
+    facts = StreamFacts(at(3), at(9), 7, 12)
+    assert begin(Place(at(9), Anchor.SEEN), facts) == (at(9), 12, None)
+    assert begin(Place(ZERO_ID, Anchor.CHOSEN), facts) == (ZERO_ID, 5, None)
+    assert begin(Place(at(5), Anchor.CHOSEN), facts) == (at(5), None, None)
+    assert begin(Place(at(5), Anchor.CHOSEN), StreamFacts(at(3), at(9), 7, None)) == (at(5), None, None)
+
+
+def test_entries_that_are_gone_make_one_gap() -> None:
+    """From the first to the last of them, in the order of their ids."""
+    gap = gone("A", ["10-0", "9-0"])
+    assert (gap.from_ns, gap.to_ns, gap.missing) == (9_000_000, 10_000_000, 2)
+
+
+KEY = b"quotes:stream:A"
+
+
+def info(first: int, last: int) -> list[Any]:
+    """A reply of XINFO STREAM."""
+    fields = [b"length", 5, b"last-generated-id", f"{last}-0".encode(), b"entries-added", 9]
+    return [*fields, b"first-entry", [f"{first}-0".encode(), [b"q", b"[]"]]]
+
+
+def groups(last: int) -> list[Any]:
+    """A reply of XINFO GROUPS."""
+    return [
+        [b"name", b"g", b"consumers", 2, b"last-delivered-id", f"{last}-0".encode(), b"entries-read", None]
+    ]
+
+
+def member() -> Membership:
+    """A worker of one symbol, which begins now."""
+    membership = Membership(
+        Keyspace(), "g", "me", claim_after_s=30, prefetch=10, holds=lambda *_: False, chance=lambda: 0.5
+    )
+    membership.follow("A", Place(at(50), Anchor.SEEN))
+    return membership
+
+
+def names(step: Step) -> list[Any]:
+    """The names of the commands."""
+    return [command[0] for command in step.commands]
+
+
+def joined(membership: Membership, now_s: float = 0.0) -> None:
+    """Let the group be there, with nothing pending."""
+    step = membership.next_step(now_s)
+    assert names(step) == ["MULTI", "XINFO", "XINFO", "XPENDING", "EXEC"]
+    answers = [info(10, 50), groups(50), [0, None, None, None]]
+    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", answers], now_s)
+    step = membership.next_step(now_s)
+    assert names(step) == ["XPENDING"]
+    step.digest([[]], now_s)
+    step = membership.next_step(now_s)
+    assert names(step) == ["MULTI", "XINFO", "XINFO", "XREADGROUP", "EXEC"]
+    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", [info(10, 50), groups(50), None]], now_s)
+
+
+def test_a_worker_joins_asks_for_its_own_and_then_reads() -> None:
+    """One that keeps up waits in one plain command, of a bounded count."""
+    membership = member()
+    joined(membership)
+    (command,) = membership.next_step(0.1).commands
+    assert command[:7] == ("XREADGROUP", "GROUP", "g", "me", "COUNT", 10, "BLOCK")
+
+
+def test_a_pause_of_the_strategy_ends_the_trust() -> None:
+    """Meanwhile anything may have been trimmed."""
+    membership = member()
+    joined(membership)
+    assert names(membership.next_step(TRUST_S + 0.01)) == ["MULTI", "XINFO", "XINFO", "XREADGROUP", "EXEC"]
+
+
+def test_a_full_answer_ends_the_trust() -> None:
+    """The group is behind, and may be overtaken."""
+    membership = member()
+    joined(membership)
+    step = membership.next_step(0.1)
+    found = [[f"{ms}-0".encode(), [b"q", b"[]"]] for ms in range(51, 61)]
+    (run,) = step.digest([[[KEY, found]]], 0.1)
+    assert run.entries == found
+    assert names(membership.next_step(0.1))[0] == "MULTI"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "NOGROUP No such key or group",
+        "UNBLOCKED the stream key no longer exists",
+        "WRONGTYPE Operation against",
+    ],
+)
+def test_a_group_that_went_away_is_looked_for(words: str) -> None:
+    """Whatever the server calls it; and the look finds that it is to be made where all was acknowledged."""
+    membership = member()
+    joined(membership)
+    step = membership.next_step(0.1)
+    assert step.digest([ResponseError(words)], 0.1) == []
+    step = membership.next_step(0.1)
+    answers = [info(10, 50), [], ResponseError("NOGROUP No such key or group")]
+    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", answers], 0.1)
+    (command,) = membership.next_step(0.1).commands
+    assert command == ("XGROUP", "CREATE", KEY, "g", "50-0")
+
+
+def test_another_error_is_not_taken_for_one_of_the_group() -> None:
+    """It goes to whoever decides about the connection."""
+    membership = member()
+    joined(membership)
+    step = membership.next_step(0.1)
+    with pytest.raises(ResponseError, match="READONLY"):
+        step.digest([ResponseError("READONLY You can't write")], 0.1)
+
+
+def test_a_group_that_another_worker_made_first_is_joined() -> None:
+    """BUSYGROUP is good news."""
+    membership = member()
+    step = membership.next_step(0.0)
+    answers = [info(10, 50), [], ResponseError("NOGROUP No such key or group")]
+    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", answers], 0.0)
+    step = membership.next_step(0.0)
+    assert names(step) == ["XGROUP"]
+    assert step.digest([ResponseError("BUSYGROUP Consumer Group name already exists")], 0.0) == []
+    joined(membership)

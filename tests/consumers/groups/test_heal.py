@@ -1,0 +1,323 @@
+"""A group whose streams, entries or server go away: what its workers do, and what they tell."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from consumers import Bus, BusError, BusUnavailable, Delivery, EntryId, Gap, connect
+from consumers.groups.looks import REWIND_HOLDS_S
+from simulator.redis_server import RedisServer
+from tests.consumers.conftest import FAST, KEYS, Writer, blocked, until
+from tests.consumers.groups.test_work import deliver, has_group, numbers, pending
+
+STREAM = KEYS.stream("AAPL")
+
+
+def gaps(found: list[Delivery]) -> list[Gap]:
+    """The gaps among these."""
+    return [d.item for d in found if isinstance(d.item, Gap)]
+
+
+async def test_a_destroyed_group_is_made_anew_and_nothing_is_skipped(bus: Bus, writer: Writer) -> None:
+    """What was pending when somebody destroyed it comes again, and then what nobody has had."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.group("g", "AAPL", start="earliest", claim_after_s=0.3, prefetch=5)
+    found: list[Delivery] = []
+    async with asyncio.timeout(30):
+        async for delivery in stream:
+            found.append(delivery)
+            if len(found) <= 3:
+                await stream.ack(delivery)
+            if len(found) == 7:
+                await writer.raw("XGROUP", "DESTROY", STREAM, "g")
+                await writer.quotes("AAPL", 2)
+            if delivery.id == writer.ids["AAPL"][-1] and len(found) > 7:
+                break
+    assert numbers(found[:7]) == [0, 1, 2, 3, 4, 5, 6]
+    assert gaps(found) == []
+    assert set(numbers(found[7:])) >= set(range(3, 12))
+
+
+async def test_a_destroyed_group_wakes_a_worker_that_waits(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """NOGROUP is no reason to stop, and what was acknowledged before the last look does not come again."""
+    await writer.quotes("AAPL", 3)
+    stream = bus.group("g", "AAPL", start="earliest", claim_after_s=0.3)
+    await deliver(stream, 3)
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(deliver(stream, 2))
+        await blocked(redis)
+        await asyncio.sleep(0.7)  # at least one look at the group with everything acknowledged
+        await writer.raw("XGROUP", "DESTROY", STREAM, "g")
+        await until(lambda: has_group(redis, "AAPL"))
+        await writer.quotes("AAPL", 2)
+    assert numbers(reading.result()) == [3, 4]
+
+
+@pytest.mark.fault("Q02")
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_stream_begun_anew_is_told_and_read_from_its_start(
+    bus: Bus, writer: Writer, redis: Redis, waits: bool
+) -> None:
+    """With smaller ids, too; one gap stands before its first entry."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.group("g", "AAPL", start="earliest", claim_after_s=0.3)
+    await deliver(stream, 10)
+    async with asyncio.TaskGroup() as tasks:
+        if waits:
+            reading = tasks.create_task(deliver(stream, 4))
+            await blocked(redis)
+        await writer.rewind("AAPL")
+        await writer.raw("XADD", STREAM, "5-1", "gap", b'{"from":1,"to":2,"reason":"x","epoch":1}')
+        await writer.raw("XADD", STREAM, "5-2", "gap", b'{"from":1,"to":2,"reason":"y","epoch":1}')
+        if not waits:
+            reading = tasks.create_task(deliver(stream, 4))
+        await until(lambda: has_group(redis, "AAPL"), 10 * REWIND_HOLDS_S)
+        await writer.raw("XADD", STREAM, "6-1", "gap", b'{"from":1,"to":2,"reason":"z","epoch":1}')
+    told = gaps(reading.result())
+    assert [gap.reason for gap in told] == ["stream_recreated", "x", "y", "z"]
+    assert told[0].id is None
+
+
+async def test_an_emptied_server_does_not_end_the_work(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """After FLUSHALL the group is there again as soon as the stream is, with all that stands in it."""
+    await writer.quotes("AAPL", 10)
+    first = bus.group("g", "AAPL", start="earliest", consumer="a", claim_after_s=0.3)
+    second = bus.group("g", "AAPL", start="earliest", consumer="b", claim_after_s=0.3)
+    await deliver(first, 10)
+    seen: list[Delivery] = []
+
+    async def work(stream: object) -> None:
+        async for delivery in stream:  # type: ignore[attr-defined]
+            seen.append(delivery)
+            await stream.ack(delivery)  # type: ignore[attr-defined]
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(work(stream)) for stream in (first, second)]
+        await blocked(redis, 2)
+        await redis.flushall()
+        await writer.quotes("AAPL", 40)
+
+        async def has_all() -> bool:
+            return set(range(10, 50)) <= set(numbers(seen))
+
+        await until(has_all, 30)
+        for task in running:
+            task.cancel()
+    assert {gap.reason for gap in gaps(seen)} <= {"stream_recreated"}
+
+
+@pytest.mark.fault("Q01")
+async def test_pending_entries_that_were_trimmed_are_told_and_settled(
+    bus: Bus, writer: Writer, redis: Redis
+) -> None:
+    """Whoever gets them learns how many there were, and they are pending no more."""
+    await writer.quotes("AAPL", 10)
+    await deliver(bus.group("g", "AAPL", start="earliest", consumer="gone"), 10, ack=False)
+    await writer.raw("XTRIM", STREAM, "MINID", writer.ids["AAPL"][6])
+    (found, *rest) = await deliver(bus.group("g", "AAPL", consumer="new", claim_after_s=0.2), 5)
+    assert isinstance(found.item, Gap)
+    assert (found.item.reason, found.item.missing, found.id) == ("trimmed", 6, None)
+    assert found.item.from_ns == EntryId.parse(writer.ids["AAPL"][0]).time_ns
+    assert found.item.to_ns == EntryId.parse(writer.ids["AAPL"][5]).time_ns
+    assert numbers(rest) == [6, 7, 8, 9]
+    assert all(d.is_claimed for d in rest)
+    assert await pending(redis, "AAPL") == 0
+
+
+@pytest.mark.fault("Q01")
+async def test_own_pending_entries_that_were_trimmed_are_told(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """Those that a worker left behind itself, as well."""
+    await writer.quotes("AAPL", 10)
+    await deliver(bus.group("g", "AAPL", start="earliest", consumer="w"), 10, ack=False)
+    await writer.raw("XTRIM", STREAM, "MAXLEN", 0)
+    stream = bus.group("g", "AAPL", consumer="w")
+    (found,) = await deliver(stream, 1)
+    assert isinstance(found.item, Gap)
+    assert found.item.missing == 10
+    await stream.aclose()
+    assert await pending(redis, "AAPL") == 0
+
+
+@pytest.mark.fault("Q01")
+async def test_a_group_slower_than_trimming_is_told_how_much_it_missed(bus: Bus, writer: Writer) -> None:
+    """XREADGROUP alone would jump over the hole in silence."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.group("g", "AAPL", start="earliest")
+    found: list[Delivery] = []
+    async with asyncio.timeout(30):
+        async for delivery in stream:
+            found.append(delivery)
+            if len(found) == 10:
+                await writer.quotes("AAPL", 100, maxlen=20)
+                # A strategy that computes for longer than an answer is trusted.
+                await asyncio.sleep(0.4)
+            if len(found) == 31:
+                break
+    (gap,) = gaps(found)
+    assert found[10].item is gap
+    assert (gap.reason, gap.missing) == ("trimmed", 80)
+    assert gap.from_ns == EntryId.parse(writer.ids["AAPL"][9]).time_ns
+    assert numbers(found[11:]) == list(range(90, 110))
+
+
+@pytest.mark.fault("Q01")
+async def test_a_group_that_nobody_worked_for_is_told_what_retention_took(bus: Bus, writer: Writer) -> None:
+    """The first worker that comes gets the gap, the second does not."""
+    await writer.quotes("AAPL", 10)
+    await deliver(bus.group("g", "AAPL", start="earliest", prefetch=5), 5)
+    await writer.quotes("AAPL", 50, maxlen=10)
+    found = await deliver(bus.group("g", "AAPL", consumer="a", prefetch=4), 5)
+    assert [gap.reason for gap in gaps(found)] == ["trimmed"]
+    assert found[0].item is gaps(found)[0]
+    assert gaps(await deliver(bus.group("g", "AAPL", consumer="b"), 6)) == []
+
+
+async def test_a_connection_cut_again_and_again_loses_nothing(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """An answer that was lost with entries in it is asked for again; an acknowledgement, too."""
+    seen: list[Delivery] = []
+    stream = bus.group("g", "AAPL", start="earliest", claim_after_s=60)
+
+    async def work() -> None:
+        async for delivery in stream:
+            seen.append(delivery)
+            await stream.ack(delivery)
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(work())
+        for _ in range(40):
+            await writer.quotes("AAPL", 10)
+            await writer.raw("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+        async def done() -> bool:
+            return set(numbers(seen)) == set(range(400)) and await pending(redis, "AAPL") == 0
+
+        await until(done, 60)
+        task.cancel()
+    assert gaps(seen) == []
+    assert stream.acks_waiting == 0
+    # Handed over once each: what the strategy has is not handed to it again after a reconnection.
+    assert numbers(seen) == list(range(400))
+
+
+async def test_acknowledgements_while_redis_is_away_are_sent_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`ack` does not raise for an outage, and nothing that was acknowledged comes again."""
+    with RedisServer(appendonly=True, options=("--appendfsync", "always")) as mortal:
+        async with (
+            connect(mortal.url, reconnect=FAST, timeout_s=1.0) as bus,
+            Redis.from_url(mortal.url, protocol=2) as redis,
+        ):
+            writer = Writer(redis)
+            await writer.quotes("AAPL", 3)
+            stream = bus.group("g", "AAPL", start="earliest")
+            seen = []
+            async with asyncio.timeout(60):
+                async for delivery in stream:
+                    seen.append(delivery)
+                    if len(seen) == 3:
+                        mortal.kill()
+                        await stream.ack(*seen)
+                        assert stream.acks_waiting == 3
+                        await asyncio.to_thread(mortal.start)
+                        await writer.quotes("AAPL")
+                    if len(seen) == 4:
+                        break
+            assert numbers(seen) == [0, 1, 2, 3]
+            assert stream.acks_waiting == 0
+            assert await pending(redis, "AAPL") == 1
+    assert "acknowledgements wait" in caplog.text
+
+
+async def test_the_lag_is_right_just_after_trimming(bus: Bus, writer: Writer) -> None:
+    """It counts what can still be read, which XINFO GROUPS does not."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.group("g", "AAPL", "MSFT", start="earliest", consumer="w", prefetch=4)
+    await deliver(stream, 2, ack=False)
+    lag = (await stream.lag())["AAPL"]
+    assert (lag.entries, lag.is_exact, lag.pending) == (6, True, 4)
+    assert lag.ms == pytest.approx(6 * 1.000003)
+    assert [(member.name, member.pending) for member in lag.members] == [("w", 4)]
+    assert 0 <= lag.members[0].idle_s < 60
+    await writer.quotes("AAPL", 100, maxlen=20)
+    lag = (await stream.lag("AAPL"))["AAPL"]
+    assert (lag.entries, lag.is_exact, lag.pending) == (20, True, 4)
+    await writer.raw("XDEL", STREAM, writer.ids["AAPL"][-5])
+    assert (await stream.lag("AAPL"))["AAPL"].entries == 19
+    await writer.raw("XTRIM", STREAM, "MAXLEN", 0)
+    lag = (await stream.lag("AAPL"))["AAPL"]
+    assert (lag.entries, lag.ms) == (0, 0.0)
+    assert not (await stream.lag("MSFT"))["MSFT"].exists
+
+
+async def test_leaving_takes_a_name_off_only_with_nothing_pending(
+    bus: Bus, writer: Writer, redis: Redis
+) -> None:
+    """A name that was not chosen would otherwise stay with Redis for ever."""
+    await writer.quotes("AAPL", 2)
+    async with bus.group("g", "AAPL", start="earliest", consumer="kept", leave=True, prefetch=1) as stream:
+        await deliver(stream, 1, ack=False)
+    async with bus.group("g", "AAPL", claim_after_s=60) as stream:
+        await deliver(stream, 1)
+    assert [found["name"] for found in await redis.xinfo_consumers(STREAM, "g")] == [b"kept"]
+
+
+async def test_closing_ends_a_loop_that_waits(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """And a second loop over the same worker is refused while the first one waits."""
+    await writer.quotes("AAPL")
+    stream = bus.group("g", "AAPL")
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(_all(stream))
+        await blocked(redis)
+        with pytest.raises(BusError, match="read by another loop"):
+            await anext(aiter(stream))
+        await stream.aclose()
+    assert task.result() == []
+
+
+async def _all(stream: object) -> list[Delivery]:
+    return [delivery async for delivery in stream]  # type: ignore[attr-defined]
+
+
+async def test_a_key_that_is_no_stream_bars_only_its_symbol(
+    bus: Bus, writer: Writer, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named in the log, and read when it has become a stream."""
+    await redis.set(KEYS.stream("BAD"), "x")
+    await writer.quotes("AAPL")
+    stream = bus.group("g", "AAPL", "BAD", start="earliest")
+    assert numbers(await deliver(stream, 1)) == [0]
+    assert "quotes:stream:BAD" in caplog.text
+    await redis.delete(KEYS.stream("BAD"))
+    await writer.quotes("BAD")
+    assert [d.symbol for d in await deliver(stream, 1)] == ["BAD"]
+
+
+async def test_a_user_without_the_rights_is_told_so(
+    server: RedisServer, redis: Redis, writer: Writer
+) -> None:
+    """Not after endless attempts: at once, with the command that is missing."""
+    await writer.quotes("AAPL")
+    await writer.raw(
+        "ACL", "SETUSER", "reader", "on", ">p", "~*", "+@read", "+@connection", "+multi", "+exec"
+    )
+    async with connect(server.url.replace("//", "//reader:p@"), reconnect=FAST) as bus:
+        with pytest.raises(BusUnavailable, match="lacks a permission"):
+            await deliver(bus.group("g", "AAPL"), 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"consumer": ""},
+        {"consumer": "a b"},
+        {"claim_after_s": 0},
+        {"claim_after_s": float("nan")},
+        {"prefetch": 0},
+    ],
+)
+async def test_an_option_that_cannot_be_used_is_named(bus: Bus, options: dict[str, object]) -> None:
+    """Before anything is asked."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        bus.group("g", "AAPL", **options)  # type: ignore[arg-type]
