@@ -5,6 +5,7 @@ what is for the caller to settle. redis-py's own retries stay off, because a ret
 accounted for.
 """
 
+import asyncio
 import contextlib
 import inspect
 import os
@@ -101,7 +102,9 @@ class Link:
         """Connect, log in, and wait until the server serves requests; raises as `ask` does."""
         self._check_process()
         try:
+            cancelled = _cancellations()
             await self._connection.connect()
+            _check_cancelled(cancelled)
             # The name is for who reads CLIENT LIST; an ACL may forbid it.
             _, pong = await self.ask(("CLIENT", "SETNAME", self._client_name), ("PING",))
         except BaseException:
@@ -118,9 +121,11 @@ class Link:
         if not self.is_open:
             raise ConnectionResetError("the connection was closed")
         replies: list[Reply] = []
+        cancelled = _cancellations()
         try:
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
+                _check_cancelled(cancelled)
             except (RuntimeError, AttributeError) as error:
                 # RuntimeError: so says uvloop's transport of a connection that the other side has reset.
                 # AttributeError: redis-py finds no writer, because `close` came between its steps.
@@ -165,6 +170,20 @@ class Link:
     def _check_process(self) -> None:
         if self._is_inherited:
             raise forked()
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _check_cancelled(before: int) -> None:
+    """Raise the cancellation that came since and got lost.
+
+    redis-py sends under asyncio.wait_for, which until Python 3.12 drops a cancellation that meets its result.
+    """
+    if _cancellations() > before:
+        raise asyncio.CancelledError
 
 
 _links: Final[weakref.WeakSet[Link]] = weakref.WeakSet()

@@ -1,6 +1,8 @@
 """The limit to a quote's age: nothing older is handed over, and the account of what was withheld adds up."""
 
 import asyncio
+import random
+import time
 
 import pytest
 from hypothesis import given
@@ -205,3 +207,53 @@ async def test_the_newest_may_be_too_old_as_well(bus: Bus, writer: Writer) -> No
         newest = await anext(items)
     assert isinstance(newest, Newest)
     assert (newest.quote.bid_size, newest.conflated) == (5, 0)
+
+
+@pytest.mark.parametrize("mode", ["quotes", "batches", "newest"])
+async def test_no_strategy_however_slow_is_given_an_old_quote(bus: Bus, writer: Writer, mode: str) -> None:
+    """Each item is checked by the clock as it comes, and every quote written is handed over or counted."""
+    chance = random.Random(mode)
+    symbols, total, limit_s = ("A", "B", "C"), 400, 0.05
+    handed = told = late = 0
+
+    async def write() -> None:
+        for _ in range(total):
+            age_ns = chance.choice((0, 0, 0, 20_000_000, 45_000_000, 90_000_000))
+            await append(writer, chance.choice(symbols), time.time_ns() - age_ns)
+
+    def note(item: Quote | Newest | Gap) -> None:
+        nonlocal handed, told, late
+        if isinstance(item, Gap):
+            assert item.reason == "too_old"
+            told += item.missing or 0
+            return
+        quote = item.quote if isinstance(item, Newest) else item
+        handed += 1 + (item.conflated if isinstance(item, Newest) else 0)
+        # The tolerance is for what passes between the verdict and this line.
+        late += time.time_ns() - (quote.received_ns or 0) > (limit_s + 0.02) * S
+
+    async def read() -> None:
+        start = "earliest"
+        if mode == "batches":
+            async for batch in bus.quotes(*symbols, start=start, max_age_s=limit_s).batches():
+                for item in batch:
+                    note(item)
+                if handed + told == total:
+                    return
+                await asyncio.sleep(chance.choice((0, 0.01, 0.07)))
+            return
+        source = bus.quotes if mode == "quotes" else bus.newest
+        async for one in source(*symbols, start=start, max_age_s=limit_s):
+            note(one)
+            if handed + told == total:
+                return
+            if chance.random() < 0.1:
+                await asyncio.sleep(chance.choice((0.01, 0.07)))
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(read())
+        group.create_task(write())
+    assert told > 0
+    assert handed > 0
+    # A process that was not scheduled for that long has neighbours to blame, but not for all of them.
+    assert late <= handed // 50

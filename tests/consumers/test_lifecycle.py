@@ -7,8 +7,12 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers import Bus, BusClosed, BusError, connect
+from consumers.link import Target
+from consumers.reading.quotes import QuoteStream
+from consumers.reading.source import Source
+from consumers.shared_link import SharedLink
 from simulator.redis_server import RedisServer, free_port
-from tests.consumers.conftest import FAST, Writer, blocked, numbers, readers, take, until
+from tests.consumers.conftest import FAST, KEYS, Writer, blocked, numbers, readers, take, until
 
 
 async def gone(redis: Redis, left: int = 1) -> None:
@@ -168,3 +172,46 @@ async def test_cancelling_a_question_does_not_mix_up_the_answers(bus: Bus, write
         assert quote is not None
         assert quote.symbol == "AAPL"
     await gone(writer.redis)
+
+
+class Roll:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, list[str]]] = []
+
+    def began(self, symbols: frozenset[str]) -> None:
+        self.notes.append(("began", sorted(symbols)))
+
+    def changed(self, added: frozenset[str], removed: frozenset[str]) -> None:
+        self.notes.append(("changed", [*(f"+{s}" for s in added), *(f"-{s}" for s in removed)]))
+
+    def ended(self) -> None:
+        self.notes.append(("ended", []))
+
+
+async def test_who_attends_knows_what_is_read_and_when(server: RedisServer, bus: Bus, writer: Writer) -> None:
+    """From the first step of a loop to its end, with each change between, and nothing outside of loops."""
+    await writer.quotes("AAPL", 9)
+    roll = Roll()
+    source = Source(Target(server.url, timeout_s=5), KEYS, FAST, SharedLink(Target(server.url, timeout_s=5)))
+    stream = QuoteStream(source, ("AAPL",), "earliest", attendance=roll)
+    stream.add("MSFT")
+    assert roll.notes == []
+    items = aiter(stream)
+    await take(items, 1)
+    stream.add("TSLA", "AAPL")
+    stream.remove("MSFT", "NONE")
+    # Another loop takes over: reading never ends in between.
+    await take(aiter(stream), 1)
+    assert roll.notes == [("began", ["AAPL", "MSFT"]), ("changed", ["+TSLA"]), ("changed", ["-MSFT"])]
+    async for _ in stream:
+        break
+    await asyncio.sleep(0)
+    await until(lambda: asyncio.sleep(0, roll.notes[-1] == ("ended", [])))
+    stream.add("NEW")
+    assert len(roll.notes) == 4
+    await take(aiter(stream), 1)
+    await stream.aclose()
+    await stream.aclose()
+    assert roll.notes[4:] == [("began", ["AAPL", "NEW", "TSLA"]), ("ended", [])]
