@@ -86,6 +86,12 @@ def demo(
 @app.command(epilog="Example: quotebus simulate --port 9120 --rate 500 --script bad-day.txt")
 def simulate(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 9120,
+    rest_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Of the REST calls; default: the one after --port.", show_default=False
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     symbols: Annotated[int, typer.Option(min=1, help="Size of the synthetic market.")] = 500,
     rate: Annotated[
@@ -109,14 +115,23 @@ def simulate(
     ghost_s: Annotated[
         float, typer.Option(min=0.0, help="A dropped connection keeps its slot so long.")
     ] = 90.0,
+    calls_per_minute: Annotated[int, typer.Option(min=0, help="Refuse more REST calls with 429.")] = 200,
+    market_hours: Annotated[
+        str, typer.Option(help="What the REST clock says: always open, or in regular hours only.")
+    ] = "always",
 ) -> None:
-    """Be Alpaca's stock stream on a local websocket, good days and bad."""
+    """Be Alpaca's stock stream on a local websocket, and its REST calls beside it, good days and bad.
+
+    Prints the stream's address, then that of REST: data and trading calls alike, with any key. REST remembers what
+    the stream quoted; whatever was before is invented, the same each time. See the README for a script of faults.
+    """
     from ingestor.commands.simulate import run_simulator
 
     sys.exit(
         run_simulator(
             host=host,
             port=port,
+            rest_port=rest_port,
             symbol_count=symbols,
             rate=rate,
             seed=seed,
@@ -129,6 +144,8 @@ def simulate(
             symbol_limit=symbol_limit,
             connection_limit=connection_limit,
             ghost_s=ghost_s,
+            calls_per_minute=calls_per_minute,
+            market_hours=market_hours,
         )
     )
 

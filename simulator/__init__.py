@@ -1,7 +1,8 @@
 """A double of Alpaca's stock stream: same protocol, invented or recorded quotes, and bad days on request.
 
 Decides how the vendor behaves towards one websocket client, for the demo, the tests and anybody who wants to see
-the daemon survive. Must never know the daemon: it shares with it the vendor's message types and nothing else.
+the daemon survive. Must never know the daemon: it shares with it the vendor's message types and trading hours, and
+nothing else.
 
 Its names are imported together, when the first one is asked for: a part that is not installed is told right there,
 and yet whoever wants `simulator.redis_server` alone does not pay for a websocket server.
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from simulator.account import FEEDS, AccountRules
-    from simulator.chronicle import ClientAction, ClosedConnection
+    from simulator.chronicle import ClientAction, ClosedConnection, RestCall
     from simulator.connection import Connection
     from simulator.faults import (
         AckExtra,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from simulator.frames import SimQuote
     from simulator.market import Market, plausible_symbols
+    from simulator.rest.faults import CutRest, HangRest, RefuseRest, SlowRest
     from simulator.run import simulate
     from simulator.script import BadScript, parse_script
     from simulator.server import AlpacaSimulator
@@ -47,7 +49,9 @@ __all__ = [
     "ClientAction",
     "ClosedConnection",
     "Connection",
+    "CutRest",
     "DelayAck",
+    "HangRest",
     "IgnoreUnsubscribe",
     "Market",
     "NoAck",
@@ -56,9 +60,12 @@ __all__ = [
     "PartialAck",
     "RefuseAuth",
     "RefuseRequest",
+    "RefuseRest",
     "RefuseUpgrade",
+    "RestCall",
     "SimQuote",
     "SimulatorSettings",
+    "SlowRest",
     "parse_script",
     "plausible_symbols",
     "read_tape",
@@ -77,8 +84,10 @@ _HOMES: Final = {
     "ClientAction": "simulator.chronicle",
     "ClosedConnection": "simulator.chronicle",
     "Connection": "simulator.connection",
+    "CutRest": "simulator.rest.faults",
     "DelayAck": "simulator.faults",
     "FEEDS": "simulator.account",
+    "HangRest": "simulator.rest.faults",
     "IgnoreUnsubscribe": "simulator.faults",
     "Market": "simulator.market",
     "NoAck": "simulator.faults",
@@ -87,9 +96,12 @@ _HOMES: Final = {
     "PartialAck": "simulator.faults",
     "RefuseAuth": "simulator.faults",
     "RefuseRequest": "simulator.faults",
+    "RefuseRest": "simulator.rest.faults",
     "RefuseUpgrade": "simulator.faults",
+    "RestCall": "simulator.chronicle",
     "SimQuote": "simulator.frames",
     "SimulatorSettings": "simulator.settings",
+    "SlowRest": "simulator.rest.faults",
     "parse_script": "simulator.script",
     "plausible_symbols": "simulator.market",
     "read_tape": "simulator.tape",

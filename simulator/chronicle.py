@@ -124,4 +124,5 @@ class Chronicle:
         """The latest of it, for messages to humans."""
         past = ", ".join(f"#{gone.id} {gone.code}" for gone in list(self.closed)[-5:])
         last = ", ".join(f"{a.kind} {a.code or ''}".strip() for a in list(self.actions)[-5:])
-        return f"closed: {past or 'none'}; last actions: {last or 'none'}"
+        calls = ", ".join(str(call.status) for call in list(self.calls)[-5:])
+        return f"closed: {past or 'none'}; last actions: {last or 'none'}; last REST calls: {calls or 'none'}"

@@ -29,6 +29,8 @@ async def simulate(
     """
     async with AlpacaSimulator(settings) as simulator:
         _log.info("listening on %s", simulator.url(settings.feeds[0]))
+        if settings.rest_port is not None:
+            _log.info("answering REST calls on %s", simulator.rest_url)
         if ready is not None:
             ready(simulator)
         while not stop.is_set():

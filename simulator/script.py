@@ -22,6 +22,11 @@ often from then on; rules wait for an occasion, `xN` times or `for` a while from
     on unsubscribe no-ack
     ack-extra ZZZZ
     ignore-unsubscribe x1
+    on rest status 429 reset 2s x3
+    on rest status 502 x1
+    on rest hang 10s x1
+    on rest slow 5s x1
+    on rest cut x1
     at 20s on subscribe no-ack x1
 """
 
@@ -57,6 +62,7 @@ from simulator.faults import (
     Rule,
     SendError,
 )
+from simulator.rest.faults import CutRest, HangRest, RefuseRest, SlowRest
 from simulator.words import BadWord, Words
 from wire import BadSymbol, parse_symbol
 
@@ -183,7 +189,7 @@ _EVENTS: Final[dict[str, Callable[[Words], Event]]] = {
 
 
 def _on(words: Words) -> Arm:
-    occasion = words.next("upgrade, connect, subscribe or unsubscribe")
+    occasion = words.next("upgrade, connect, subscribe, unsubscribe or rest")
     maker = _OCCASIONS.get(occasion)
     if maker is None:
         raise BadWord(f"{occasion!r} is no occasion", f"take any of {', '.join(_OCCASIONS)}")
@@ -233,6 +239,20 @@ def _on_request(verb: str, on: RequestKind, words: Words) -> Rule:
     raise BadWord(f"{verb!r} is not understood", "take delay-ack, no-ack, ack-twice, partial-ack or error")
 
 
+def _on_rest(words: Words) -> Rule:
+    verb = words.next("status, hang, slow or cut")
+    if verb == "status":
+        status = words.number(400, 599, "an HTTP status")
+        return RefuseRest(status, words.duration_s() if words.maybe("reset") else None)
+    if verb == "hang":
+        return HangRest(words.duration_s())
+    if verb == "slow":
+        return SlowRest(words.duration_s())
+    if verb == "cut":
+        return CutRest()
+    raise BadWord(f"{verb!r} is not understood", "take status, hang, slow or cut")
+
+
 def _ack_extra(words: Words) -> Arm:
     word = words.next("a symbol")
     try:
@@ -254,6 +274,7 @@ _OCCASIONS: Final[dict[str, _Maker]] = {
     "connect": _on_connect,
     "subscribe": _on_subscribe,
     "unsubscribe": _on_unsubscribe,
+    "rest": _on_rest,
 }
 _STANDING: Final[dict[str, Callable[[Words], Arm]]] = {
     "on": _on,

@@ -1,5 +1,7 @@
 """The double itself: a real websocket server that speaks as Alpaca's stock stream does, well or badly.
 
+Beside it a real HTTP server answers Alpaca's REST calls, out of what the stream quoted.
+
 Decides what a user of the double can do and see, and in which order its parts come to life and end. Must never know
 how a part does its work, nor the daemon, Redis, or which client is connected.
 """
@@ -20,6 +22,7 @@ from simulator.frames import Batch, SimQuote
 from simulator.misfortune import Misfortune
 from simulator.reception import Reception
 from simulator.rest.desk import Desk
+from simulator.rest.faults import RefuseRest
 from simulator.rest.history import History
 from simulator.rest.office import Office
 from simulator.rest.record import Record
@@ -37,6 +40,7 @@ class AlpacaSimulator:
     `port` overrides the settings' port; 0 takes a free one. Raises `OSError` when the port is taken, `BadTape` and
     `BadScript` when those files cannot be read. All methods are for the event loop it was entered on.
 
+    `rest_url` is where alpaca-py's REST clients belong, as their `url_override`; `rest_calls` is the log of calls.
     `connections` are the live ones and `closed` those that are over, in order of their end; `actions` is the log of
     what clients did. `tape_done` is set when the tape has been handed over, `tape_sent` counts its rows so far, and
     `tape_error` is why it ended early.
@@ -56,9 +60,10 @@ class AlpacaSimulator:
         self._reception = Reception(
             self.settings, self.account, self._audience, self._chronicle, self._misfortune.begin
         )
+        self._history = History(self._record, self.settings.seed)
         desk = Desk(
             self.settings.account,
-            History(self._record, self.settings.seed),
+            self._history,
             lambda: self._market.symbols,
             self._market.refresh,
             always_open=self.settings.market_hours == "always",
@@ -76,7 +81,9 @@ class AlpacaSimulator:
             self.run_script(await asyncio.to_thread(_script, s.script), str(s.script))
         if s.tape is not None:
             # A tape that cannot even begin is told now, not when its symbol is subscribed.
-            await asyncio.to_thread(check_tape, s.tape, s.tape_symbol)
+            first = await asyncio.to_thread(check_tape, s.tape, s.tape_symbol)
+            if not s.tape_redate:
+                self._history.past_ends_ns = first.t_ns
         self._port = await self._reception.open(self._wanted_port)
         if s.rest_port is not None:
             try:
@@ -289,6 +296,17 @@ class AlpacaSimulator:
     ) -> None:
         """The next HTTP upgrades get this status."""
         self.arm(RefuseUpgrade(status, tuple(headers)), times, for_s)
+
+    def refuse_rest(
+        self,
+        status: int,
+        times: int | None = 1,
+        for_s: float | None = None,
+        *,
+        reset_s: float | None = None,
+    ) -> None:
+        """The next REST calls get this status; a 429 says that calls are allowed again in `reset_s` seconds."""
+        self.arm(RefuseRest(status, reset_s), times, for_s)
 
     def heal(self) -> None:
         """Forget all rules, end a mute, exorcise all ghosts."""

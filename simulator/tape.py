@@ -102,10 +102,12 @@ def read_tape(path: Path, symbol: str | None = None) -> Iterator[SimQuote]:
         raise BadTape(path, line + 1, f"not a CSV text: {error}", "save it as UTF-8 CSV") from None
 
 
-def check_tape(path: Path, symbol: str | None = None) -> None:
-    """Raises `BadTape` when this tape cannot even begin."""
-    if next(read_tape(path, symbol), None) is None:
+def check_tape(path: Path, symbol: str | None = None) -> SimQuote:
+    """The first row. Raises `BadTape` when this tape cannot even begin."""
+    first = next(read_tape(path, symbol), None)
+    if first is None:
         raise BadTape(path, None, "it has a header and no row", "give another tape")
+    return first
 
 
 def write_tape(path: Path, quotes: Iterable[SimQuote], *, with_symbols: bool = False) -> int:

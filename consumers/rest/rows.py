@@ -208,12 +208,13 @@ def read_assets(raw: object) -> list[Asset]:
 
 def member(raw: object, name: str) -> dict[str, Any]:
     """The object under this name, empty when it is null; `BadAnswer` when the answer is no such thing."""
-    found = raw.get(name, raw) if isinstance(raw, dict) else raw
-    if found is None:
-        return {}
-    if found is raw or not isinstance(found, dict):
-        raise BadAnswer(f"the answer has no object {name!r}")
-    return found
+    if isinstance(raw, dict) and name in raw:
+        found = raw[name]
+        if found is None:
+            return {}
+        if isinstance(found, dict):
+            return found
+    raise BadAnswer(f"the answer has no object {name!r}")
 
 
 def page(raw: object, name: str, symbol: str) -> tuple[list[Any], str | None]:

@@ -33,6 +33,10 @@ class _BodyTooLarge(Exception):
     pass
 
 
+class _SentElsewhere(Exception):
+    pass
+
+
 class _PlainConnection(urllib3.connection.HTTPConnection):
     def request(self, *args: Any, **options: Any) -> None:
         _current.call.goes_over(self)
@@ -80,6 +84,8 @@ class _Bounded(HTTPAdapter):
             if len(body) > MAX_BODY_BYTES:
                 response.close()
                 raise _BodyTooLarge
+        if response.is_redirect:
+            raise _SentElsewhere
         response._content = bytes(body)
         return response
 
@@ -143,6 +149,8 @@ def _words(error: Exception, timeout_s: float) -> str:
     match error:
         case _BodyTooLarge():
             return f"an answer of more than {MAX_BODY_BYTES >> 20} MB"
+        case _SentElsewhere():
+            return "the host redirects elsewhere, where no key is sent; is its address right?"
         case requests.exceptions.JSONDecodeError():
             return "the answer is not JSON; is a proxy in between?"
         case requests.exceptions.ProxyError():

@@ -86,7 +86,7 @@ class Demo:
         self._start(stack, "simulator", simulator, logs, {})
         environment = {
             "QUOTEBUS_REDIS_URL": url,
-            "QUOTEBUS_FEED_URL": self._printed_url(),
+            "QUOTEBUS_FEED_URL": self._printed("ws://"),
             "QUOTEBUS_HTTP": "127.0.0.1:0",
             "QUOTEBUS_SPOOL_DIR": str(logs / "spool"),
             "APCA_API_KEY_ID": "demo",
@@ -95,7 +95,8 @@ class Demo:
         self._start(stack, "daemon", [*_QUOTEBUS, "run"], logs, environment)
         redis = stack.enter_context(QuickRedis(url))
         redis.call("SADD", self._keys.symbols, *self._symbols)
-        print(_invitation(redis_port, self._newcomer(), self._http_address()), flush=True)
+        rest = self._printed("http://")
+        print(_invitation(redis_port, self._newcomer(), self._http_address(), rest), flush=True)
         try:
             if sys.stdout.isatty():
                 self._show_table(redis)
@@ -236,12 +237,12 @@ class Demo:
                 f"the {name} ended with code {process.returncode}; its last lines:\n{_last_lines(log)}"
             )
 
-    def _printed_url(self) -> str:
+    def _printed(self, scheme: str) -> str:
         process, log = self._parts["simulator"]
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
             for printed in log.read_text().splitlines():
-                if printed.startswith("ws://"):
+                if printed.startswith(scheme):
                     return printed.strip()
             if process.poll() is not None:
                 break
@@ -271,7 +272,7 @@ def _signals_end_it() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _invitation(port: int, symbol: str, http: str) -> str:
+def _invitation(port: int, symbol: str, http: str, rest: str) -> str:
     return f"""
 Take part from another terminal:
   redis-cli -p {port} SADD quotes:symbols {symbol}                  # subscribe a symbol
@@ -280,6 +281,8 @@ Take part from another terminal:
 Without redis-cli, the same with our own command:
   export QUOTEBUS_REDIS_URL=redis://127.0.0.1:{port}/0
   .venv/bin/quotebus symbols add {symbol}; .venv/bin/quotebus tail {symbol}; .venv/bin/quotebus status
+Alpaca's REST calls, from the double:
+  curl -H 'APCA-API-KEY-ID: demo' -H 'APCA-API-SECRET-KEY: demo-secret' {rest}/v2/stocks/{symbol}/quotes/latest
 The daemon's pages: curl http://{http}/status, /metrics, /readyz. Ctrl-C ends everything.
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 DEFAULT_RATE: Final = 300.0
+LAST_PORT: Final = 65_535
 
 
 def run_simulator(
@@ -19,12 +20,18 @@ def run_simulator(
     symbol_limit: int | None,
     connection_limit: int,
     ghost_s: float,
+    calls_per_minute: int,
+    port: int,
+    rest_port: int | None,
     **options: Any,
 ) -> int:
     """Run until a signal; 0 then, 1 when it cannot run, 2 for options that contradict each other.
 
-    A tape is replayed by itself unless a rate of synthetic quotes beside it is asked for.
+    A tape is replayed by itself unless a rate of synthetic quotes beside it is asked for. REST calls are answered
+    on the port after the websocket's, unless another one is named.
     """
+    if rest_port is None:
+        rest_port = port + 1 if 0 < port < LAST_PORT else 0
     if rate is None:
         rate = 0.0 if tape is not None else DEFAULT_RATE
     try:
@@ -40,8 +47,15 @@ def run_simulator(
 
     configure_logs("info", "auto")
     try:
-        rules = AccountRules(symbol_limit=symbol_limit, connection_limit=connection_limit, ghost_s=ghost_s)
-        settings = SimulatorSettings(account=rules, rate=rate, tape=tape, **options)
+        rules = AccountRules(
+            symbol_limit=symbol_limit,
+            connection_limit=connection_limit,
+            ghost_s=ghost_s,
+            calls_per_minute=calls_per_minute,
+        )
+        settings = SimulatorSettings(
+            account=rules, rate=rate, tape=tape, port=port, rest_port=rest_port, **options
+        )
     except BadSettings as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2
@@ -61,7 +75,11 @@ async def _until_signalled(settings: Any) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await simulate(settings, stop, ready=lambda simulator: print(simulator.url("iex"), flush=True))
+
+    def ready(simulator: Any) -> None:
+        print(simulator.url("iex"), simulator.rest_url, sep="\n", flush=True)
+
+    await simulate(settings, stop, ready=ready)
 
 
 def _loop_factory() -> Any:

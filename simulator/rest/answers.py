@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+STOCKS: Final = "/v2/stocks/"
+"""What the data host serves; the rest is the trading host's."""
 JSON: Final = "application/json; charset=UTF-8"
 HTML: Final = "text/html"
 
@@ -19,7 +21,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True)
 class RestRequest:
-    """A call: `query` as it was decoded, a repeated name with its last value; header names in lower case."""
+    """A call: `query` as it was decoded, a repeated name with its first value; header names in lower case."""
 
     method: str
     path: str
@@ -56,8 +58,8 @@ def granted(body: object) -> RestAnswer:
     return RestAnswer(200, _encode(body))
 
 
-def breakdown(status: int) -> RestAnswer:
-    """An answer that has nothing to do with what was asked for."""
+def breakdown(path: str, status: int) -> RestAnswer:
+    """An answer that has nothing to do with what was asked for, as the path's host writes it."""
     if status in _GATEWAY:
         title = f"{status} {_GATEWAY[status]}"
         page = (
@@ -65,21 +67,32 @@ def breakdown(status: int) -> RestAnswer:
             "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
         )
         return RestAnswer(status, page.encode(), content_type=HTML)
-    code, message = _WORDS.get(status, (None, "internal server error occurred"))
-    return Refused(status, message, code).answer()
+    return refused(path, status).answer()
 
 
-def too_many() -> Refused:
-    """More calls than the minute allows."""
-    return Refused(429, "too many requests.")
+def refused(path: str, status: int) -> Refused:
+    """The refusal of this status, in the words of the path's host: that of data, or that of trading."""
+    if path.startswith(STOCKS):
+        return Refused(status, _DATA_WORDS.get(status, "internal server error occurred"))
+    code, message = _TRADING_WORDS.get(status, (status * 100_000 + 10_000, "internal server error occurred"))
+    return Refused(status, message, code)
 
 
 _GATEWAY: Final = {502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
-_WORDS: Final[dict[int, tuple[int | None, str]]] = {
-    401: (None, "forbidden."),
-    403: (None, "forbidden."),
-    404: (40410000, "not found"),
-    422: (42210000, "unprocessable"),
-    429: (None, "too many requests."),
-    500: (50010000, "internal server error occurred"),
+_DATA_WORDS: Final = {
+    400: "bad request",
+    401: "forbidden.",
+    403: "forbidden.",
+    404: "endpoint not found.",
+    405: "method not allowed",
+    422: "unprocessable entity",
+    429: "too many requests.",
+}
+_TRADING_WORDS: Final = {
+    401: (40110000, "request is not authorized"),
+    403: (40310000, "forbidden"),
+    404: (40410000, "endpoint not found"),
+    405: (40510000, "method not allowed"),
+    422: (42210000, "unprocessable entity"),
+    429: (42910000, "rate limit exceeded"),
 }

@@ -6,6 +6,7 @@ argument, in nanoseconds since the epoch. The days are those of `ingestor.feed.h
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Final
 
 from ingestor.feed.hours import LONGEST_PAUSE_DAYS, NEW_YORK, regular_session
@@ -42,8 +43,19 @@ def calendar(query: Mapping[str, str]) -> list[dict[str, str]]:
     """The body of `/v2/calendar`: the trading days from `start` to `end`, both included. Raises `Refused`."""
     day = max(_day(query, "start", FIRST_DAY), FIRST_DAY)
     last = min(_day(query, "end", LAST_DAY), LAST_DAY)
+    return [
+        row
+        for year in range(day.year, last.year + 1)
+        for row in _trading_days(year)
+        if day.isoformat() <= row["date"] <= last.isoformat()
+    ]
+
+
+@lru_cache(maxsize=64)
+def _trading_days(year: int) -> tuple[dict[str, str], ...]:
     found: list[dict[str, str]] = []
-    while day <= last:
+    day = date(year, 1, 1)
+    while day.year == year:
         session = regular_session(day)
         if session is not None:
             opens, closes = (datetime.fromtimestamp(s, UTC).astimezone(NEW_YORK).time() for s in session)
@@ -58,7 +70,7 @@ def calendar(query: Mapping[str, str]) -> list[dict[str, str]]:
                 }
             )
         day = _after(day, 1)
-    return found
+    return tuple(found)
 
 
 def _day(query: Mapping[str, str], name: str, default: date) -> date:

@@ -17,14 +17,12 @@ from simulator.credentials import credentials_of
 from simulator.frames import SimQuote
 from simulator.rest import clock
 from simulator.rest.allowance import Allowance
-from simulator.rest.answers import Refused, RestAnswer, RestRequest, breakdown, granted, too_many
+from simulator.rest.answers import STOCKS, Refused, RestAnswer, RestRequest, breakdown, granted, refused
 from simulator.rest.asking import check_feed, range_of, symbols_of
 from simulator.rest.assets import Assets
 from simulator.rest.bars import bar_body, bars_in, timeframe_of
 from simulator.rest.faults import RefuseRest
 from simulator.rest.history import History, page
-
-_STOCKS: Final = "/v2/stocks/"
 
 
 class Desk:
@@ -57,7 +55,7 @@ class Desk:
 
     def broken(self, request: RestRequest, fault: RefuseRest, now_ns: int) -> RestAnswer:
         """What a call gets that meets this fault, whatever it asks for; it costs nothing of the allowance."""
-        answer = breakdown(fault.status)
+        answer = breakdown(request.path, fault.status)
         headers = self.allowance.headers(self.key_of(request), now_ns)
         if fault.status == 429:
             headers["X-RateLimit-Remaining"] = "0"
@@ -78,11 +76,11 @@ class Desk:
         except ValueError:
             key = secret = ""
         if not self._rules.accept(key, secret):
-            raise Refused(401, "forbidden.")
+            raise refused(request.path, 401)
         if not self.allowance.spend(key, now_ns):
-            raise too_many()
+            raise refused(request.path, 429)
         if request.method != "GET":
-            raise Refused(405, "method not allowed")
+            raise refused(request.path, 405)
         return granted(self._found(request, now_ns))
 
     def _found(self, request: RestRequest, now_ns: int) -> object:
@@ -95,8 +93,8 @@ class Desk:
             return self._assets.listed(query)
         if path.startswith("/v2/assets/"):
             return self._assets.one(path.removeprefix("/v2/assets/"))
-        if path.startswith(_STOCKS):
-            rest = path.removeprefix(_STOCKS)
+        if path.startswith(STOCKS):
+            rest = path.removeprefix(STOCKS)
             for tail, find in (
                 ("quotes/latest", self._latest),
                 ("quotes", self._quotes),
@@ -106,14 +104,19 @@ class Desk:
                     return find(None, query, now_ns)
                 if rest.endswith("/" + tail) and "/" not in (symbol := rest.removesuffix("/" + tail)):
                     return find(symbol, query, now_ns)
-        raise Refused(404, "endpoint not found.")
+        raise refused(path, 404)
 
     def _latest(self, single: str | None, query: Mapping[str, str], now_ns: int) -> object:
         symbols = self._symbols(single, query)
         check_feed(query, self._rules.feeds_in_plan, None, now_ns)
         self._refresh(symbols, now_ns)
-        found = {symbol: _quote_body(self._history.latest(symbol, now_ns)) for symbol in symbols}
-        return {"quotes": found} if single is None else {"symbol": single, "quote": found[single]}
+        newest = {symbol: self._history.latest(symbol, now_ns) for symbol in symbols}
+        found = {symbol: _quote_body(quote) for symbol, quote in newest.items() if quote is not None}
+        if single is None:
+            return {"quotes": found}
+        if single not in found:
+            raise Refused(404, f"no quote found for {single}")
+        return {"symbol": single, "quote": found[single]}
 
     def _quotes(self, single: str | None, query: Mapping[str, str], now_ns: int) -> object:
         asked = range_of(query, self._symbols(single, query), now_ns)

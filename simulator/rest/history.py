@@ -18,10 +18,15 @@ T = TypeVar("T")
 
 
 class History:
-    """What was ever quoted. `now_ns` is the present, beyond which the past knows nothing."""
+    """What was ever quoted. `now_ns` is the present, beyond which the past knows nothing.
+
+    `past_ends_ns` is where the invented past ends in any case: at the first row of a tape that keeps its own times,
+    which would otherwise be older than what was before it.
+    """
 
     def __init__(self, record: Record, seed: int = 0) -> None:
         self.record = record
+        self.past_ends_ns: int | None = None
         self._seed = seed
 
     def past(self, symbol: str) -> Past:
@@ -30,15 +35,15 @@ class History:
 
     def past_until_ns(self, symbol: str, now_ns: int) -> int:
         """The first nanosecond that is no longer the past's."""
-        first_ns = self.record.first_ns(symbol)
-        return now_ns + 1 if first_ns is None else min(first_ns, now_ns + 1)
+        ends = (now_ns + 1, self.record.first_ns(symbol), self.past_ends_ns)
+        return min(end_ns for end_ns in ends if end_ns is not None)
 
-    def latest(self, symbol: str, now_ns: int) -> SimQuote:
-        """The newest quote of a symbol."""
+    def latest(self, symbol: str, now_ns: int) -> SimQuote | None:
+        """The newest quote of a symbol; None when there never was one."""
         recorded = self.record.newest(symbol)
         if recorded is not None:
             return recorded
-        return next(self.past(symbol).backwards(0, now_ns))
+        return next(self.past(symbol).backwards(0, self.past_until_ns(symbol, now_ns) - 1), None)
 
     def quotes(
         self, symbol: str, from_ns: int, to_ns: int, now_ns: int, *, newest_first: bool = False

@@ -37,7 +37,6 @@ class Office:
         self._desk = desk
         self._account = account
         self._chronicle = chronicle
-        self._closing = asyncio.Event()
         self._runner: web.ServerRunner | None = None
 
     async def open(self, host: str, port: int) -> int:
@@ -57,8 +56,7 @@ class Office:
         return bound
 
     async def close(self) -> None:
-        """Listen no more; what hangs or drips is let go."""
-        self._closing.set()
+        """Listen no more; calls that hang or drip are cut off."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -66,7 +64,6 @@ class Office:
         call = RestRequest(
             request.method,
             request.path,
-            # Of a repeated name the last value counts.
             dict(request.query),
             {name.lower(): value for name, value in request.headers.items()},
         )
@@ -103,7 +100,7 @@ class Office:
         self, request: web.BaseRequest, answer: RestAnswer, fault: RestRule | None
     ) -> web.StreamResponse:
         if isinstance(fault, HangRest):
-            await self._pause(fault.for_s)
+            await asyncio.sleep(fault.for_s)
         headers = {**answer.headers, "Content-Type": answer.content_type}
         if not isinstance(fault, CutRest | SlowRest):
             return web.Response(status=answer.status, body=answer.body, headers=headers)
@@ -119,13 +116,6 @@ class Office:
             return response
         size = max(1, -(-len(answer.body) // _DRIPS))
         for at in range(0, len(answer.body), size):
-            await self._pause(fault.over_s * size / len(answer.body))
+            await asyncio.sleep(fault.over_s * size / len(answer.body))
             await response.write(answer.body[at : at + size])
         return response
-
-    async def _pause(self, for_s: float) -> None:
-        try:
-            async with asyncio.timeout(for_s):
-                await self._closing.wait()
-        except TimeoutError:
-            return

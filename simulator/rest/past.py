@@ -129,8 +129,13 @@ class Past:
                 yield self._quote(slot)
 
     def span(self, from_ns: int, to_ns: int) -> Span | None:
-        """The quotes from `from_ns` up to, not including, `to_ns`, as one; None when there are none."""
-        slot, end = -(-max(from_ns, 0) // SLOT_NS), to_ns // SLOT_NS
+        """The quotes from `from_ns` up to, not including, `to_ns`, as one; None when there are none.
+
+        `from_ns` is the beginning of a slot, as all bars begin with one; what ends may be the present.
+        """
+        slot, end = from_ns // SLOT_NS, to_ns // SLOT_NS
+        if self._time_ns(end) < to_ns:
+            end += 1
         whole: Span | None = None
         while slot < end:
             hour, at = divmod(slot, _SLOTS_PER_HOUR)

@@ -237,7 +237,7 @@ def test_run_says_when_its_http_address_is_taken(server: RedisServer) -> None:
 
 
 def test_simulate_ends_cleanly_on_sigterm() -> None:
-    """It prints its address, runs, and exits 0 when asked to."""
+    """It prints its two addresses, runs, and exits 0 when asked to."""
     with subprocess.Popen(
         [*QUOTEBUS, "simulate", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -246,6 +246,7 @@ def test_simulate_ends_cleanly_on_sigterm() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"ws://127.0.0.1:")
+        assert process.stdout.readline().startswith(b"http://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 

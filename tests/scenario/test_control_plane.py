@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import signal
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from redis.asyncio import Redis
 
 from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
+from tests.scenario.account import lags_over
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.proxy import Fault, Proxy, named
@@ -25,16 +25,6 @@ def requests(vendor: AlpacaSimulator) -> list[tuple[str, int]]:
         for action in vendor.actions
         if action.kind in ("subscribe", "unsubscribe")
     ]
-
-
-async def loop_lag_above_s(daemon: DaemonProcess, bound_s: str) -> float:
-    """How often the event loop woke later than this bound of the histogram."""
-    text = (await daemon.page("/metrics"))[1]
-    at = {
-        le: float(n)
-        for le, n in re.findall(r'quotebus_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)', text)
-    }
-    return at["+Inf"] - at[bound_s]
 
 
 @pytest.mark.fault("C04")
@@ -55,8 +45,8 @@ async def test_a_hundred_thousand_symbols_are_read_and_cut_at_the_limit(
         assert waiting["reason"] == "the limit of 1000 symbols is reached"
         assert requests(vendor) == [("subscribe", 500), ("subscribe", 500)]
         assert vendor.symbols == set(names[:1000])
-        assert await loop_lag_above_s(daemon, "0.25") <= 1
-        assert await loop_lag_above_s(daemon, "1.0") == 0
+        assert await lags_over(daemon, 0.25) <= 1
+        assert await lags_over(daemon, 1.0) == 0
 
 
 @pytest.mark.fault("C07")

@@ -8,11 +8,11 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_hidden_failure(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """An exception in a connection's handler is only logged by websockets; here it fails the test."""
+    """An exception in a connection's handler is only logged by its library; here it fails the test."""
     yield
     failures = [
         record.getMessage()
         for record in caplog.get_records("call")
-        if record.name.startswith("websockets") and record.levelno >= logging.ERROR
+        if record.name.startswith(("websockets", "aiohttp")) and record.levelno >= logging.ERROR
     ]
     assert not failures

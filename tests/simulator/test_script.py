@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator import BadScript, parse_script
+from simulator import BadScript, CutRest, HangRest, RefuseRest, SlowRest, parse_script
 from simulator import faults as f
 from simulator.script import Arm, Line
 
@@ -44,6 +44,11 @@ from simulator.script import Arm, Line
         ("on subscribe partial-ack 3", Line(Arm(f.PartialAck(3)))),
         ("on subscribe error 405 x1 for 1s", Line(Arm(f.RefuseRequest(405), 1, 1.0))),
         ("on unsubscribe no-ack", Line(Arm(f.NoAck("unsubscribe")))),
+        ("on rest status 502 x1", Line(Arm(RefuseRest(502), 1))),
+        ("on rest status 429 reset 2s x3", Line(Arm(RefuseRest(429, 2.0), 3))),
+        ("on rest hang 10s", Line(Arm(HangRest(10.0)))),
+        ("on rest slow 5s for 1m", Line(Arm(SlowRest(5.0), None, 60.0))),
+        ("on rest cut x1", Line(Arm(CutRest(), 1))),
         ("ack-extra ZZZZ", Line(Arm(f.AckExtra("ZZZZ"), 1))),
         ("ignore-unsubscribe x3", Line(Arm(f.IgnoreUnsubscribe(), 3))),
         ("at 20s on subscribe no-ack x1", Line(Arm(f.NoAck(), 1), 20.0)),
@@ -73,6 +78,8 @@ def test_lines_keep_their_order() -> None:
         ("on friday no-ack", "'friday' is no occasion", "upgrade, connect"),
         ("on connect dance", "'dance' is not understood", "refuse"),
         ("on subscribe no-ack twice", "'twice' is not understood", "xN"),
+        ("on rest status 200", "'200' is not an HTTP status", "from 400"),
+        ("on rest sleep", "'sleep' is not understood", "hang"),
         ("ack-extra aapl", "'aapl' is not a symbol", "ZZZZ"),
         ("every 0s drop", "without a pause", "1ms"),
     ],
