@@ -28,6 +28,7 @@ from consumers.errors import (
     BusError,
     BusUnavailable,
     ContractTooNew,
+    ExtraMissing,
     StaleQuote,
 )
 from consumers.groups.delivery import Delivery, GroupLag, Member
@@ -54,6 +55,7 @@ __all__ = [
     "ContractTooNew",
     "Delivery",
     "EntryId",
+    "ExtraMissing",
     "Gap",
     "GroupLag",
     "GroupStream",

@@ -15,6 +15,7 @@ __all__ = [
     "BusError",
     "BusUnavailable",
     "ContractTooNew",
+    "ExtraMissing",
     "StaleQuote",
     "forked",
 ]
@@ -61,6 +62,15 @@ class ContractTooNew(BusError):
             "install a newer quotebus here"
         )
         self.version = version
+
+
+class ExtraMissing(BusError, ImportError):
+    """A package that this needs is not installed. `package` is its name, `extra` is what brings it."""
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(f'{package} is needed {purpose}: pip install "quotebus[{extra}]"')
+        self.package = package
+        self.extra = extra
 
 
 class StaleQuote(BusError):

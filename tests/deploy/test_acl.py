@@ -68,6 +68,8 @@ NEVER = {
         ("XADD", "quotes:stream:AAPL", "*", "q", "[]"),
         ("XDEL", "quotes:stream:AAPL", "1-1"),
         ("DEL", "quotes:stream:AAPL"),
+        ("XTRIM", "quotes:stream:AAPL", "MAXLEN", "0"),
+        ("XGROUP", "DESTROY", "quotes:stream:AAPL", "g"),
         ("SADD", "quotes:symbols", "EVIL"),
         ("SMEMBERS", "quotes:symbols"),
         ("HSET", "quotes:latest", "AAPL", "{}"),
@@ -114,6 +116,14 @@ ALLOWED = {
         ("HMGET", "quotes:rest", "AAPL"),
         ("XREAD", "COUNT", "1", "STREAMS", "quotes:stream:AAPL", "0"),
         ("XRANGE", "quotes:events", "-", "+"),
+        ("XGROUP", "CREATE", "quotes:stream:AAPL", "g", "0", "MKSTREAM"),
+        ("XREADGROUP", "GROUP", "g", "me", "STREAMS", "quotes:stream:AAPL", ">"),
+        ("XPENDING", "quotes:stream:AAPL", "g"),
+        ("XAUTOCLAIM", "quotes:stream:AAPL", "g", "me", "0", "-", "JUSTID"),
+        ("XCLAIM", "quotes:stream:AAPL", "g", "me", "0", "1-1"),
+        ("XACK", "quotes:stream:AAPL", "g", "1-1"),
+        ("XINFO", "CONSUMERS", "quotes:stream:AAPL", "g"),
+        ("XGROUP", "DELCONSUMER", "quotes:stream:AAPL", "g", "me"),
     ),
 }
 
@@ -163,6 +173,11 @@ async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, 
             assert seen == {"AAPL", "MSFT"}
             await stream.aclose()
             assert [item async for item in bus.history("AAPL", newest.time_ns)]
+            async with bus.group("g", "AAPL", "MSFT", start="earliest") as group:
+                async for delivery in group:
+                    await group.ack(delivery)
+                    if (await group.lag())["AAPL"].members:
+                        break
             # A lease that the daemon hears of, kept over a beat and given back.
             async with bus.interest("NVDA") as interest:
                 assert interest.trouble is None

@@ -1,0 +1,1 @@
+"""Frames: their columns, what stands in them, and that three libraries agree."""
