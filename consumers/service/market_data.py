@@ -47,6 +47,13 @@ class MarketDataService:
 
     Streams and the cache come from Redis and need no credentials. Also usable without `async with`: connections are
     made with the first question; `await aclose()` ends them. Belongs to one event loop.
+
+    `api_key` and `api_secret` are for REST alone; without them they are those of the environment (APCA_API_KEY_ID
+    and APCA_API_SECRET_KEY), read when REST is first needed. `paper` picks the trading host. `redis_url` and `name`
+    are as for `connect`. `feed` is whose quotes REST is asked for: take the daemon's. `max_age_s` is how old the
+    answer of `get_latest_quote` may be. `reconnect` says how streams come back; `timeout_s` bounds each reply of
+    Redis and each attempt of a REST call, `retry` the attempts together, `callback_timeout_s` each callback that is
+    awaited (None: not at all). Raises `BadUrl`, `BadNamespace` and `ValueError`.
     """
 
     def __init__(
@@ -66,6 +73,12 @@ class MarketDataService:
         callback_timeout_s: float | None = CALLBACK_TIMEOUT_S,
         name: str | None = None,
     ) -> None:
+        if not max_age_s > 0:
+            raise ValueError(f"max_age_s={max_age_s}: take a positive number of seconds")
+        if callback_timeout_s is not None and not callback_timeout_s > 0:
+            raise ValueError(
+                f"callback_timeout_s={callback_timeout_s}: take a positive number of seconds, or None"
+            )
         self._reconnect: Final = reconnect
         # Connects nowhere yet; a mistake in the URL is told where it was made.
         self._bus: Final = connect(

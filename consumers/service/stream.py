@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 
 from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
+from consumers.reading.freshness import check_max_age_s
 from consumers.reading.gaps import STREAM_RECREATED
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start, parse_starts, parse_symbols
@@ -61,6 +62,7 @@ class ServiceStream:
     ) -> None:
         names = symbols_of(symbols)
         parse_starts(names, start)
+        check_max_age_s(max_age_s)
         self._starts: dict[str, Start] = {
             name: start.get(name, "now") if isinstance(start, Mapping) else start for name in names
         }
@@ -192,6 +194,9 @@ class ServiceStream:
         return f"<ServiceStream {state} {len(self.symbols)} symbols>"
 
     async def _items(self) -> AsyncGenerator[Quote, None]:
+        if self._closing.is_set() and not self._is_begun:
+            # Ended between its making and its first turn, as by a disconnect: there is nothing to complain of.
+            return
         self._check_not_ended()
         if self._is_begun:
             raise BusError(f"{self!r} is read by another loop: call stream_quotes() again for a second one")

@@ -16,7 +16,7 @@ from consumers import BadSymbol, BusUnavailable, MarketDataService, StaleQuote
 from consumers.rest import RestError, RestLimited, RestRefused, RestUnavailable, Retry
 from simulator import AccountRules, AlpacaSimulator, SimQuote, SimulatorSettings
 from simulator.redis_server import RedisServer, free_port
-from simulator.rest.faults import RefuseRest
+from simulator.rest.faults import HangRest, RefuseRest
 from tests.consumers.conftest import FAST, KEYS, Writer
 from tests.consumers.service.conftest import spawn
 from wire import decode_latest, encode_latest
@@ -309,6 +309,25 @@ async def test_rest_is_retried_and_then_given_up(
         async with asyncio.timeout(10):
             with pytest.raises(RestUnavailable, match="after 2 attempts"):
                 await service.get_historical_quotes("AAPL", MONDAY, MONDAY + timedelta(minutes=1))
+
+
+async def test_rest_that_hangs_is_given_up_in_time(
+    server: RedisServer, redis: Redis, alpaca: AlpacaSimulator
+) -> None:
+    """The loop is free meanwhile, and the cached quote is there for who wants it."""
+    await cache(redis, KEYS.latest, "AAPL", age_s=60)
+    alpaca.arm(HangRest(60))
+    async with asking(server.url, alpaca, timeout_s=0.4) as service:
+        question = spawn(service.get_latest_quote("AAPL"))
+        turns = 0
+        async with asyncio.timeout(10):
+            while not question.done():
+                turns += 1
+                await asyncio.sleep(0.01)
+        assert turns > 10
+        with pytest.raises(StaleQuote, match="after 2 attempts") as caught:
+            await question
+        assert caught.value.quote is not None
 
 
 async def test_rest_stays_under_the_rate_limit_that_services_share(server: RedisServer, redis: Redis) -> None:

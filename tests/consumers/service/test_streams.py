@@ -74,6 +74,12 @@ async def test_stream_quotes_refuses_a_bad_start_or_callback_at_once(service: Ma
         service.stream_quotes("AAPL", start={"MSFT": "now"})
     with pytest.raises(TypeError, match="coroutine function"):
         service.stream_quotes("AAPL", "print")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_age_s"):
+        service.stream_quotes("AAPL", max_age_s=-1)
+    with pytest.raises(ValueError, match="max_age_s"):
+        MarketDataService(max_age_s=0)
+    with pytest.raises(ValueError, match="callback_timeout_s"):
+        MarketDataService(callback_timeout_s=0)
 
 
 async def test_stream_quotes_does_not_block_the_loop(service: MarketDataService, writer: Writer) -> None:
@@ -295,6 +301,13 @@ async def test_disconnect_stream_from_within_a_callback(service: MarketDataServi
     async with asyncio.timeout(5):
         await stream.run()
     assert calls == ["AAPL"]
+
+
+async def test_disconnect_stream_before_a_stream_had_its_first_turn(service: MarketDataService) -> None:
+    """It ends as any other does, without complaint."""
+    tasks = [spawn(service.stream_quotes("AAPL").run()), spawn(read(service.stream_quotes("AAPL"), 1))]
+    await service.disconnect_stream()
+    assert await asyncio.gather(*tasks) == [None, []]
 
 
 async def test_disconnect_stream_before_anything_is_nothing(server: RedisServer) -> None:
