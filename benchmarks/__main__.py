@@ -18,11 +18,21 @@ from benchmarks.processes import BenchmarkFailed
 from benchmarks.receive import measure_readers
 from benchmarks.report import Cell, Limit, Report, Table
 from benchmarks.stages import measure_stages
+from benchmarks.strategies import measure_fan_out, measure_hand_over, measure_reading
 from benchmarks.tape import replay
 from simulator.redis_server import ServerUnavailable, find_server
 from simulator.tape import BadTape
 
 SYMBOL_COUNTS: Final = (10, 100, 1_000, 10_000)
+READING_KINDS: Final = {
+    "quotes": "the library, one by one",
+    "batches": "the library, in batches",
+    "newest": "the library, latest-only",
+    "sync": "the library, synchronous",
+    "xread": "redis-py XREAD, json.loads",
+    "xread-msgspec": "redis-py XREAD, the library's decoder",
+}
+ALPACA_KINDS: Final = ("alpaca-py", "alpaca-py, models")
 LOOP_NAMES: Final = {
     "awaited": "redis-py, each XADD and HSET awaited",
     "pipeline": "redis-py pipeline of 200, XADD and HSET each",
@@ -174,6 +184,75 @@ def _latency_row(run: Latency) -> tuple[Cell, ...]:
     )
 
 
+def reading(report: Report, quick: bool) -> None:
+    """One strategy that reads as fast as it can."""
+    rounds, quotes = (1, 100_000) if quick else (3, 300_000)
+    told = measure_reading(rounds=rounds, quotes=quotes, symbols=100, kinds=list(READING_KINDS))
+    rates: dict[str, float] = {}
+    rows: list[tuple[Cell, ...]] = []
+    for kind, name in READING_KINDS.items():
+        runs = [one for one in told if one.kind == kind]
+        rates[name] = median((one.count + one.conflated) / one.elapsed_s for one in runs)
+        rows.append((name, rates[name], median(one.cpu_us_per_entry for one in runs)))
+    direct = measure_readers(rounds=rounds, quotes=quotes // 2, readers=ALPACA_KINDS, sizes=(10,))
+    for kind in ALPACA_KINDS:
+        found = [one for one in direct if one.reader == kind]
+        name = f"{kind}, 10 per frame"
+        rates[name] = median(one.quotes_per_s for one in found)
+        rows.append((name, rates[name], median(one.cpu_us for one in found)))
+    report.add(
+        Table(
+            "One strategy reads 100 symbols as fast as it can",
+            "medians; CPU in us per quote; from full streams, or from a websocket that is as fast",
+            ("", "quotes/s", "reader CPU"),
+            rows,
+        )
+    )
+    library = rates[READING_KINDS["quotes"]]
+    report.limits += [
+        Limit(
+            "reading / redis-py XREAD with json.loads",
+            "at least",
+            1.5,
+            library / rates[READING_KINDS["xread"]],
+        ),
+        Limit("reading / alpaca-py with models", "at least", 3, library / rates[rows[-1][0]]),  # type: ignore[index]
+    ]
+
+
+def strategies(report: Report, quick: bool) -> None:
+    """Many at once; and many that join a feed at full speed."""
+    run = measure_fan_out(strategies=20, symbols=200, quotes_per_s=5_000, duration_s=6 if quick else 20)
+    told = sorted(one.cpu_percent for one in run.strategies)
+    medians = [one.median_ms for one in run.strategies if one.median_ms is not None]
+    tails = [one.p99_ms for one in run.strategies if one.p99_ms is not None]
+    rows: list[tuple[Cell, ...]] = [
+        ("20 strategies of the library", median(medians), median(tails), max(tails), median(told), told[-1]),
+        (
+            "beside them: redis-py's XREAD", run.plain.median_ms, run.plain.p99_ms, run.plain.p99_ms,
+            run.plain.cpu_percent, run.plain.cpu_percent,
+        ),
+    ]  # fmt: skip
+    report.add(
+        Table(
+            f"{len(run.strategies)} strategies, 200 symbols, {run.quotes_per_s:,} quotes/s, {run.quotes:,} to each",
+            "each got every entry once, in order; ms from the receipt by the daemon to the item in the loop; CPU % of "
+            f"one process; daemon {run.daemon_cpu_percent:.0f} %, server {run.server_cpu_percent:.0f} %",
+            ("", "median", "p99", "worst p99", "CPU %", "most CPU %"),
+            rows,
+        )
+    )
+    joined = measure_hand_over(quotes=100_000 if quick else 1_000_000, symbols=100, joins=4 if quick else 10)
+    report.add(
+        Table(
+            "Snapshot and follow: strategies that join a feed at full speed",
+            "each got the newest quote of every symbol and all that followed, once, in order",
+            ("", "quotes read", "gaps"),
+            [(f"strategy {number}", one.count, one.gaps) for number, one in enumerate(joined, 1)],
+        )
+    )
+
+
 def stages(report: Report, quick: bool) -> None:
     """The hot path, cut up."""
     measured = measure_stages(rounds=3 if quick else 7, quotes=30_000)
@@ -196,6 +275,8 @@ SECTIONS: Final[dict[str, Callable[[Report, bool], None]]] = {
     "symbols": symbols,
     "receive": receive,
     "latency": latency,
+    "reading": reading,
+    "strategies": strategies,
 }
 
 

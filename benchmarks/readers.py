@@ -1,8 +1,9 @@
 """Clients that only receive, as processes of their own: `python -m benchmarks.readers KIND FEED REDIS`.
 
 Decides how each library is used at its best: `picows` is the daemon's own transport and codec, `websockets` the
-asyncio client with the same typed decoding or with plain msgpack, `alpaca-py` its StockDataStream with raw data and
-an empty handler. When the sentinel's quote has been read, its stream in Redis says so, and reading goes on.
+asyncio client with the same typed decoding or with plain msgpack, `alpaca-py` its StockDataStream with an empty
+handler, raw or with models. When the sentinel's quote has been read, its stream in Redis says so, and reading
+goes on.
 """
 
 import argparse
@@ -88,7 +89,7 @@ async def websockets_msgpack(url: str, tally: Tally, symbols: list[str]) -> None
 
 
 async def alpaca_py(url: str, tally: Tally, symbols: list[str]) -> None:
-    """alpaca-py's own stream, as it comes, with raw data."""
+    """alpaca-py's own stream, with raw data."""
     stream = StockDataStream("k", "s", raw_data=True, url_override=url)
 
     async def handler(quote: Any) -> None:
@@ -100,11 +101,25 @@ async def alpaca_py(url: str, tally: Tally, symbols: list[str]) -> None:
     await stream._run_forever()
 
 
+async def alpaca_py_models(url: str, tally: Tally, symbols: list[str]) -> None:
+    """alpaca-py's own stream as it comes, with its models."""
+    stream = StockDataStream("k", "s", url_override=url)
+
+    async def handler(quote: Any) -> None:
+        tally.count += 1
+        if quote.symbol == SENTINEL:
+            tally.over()
+
+    stream.subscribe_quotes(handler, *symbols)
+    await stream._run_forever()
+
+
 KINDS: Final[dict[str, Callable[[str, Tally, list[str]], Any]]] = {
     "picows": picows,
     "websockets, typed": websockets_typed,
     "websockets, msgpack": websockets_msgpack,
     "alpaca-py": alpaca_py,
+    "alpaca-py, models": alpaca_py_models,
 }
 
 

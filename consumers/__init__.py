@@ -29,6 +29,7 @@ from consumers.errors import (
     BusUnavailable,
     ContractTooNew,
     ExtraMissing,
+    NotCarried,
     StaleQuote,
 )
 from consumers.groups.delivery import Delivery, GroupLag, Member
@@ -66,6 +67,7 @@ __all__ = [
     "Member",
     "Newest",
     "NewestStream",
+    "NotCarried",
     "Quality",
     "Quote",
     "QuoteStream",

@@ -293,7 +293,8 @@ class Bus:
         than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
         after at most twice that time. `start` says where the group begins in a stream where there is no such group
         yet; `prefetch` is how many entries are taken at once, all symbols together. With `leave` (default: when
-        `consumer` is not given) the name is removed from the group on `aclose`, unless something is pending.
+        `consumer` is not given) `aclose` removes the name from the group or, if something is pending under it, lets
+        others claim that at once.
 
         A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
         `stream_recreated` are found by this worker and have no id. A daemon's marker goes to one worker, as any

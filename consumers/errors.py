@@ -105,3 +105,14 @@ def forked() -> BusError:
         "this bus was opened in another process, from which this one was forked: a connection belongs to the "
         "process that opened it, so call connect() here too"
     )
+
+
+class NotCarried(BusError):
+    """Something of alpaca-py's stream that is no quote was asked for; `channel` says what."""
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(
+            f"the bus carries quotes and no {channel}: take {channel} from Alpaca's REST service, or from "
+            "alpaca-py's own stream, which needs a connection of its own beside the daemon's"
+        )
+        self.channel = channel

@@ -109,7 +109,10 @@ def reason(error: BaseException) -> str:
     if is_wrong_type(error):
         return f"a key of this namespace is not what the contract says ({text}); does another program use the name?"
     if isinstance(error, NoPermissionError):
-        return f"this user lacks a permission ({text}); readers need the ACL rules +@read +@connection +multi +exec"
+        return (
+            f"this user lacks a permission ({text}); readers need the ACL rules +@read +@connection +multi +exec, "
+            "workers of a group those of the user `strategy` in deploy/acl"
+        )
     if isinstance(error, TimeoutError):
         return f"no answer in time ({text}); is the server overloaded or the network cut?"
     if isinstance(error, ConnectionError | OSError) and "loading" not in text.lower():

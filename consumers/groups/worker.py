@@ -30,6 +30,10 @@ FLUSH_AT: Final = 100
 LAGS_AT_ONCE: Final = 100
 LEAVE_WITHIN_S: Final = 2.0
 NAME_MAX: Final = 200
+RELEASE_MAX: Final = 1_000
+"""Pending entries of one stream that a leaving worker releases; others wait for `claim_after_s`."""
+RELEASED_IDLE_MS: Final = 365 * 86_400_000
+"""For a year: longer than anybody's `claim_after_s`, and not before 1970."""
 
 
 class GroupStream:
@@ -165,7 +169,8 @@ class GroupStream:
     async def aclose(self) -> None:
         """End the loop, wherever it waits, send what is to be acknowledged, and close the connection.
 
-        With `leave` the worker's name is taken off each group where it has nothing pending. May be called again.
+        With `leave` the worker's name is taken off each group where it has nothing pending, and what it has pending
+        may be claimed by others at once. May be called again.
         """
         if self._share.is_closed:
             return
@@ -263,13 +268,22 @@ class GroupStream:
         return mine.get(runs[0].track, set())
 
     async def _take_off(self) -> None:
-        """Remove this worker's name where nothing of it is pending: nobody else can be given entries under it."""
-        keys = [self._share.keys.stream(symbol) for symbol in sorted(self.symbols)]
-        for key in keys:
+        """Remove this worker's name where nothing of it is pending: nobody else can be given entries under it.
+
+        What is pending, others may claim at once: nobody will come back for it under a name that was made up.
+        """
+        group, consumer = self.group, self.consumer
+        for symbol in sorted(self.symbols):
+            key = self._share.keys.stream(symbol)
             with contextlib.suppress(BusUnavailable):
-                (pending,) = await self._shared.ask(("XPENDING", key, self.group, "-", "+", 1, self.consumer))
-                if not pending:
-                    await self._shared.ask(("XGROUP", "DELCONSUMER", key, self.group, self.consumer))
+                (found,) = await self._shared.ask(("XPENDING", key, group, "-", "+", RELEASE_MAX, consumer))
+                if found:
+                    ids = [raw_id for raw_id, *_ in found]
+                    await self._shared.ask(
+                        ("XCLAIM", key, group, consumer, 0, *ids, "IDLE", RELEASED_IDLE_MS, "JUSTID")
+                    )
+                else:
+                    await self._shared.ask(("XGROUP", "DELCONSUMER", key, group, consumer))
 
     def _begin(self, starts: dict[Symbol, Wish | Place]) -> None:
         for symbol, origin in starts.items():

@@ -17,6 +17,8 @@ from wire import ZERO_ID, EntryId, Gap
 TRIMMED = "trimmed"
 STREAM_RECREATED = "stream_recreated"
 
+_NEVER = b"0-0"
+
 
 class Anchor(Enum):
     """How a position is known, and so what its absence from the stream proves."""
@@ -134,5 +136,5 @@ def read_facts(reply: Any) -> StreamFacts | None:
         last=EntryId.parse(fields[b"last-generated-id"]),
         length=int(fields[b"length"]),
         added=None if added is None else int(added),
-        deleted=None if deleted is None else EntryId.parse(deleted),
+        deleted=ZERO_ID if deleted == _NEVER else None if deleted is None else EntryId.parse(deleted),
     )

@@ -91,6 +91,7 @@ class Asker:
             timeout_s = min(self._account.timeout_s, max(left_s, 0.001))
             place = await self._budget.take(left_s, timeout_s)
             timeout_s = min(timeout_s, max(began_s + self._retry.deadline_s - time.monotonic(), 0.001))
+            self.check()
             self.calls += 1
             outcome = await self._threads.call(partial(_get, clients, host, path, params), timeout_s)
             await self._budget.settle(place)

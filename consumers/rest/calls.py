@@ -36,7 +36,8 @@ class Call:
         self.aborted = False
 
     def goes_over(self, connection: Any) -> None:
-        """Note the HTTP connection that is about to be used; `ConnectionAbortedError` when it is too late."""
+        """Note the HTTP connection that is used from now on; `ConnectionAbortedError` when it is too late."""
+        connection.call = self
         self._connection = connection
         if self.aborted:
             raise ConnectionAbortedError("nobody waits for this call any more")
@@ -48,8 +49,9 @@ class Call:
     def abort(self) -> None:
         """End the call, wherever it is; nothing happens to one that has ended."""
         self.aborted = True
-        sock = getattr(self._connection, "sock", None)
-        if isinstance(sock, socket.socket):
+        connection = self._connection
+        sock = getattr(connection, "sock", None)
+        if isinstance(sock, socket.socket) and connection.call is self:
             # Not sock.shutdown: a TLS socket would forget its state while the other thread reads from it.
             with contextlib.suppress(OSError, ValueError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -83,10 +85,15 @@ class Threads:
 
     def close(self) -> None:
         """Abort what is on its way and let the threads end."""
-        for call in list(self._calls):
+        calls = list(self._calls)
+        # Mark all before the first thread is free, or it would begin with the next in line.
+        for call in calls:
+            call.aborted = True
+        for call in calls:
             call.abort()
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            # Those in line are not cancelled, which would look as if their askers were: they end at their turn.
+            self._pool.shutdown(wait=False)
             self._pool = None
 
     def _started(self) -> ThreadPoolExecutor:

@@ -38,12 +38,22 @@ class _SentElsewhere(Exception):
 
 
 class _PlainConnection(urllib3.connection.HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        # Only now is there a socket that could be shut: an abort that came before would otherwise be lost.
+        _current.call.goes_over(self)
+
     def request(self, *args: Any, **options: Any) -> None:
         _current.call.goes_over(self)
         super().request(*args, **options)
 
 
 class _TlsConnection(urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        # Only now is there a socket that could be shut: an abort that came before would otherwise be lost.
+        _current.call.goes_over(self)
+
     def request(self, *args: Any, **options: Any) -> None:
         _current.call.goes_over(self)
         super().request(*args, **options)
@@ -117,6 +127,8 @@ class Clients:
 
     def get(self, call: Call, host: Host, path: str, params: dict[str, str | int]) -> Answer | Failure:
         """One GET, one attempt."""
+        if call.aborted:
+            return Failure(Kind.UNAVAILABLE, "nobody waits for this call any more")
         _current.call = call
         asked_ns = time.time_ns()
         try:

@@ -42,7 +42,10 @@ class Office:
     async def open(self, host: str, port: int) -> int:
         """Listen, on any free port for 0; returns the port. Raises `OSError` when it is taken."""
         runner = web.ServerRunner(
-            web.Server(self._serve, max_line_size=_MAX_LINE_BYTES, access_log=None),
+            # A call that its caller has given up must not hang on here, where it would take up a place.
+            web.Server(
+                self._serve, max_line_size=_MAX_LINE_BYTES, access_log=None, handler_cancellation=True
+            ),
             shutdown_timeout=_CLOSE_TIMEOUT_S,
         )
         await runner.setup()

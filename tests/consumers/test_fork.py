@@ -128,3 +128,21 @@ async def test_a_bus_that_was_not_yet_open_may_be_opened_by_the_child(
             assert await bus.latest("AAPL") is None
 
     assert in_child(lambda: asyncio.run(ask())) == 0
+
+
+async def test_a_child_does_not_give_back_its_parents_leases(bus: Bus, redis: Redis) -> None:
+    """Neither by leaving what it inherited nor by closing the bus; and it can take none through it."""
+    interest = bus.interest("AAPL")
+    async with interest:
+        before = await redis.zrange("quotes:interest", 0, -1, withscores=True)
+        assert len(before) == 1
+
+        async def meddle() -> None:
+            with pytest.raises(BusError, match="forked"):
+                bus.interest("MSFT")
+            interest.add("MSFT")
+            await interest.__aexit__(None, None, None)
+            await bus.aclose()
+
+        assert in_child(lambda: asyncio.run(meddle())) == 0
+        assert await redis.zrange("quotes:interest", 0, -1, withscores=True) == before

@@ -135,21 +135,20 @@ async def test_counts_add_up_whenever_the_strategy_asks(bus: Bus, writer: Writer
     """What was handed over, passed over and resumed by saved positions is what was written, once."""
     chance = random.Random(seed)
     symbols = ("A", "B", "C")
+    plan = [(chance.choice(symbols), chance.randint(1, 60)) for _ in range(150)]
+    total = {symbol: sum(count for name, count in plan if name == symbol) for symbol in symbols}
     stream = bus.newest(*symbols, start="earliest")
     told = dict.fromkeys(symbols, 0)
     last = dict.fromkeys(symbols, -1)
 
     async def write() -> None:
-        for _ in range(150):
-            await writer.quotes(chance.choice(symbols), chance.randint(1, 60))
+        for symbol, count in plan:
+            await writer.quotes(symbol, count)
             await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
 
-    def is_done() -> bool:
-        return writing.done() and all(told[s] == len(writer.sent.get(s, ())) for s in symbols)
-
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        writing = group.create_task(write())
-        while not is_done():
+        group.create_task(write())
+        while told != total:
             left = chance.randint(1, 12)
             async for item in stream:
                 assert isinstance(item, Newest)
@@ -157,7 +156,7 @@ async def test_counts_add_up_whenever_the_strategy_asks(bus: Bus, writer: Writer
                 last[item.symbol] = number(item)
                 told[item.symbol] += item.conflated + 1
                 left -= 1
-                if not left or is_done():
+                if not left or told == total:
                     break
                 await asyncio.sleep(chance.choice((0, 0.002, 0.03)))
             if chance.random() < 0.5:

@@ -77,6 +77,10 @@ NEVER = {
         ("HSET", "quotes:status", "state", "live"),
         ("HGETALL", "quotes:writer"),
         ("EVAL", "return redis.call('DEL', KEYS[1])", "1", "quotes:rest"),
+        ("EVAL", "return redis.call('XADD', KEYS[1], '*', 'q', '[]')", "1", "quotes:stream:AAPL"),
+        ("XTRIM", "quotes:stream:AAPL", "MAXLEN", "0"),
+        ("XSETID", "quotes:stream:AAPL", "9-9"),
+        ("XGROUP", "DESTROY", "quotes:stream:AAPL", "workers"),
     ),
     "daemon": (
         ("SADD", "quotes:symbols", "EVIL"),
@@ -88,6 +92,7 @@ NEVER = {
 ONLY_SINCE_7 = {
     "strategy": (
         ("ZADD", "quotes:stream:NEW", "1", "a"),
+        ("PEXPIREAT", "quotes:stream:AAPL", "1"),
         ("HSET", "quotes:subscriptions", "AAPL", "{}"),
     ),
     "daemon": (("DEL", "quotes:symbols"), ("EXPIRE", "quotes:interest", "1")),
@@ -189,6 +194,10 @@ async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, 
                 code, said = await quotebus("symbols", "ls", "--redis-url", guarded.url("operator"))
                 assert code == 0, said
                 assert f"only leased, by {bus.name} (" in said
+            worker = bus.group("workers", "AAPL", start="earliest")
+            async for delivery, _ in _some(worker, 20):
+                await worker.ack(delivery)
+            await worker.aclose()
         assert await operator.zcard("quotes:interest") == 0
 
         url = ("--redis-url", guarded.url("operator"))
@@ -260,6 +269,8 @@ async def test_rights_are_per_key_where_the_server_can(tmp_path: Path) -> None:
                     await _assert_refused(client, command)
         async with guarded.client("strategy") as strategy:
             await _run(strategy, ("HSET", "quotes:rest", "AAPL", "{}"))
+            calls = "redis.call('ZADD', KEYS[1], 1, 'a') return redis.call('PEXPIREAT', KEYS[1], ARGV[1])"
+            await _run(strategy, ("EVAL", calls, "1", "quotes:rest:calls:0123456789abcdef", str(9 * 10**12)))
 
 
 @pytest.mark.usefixtures("any_server")
@@ -322,12 +333,13 @@ def test_the_file_for_6_2_uses_no_later_syntax() -> None:
     plain = (DEPLOY / "acl/users.acl").read_text().replace("%R~", "~")
     assert _commands(text, "daemon") == _commands(plain, "daemon")
     assert _commands(text, "operator") == _commands(plain, "operator")
+    assert _commands(plain, "strategy") >= _commands(text, "strategy")
     assert _commands(plain, "strategy") - _commands(text, "strategy") == {"+hset", "+hdel"}
 
 
 def _commands(acl: str, user: str) -> set[str]:
     (line,) = [line for line in acl.splitlines() if line.startswith(f"user {user} ")]
-    return {word for word in line.split() if word.startswith("+")}
+    return {word.strip("()") for word in line.split() if word.startswith("+")}
 
 
 async def _is_subscribed(operator: Redis, symbol: str) -> bool:

@@ -263,6 +263,16 @@ async def test_leaving_takes_a_name_off_only_with_nothing_pending(
     assert [found["name"] for found in await redis.xinfo_consumers(STREAM, "g")] == [b"kept"]
 
 
+async def test_what_a_leaving_worker_has_pending_is_claimed_at_once(bus: Bus, writer: Writer) -> None:
+    """Nobody comes back under a name that was made up, so nobody need wait for `claim_after_s`."""
+    await writer.quotes("AAPL", 9)
+    async with bus.group("g", "AAPL", start="earliest", consumer="made-up", leave=True) as stream:
+        await deliver(stream, 3)
+    found = await deliver(bus.group("g", "AAPL", consumer="other"), 6, timeout_s=20)
+    assert numbers(found) == [3, 4, 5, 6, 7, 8]
+    assert all(d.is_claimed for d in found)
+
+
 async def test_closing_ends_a_loop_that_waits(bus: Bus, redis: Redis, writer: Writer) -> None:
     """And a second loop over the same worker is refused while the first one waits."""
     await writer.quotes("AAPL")

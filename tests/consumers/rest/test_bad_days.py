@@ -140,17 +140,18 @@ async def test_the_loop_never_waits(sim: AlpacaSimulator, rest: AlpacaRest) -> N
 
 
 async def test_closing_ends_what_hangs(sim: AlpacaSimulator) -> None:
-    """Whoever waits is told, and no thread keeps the program from ending."""
-    rest = rest_at(sim, timeout_s=60, retry=Retry(attempts=1, deadline_s=100))
+    """Whoever waits is told, those in line for a thread too, and no thread keeps the program from ending."""
+    rest = rest_at(sim, timeout_s=60, retry=Retry(deadline_s=100))
     await rest.clock()
-    sim.arm(HangRest(600), times=1)
+    sim.arm(HangRest(600), times=None)
     async with asyncio.TaskGroup() as group:
-        question = group.create_task(outcome(rest))
-        await settled(sim, 2)
+        questions = [group.create_task(outcome(rest, f"S{number}")) for number in range(3 * THREADS)]
+        await settled(sim, 1 + THREADS)
         began_s = time.monotonic()
         await rest.aclose()
-    assert isinstance(await question, RestError)
-    assert time.monotonic() - began_s < 5
+    assert {type(await question) for question in questions} == {RestError}
+    assert time.monotonic() - began_s < 10
+    assert len(sim.rest_calls) == 1 + THREADS
     async with asyncio.timeout(10):
         while rest_threads():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

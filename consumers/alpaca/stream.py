@@ -1,0 +1,389 @@
+"""The stream: which symbols are read, and which handler a quote goes to.
+
+Decides that whatever alpaca-py's class does, this one does too, or says that it does not. Must never open a
+connection to Alpaca, wait for itself, or let a handler end it.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from consumers.alpaca.shapes import DataFeed, model, raw
+from consumers.bus import Bus, connect
+from consumers.errors import BusUnavailable, NotCarried
+from consumers.reading.quotes import QuoteStream
+from consumers.reading.start import parse_symbols
+from consumers.reconnect import Reconnect
+from wire import BadSymbol, Gap, Quote, parse_symbol
+
+Handler: TypeAlias = Callable[[Any], Awaitable[None]]
+OnGap: TypeAlias = Callable[[Gap], object]
+
+_log = logging.getLogger(__name__)
+
+EVERYTHING: Final = "*"
+LOOK_EVERY_S: Final = 0.5
+"""How often the bus is asked which symbols it has, for who wants all of them."""
+FEED_EVERY_S: Final = 5.0
+STOP_GRACE_S: Final = 5.0
+"""How long a handler that is at work when the stream is stopped may go on."""
+BREATH_S: Final = 0.05
+"""After so long the loop gets its turn: handlers that never wait would keep leases from being renewed."""
+SHOWN: Final = 20
+"""Symbols in one line of the log."""
+CUSTOM_FEED: Final = "custom"
+"""What the daemon says of an address that it was given by hand."""
+GAP_LINES: Final = 20
+"""Gaps told one by one per `GAP_LINES_S`; the rest is counted."""
+GAP_LINES_S: Final = 10.0
+OPENING: Final = Reconnect(first_delay_s=1.0, max_delay_s=30.0)
+
+
+class StockDataStream:
+    """alpaca-py's `StockDataStream` for quotes, read from the bus: no connection to Alpaca, so there may be many.
+
+    Key, secret and `websocket_params` are accepted and not needed. `feed` is compared with what the bus carries,
+    and a difference is logged. `data_timeout` logs why nothing came for so many seconds; the daemon sees to the
+    connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of the environment, or `redis://127.0.0.1:6379/0`) and
+    `namespace` say where the bus is. `on_gap`, a function or coroutine function, gets each `Gap`; without it gaps
+    are logged.
+
+    Symbols are subscribed and unsubscribed at any time, from any thread, and from handlers: no call waits for the
+    stream. Symbols named here are leased, so that the daemon subscribes them; `"*"` is all that the bus carries,
+    whoever asked for it. Raises `ValueError` as the other class does, `BadUrl` and `BadNamespace`.
+    """
+
+    def __init__(
+        self,
+        api_key: str,  # noqa: ARG002
+        secret_key: str,  # noqa: ARG002
+        raw_data: bool = False,
+        feed: DataFeed = DataFeed.IEX,
+        websocket_params: dict[str, Any] | None = None,  # noqa: ARG002
+        url_override: str | None = None,
+        data_timeout: float | None = None,
+        *,
+        redis_url: str | None = None,
+        namespace: str = "quotes",
+        on_gap: OnGap | None = None,
+    ) -> None:
+        if feed not in (DataFeed.IEX, DataFeed.SIP):
+            raise ValueError("only IEX and SIP feeds are supported")
+        if data_timeout is not None and data_timeout <= 0:
+            raise ValueError("data_timeout must be a positive number of seconds")
+        if url_override is not None:
+            _log.info("url_override is not used: quotes come from the bus")
+        self._raw_data: Final = raw_data
+        self._feed: Final = None if url_override is not None else feed.value
+        self._data_timeout: Final = data_timeout
+        self._on_gap: Final = on_gap
+        self._open: Final = partial(connect, redis_url, namespace=namespace)
+        self._open()  # a URL that cannot be used is told here, not in a thread later
+        # Replaced, never changed: the loop looks into it without the lock.
+        self._handlers: dict[str, Handler] = {}
+        self._lock: Final = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wakeup, self._stopped = asyncio.Event(), asyncio.Event()
+        self._is_stopping = False
+        self._has_run = False
+        # By whether it takes leases: the named symbols, and those that come with the asterisk.
+        self._streams: dict[bool, QuoteStream] = {}
+        self._readers: list[asyncio.Task[None]] = []
+        self._places: dict[str, str] = {}
+        self._last_item_s = 0.0
+        self._gaps_since_s = 0.0
+        self._gaps_told = 0
+
+    def subscribe_quotes(self, handler: Handler, *symbols: str) -> None:
+        """Have this coroutine function called with each quote of these symbols, `"*"` for all that the bus carries.
+
+        It replaces the handler that a symbol had. Raises `ValueError` for another kind of function, `BadSymbol`.
+        """
+        if not inspect.iscoroutinefunction(handler):
+            raise ValueError("handler must be a coroutine function")
+        self._check(symbols)
+        with self._lock:
+            self._handlers = self._handlers | dict.fromkeys(symbols, handler)
+        self._wake()
+
+    def unsubscribe_quotes(self, *symbols: str) -> None:
+        """Call no handler for these any more, at once; a symbol that has none is ignored. Raises `BadSymbol`."""
+        self._check(symbols)
+        with self._lock:
+            self._handlers = {name: kept for name, kept in self._handlers.items() if name not in symbols}
+        self._wake()
+
+    def run(self) -> None:
+        """Hand out quotes until `stop`, or Ctrl-C."""
+        try:
+            asyncio.run(self._run_forever())
+        except KeyboardInterrupt:
+            print("keyboard interrupt, bye")  # noqa: T201 - as the other class does
+        finally:
+            if self._has_run:
+                self.stop()
+
+    def stop(self) -> None:
+        """End the stream, from any thread or handler; before the first `run`, that run ends at once."""
+        if self._loop is not None or not self._has_run:
+            self._is_stopping = True
+            self._wake()
+
+    async def stop_ws(self) -> None:
+        """As `stop`, for coroutines."""
+        self.stop()
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """As `stop`, for coroutines."""
+        await self.stop_ws()
+
+    async def _run_forever(self) -> None:
+        """What `run` runs, for programs that have a loop; cancelling it closes its connections."""
+        if self._has_run:
+            self._is_stopping = False
+        self._has_run = True
+        self._wakeup, self._stopped = asyncio.Event(), asyncio.Event()
+        # Before the flag is read, as `stop` sets the flag before it looks for the loop.
+        self._loop = asyncio.get_running_loop()
+        try:
+            if self._is_stopping:
+                return
+            async with asyncio.TaskGroup() as tasks:
+                sessions = tasks.create_task(self._sessions())
+                await self._stopped.wait()
+                for stream in self._streams.values():
+                    await stream.aclose()
+                if self._readers:
+                    await asyncio.wait(self._readers, timeout=STOP_GRACE_S)
+                sessions.cancel()
+            _log.info("data stream stopped")
+        except BaseExceptionGroup as failures:
+            # One failure is the reason; others on the way out are its consequence.
+            raise failures.exceptions[0] from failures
+        finally:
+            self._loop = None
+
+    async def _sessions(self) -> None:
+        failures = 0
+        while True:
+            try:
+                async with self._open() as bus:
+                    failures = 0
+                    _log.info("connected to %r", bus)
+                    await self._serve(bus)
+            except BusUnavailable as error:
+                failures += 1
+                delay_s = OPENING.delay_s(failures, random.random())
+                _log.warning("%s; trying again in %.1f s", error, delay_s)
+                await asyncio.sleep(delay_s)
+
+    async def _serve(self, bus: Bus) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch(bus))
+                await self._steer(bus, tasks)
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        finally:
+            for stream in self._streams.values():
+                self._places |= stream.positions
+            self._streams.clear()
+            self._readers.clear()
+
+    async def _steer(self, bus: Bus, tasks: asyncio.TaskGroup) -> None:
+        """Keep what is read equal to what has handlers."""
+        feed_due_s = 0.0
+        others: set[str] = set()
+        while True:
+            self._wakeup.clear()
+            named = set(self._handlers) - {EVERYTHING}
+            takes_all = EVERYTHING in self._handlers
+            now_s = asyncio.get_running_loop().time()
+            try:
+                others = await _carried(bus) if takes_all else set()
+                if now_s >= feed_due_s:
+                    feed_due_s = now_s + FEED_EVERY_S if await self._feed_is_open(bus) else float("inf")
+                # Before anything is leased: the first quotes may come before the reader gets round to looking.
+                known = {name for stream in self._streams.values() for name in stream.symbols}
+                ends = await _ends(bus, sorted((named | others) - known - self._places.keys()))
+                self._places |= ends
+            except BusUnavailable as error:
+                _log.debug("not looked now: %s", error)
+            self._follow(bus, tasks, {True: named, False: others - named})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S if takes_all else FEED_EVERY_S):
+                    await self._wakeup.wait()
+
+    def _follow(self, bus: Bus, tasks: asyncio.TaskGroup, wanted: dict[bool, set[str]]) -> None:
+        # A symbol that only changes streams, or that a lost bus was reading, goes on where it stood.
+        places, self._places = self._places, {}
+        for lease, stream in self._streams.items():
+            gone = stream.symbols - wanted[lease]
+            if gone:
+                places |= {symbol: place for symbol, place in stream.positions.items() if symbol in gone}
+                stream.remove(*gone)
+        for lease, symbols in wanted.items():
+            followed = self._streams.get(lease)
+            new = symbols if followed is None else symbols - followed.symbols
+            if not new:
+                continue
+            starts = {symbol: places[symbol] for symbol in new if symbol in places}
+            if followed is not None:
+                followed.add(*new, start=starts)
+                continue
+            stream = self._streams[lease] = bus.quotes(*new, start=starts, lease=lease)
+            self._readers.append(tasks.create_task(self._read(stream)))
+
+    async def _read(self, stream: QuoteStream) -> None:
+        now_s = asyncio.get_running_loop().time
+        breath_s = now_s() + BREATH_S
+        async for batch in stream.batches():
+            for item in batch:
+                if self._is_stopping:
+                    return
+                await self._hand_over(item)
+                if (at_s := now_s()) > breath_s:
+                    await asyncio.sleep(0)
+                    breath_s = at_s + BREATH_S
+            self._last_item_s = now_s()
+
+    async def _hand_over(self, item: Quote | Gap) -> None:
+        handlers = self._handlers
+        handler = handlers.get(item.symbol) or handlers.get(EVERYTHING)
+        if handler is None:
+            return
+        try:
+            if isinstance(item, Gap):
+                await self._tell(item)
+            else:
+                await handler(raw(item) if self._raw_data else model(item))
+        except Exception:
+            _log.exception("a handler failed with %s; the next item goes on", item)
+
+    async def _tell(self, gap: Gap) -> None:
+        if self._on_gap is not None:
+            told = self._on_gap(gap)
+            if inspect.isawaitable(told):
+                await told
+            return
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._gaps_since_s >= GAP_LINES_S:
+            if self._gaps_told > GAP_LINES:
+                _log.warning("%d more gaps", self._gaps_told - GAP_LINES)
+            self._gaps_since_s, self._gaps_told = now_s, 0
+        self._gaps_told += 1
+        if self._gaps_told <= GAP_LINES:
+            missing = "" if gap.missing is None else f", {gap.missing} quotes"
+            _log.warning("%s: %.3f s are missing%s (%s)", gap.symbol, gap.duration_s, missing, gap.reason)
+
+    async def _watch(self, bus: Bus) -> None:
+        """Say why nothing comes, where that was asked for."""
+        if self._data_timeout is None:
+            return
+        now_s = asyncio.get_running_loop().time
+        told_s = now_s()
+        while True:
+            due_s = max(told_s, self._last_item_s) + self._data_timeout
+            if (wait_s := due_s - now_s()) > 0:
+                await asyncio.sleep(wait_s)
+                continue
+            told_s = now_s()
+            names = sorted(set(self._handlers) - {EVERYTHING})[:SHOWN]
+            try:
+                found = await bus.quality(*names) if names else {}
+                why = [
+                    f"{name} is {each.level}: {each.reason}" for name, each in found.items() if each.reason
+                ]
+            except BusUnavailable as error:
+                why = [str(error)]
+            _log.warning("no data received on data stream for %.1fs: %s", self._data_timeout, "; ".join(why))
+
+    async def _feed_is_open(self, bus: Bus) -> bool:
+        """Whether it is still to be found out if the bus carries the feed that was asked for."""
+        if self._feed is None:
+            return False
+        ((feed,),) = await bus._shared.ask(("HMGET", bus._keys.status, "feed"))
+        if feed is None:
+            return True  # no daemon yet
+        carried = feed.decode(errors="replace")
+        if carried not in {self._feed, CUSTOM_FEED}:
+            _log.warning(
+                "this program asks for feed %s, and the bus carries %s, so that is what it gets; "
+                "change `feed` here, or QUOTEBUS_FEED of the daemon",
+                self._feed,
+                carried[:40],
+            )
+        return False
+
+    def _check(self, symbols: tuple[str, ...]) -> None:
+        if names := [symbol for symbol in symbols if symbol != EVERYTHING]:
+            parse_symbols(names)
+
+    def _wake(self) -> None:
+        loop = self._loop
+        if loop is not None:
+            # The loop may have been closed since.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        self._wakeup.set()
+        if self._is_stopping:
+            self._stopped.set()
+
+
+def _not_carried(channel: str) -> Callable[..., None]:
+    def refuse(self: StockDataStream, *_: object) -> None:  # noqa: ARG001
+        raise NotCarried(channel)
+
+    refuse.__doc__ = f"The bus carries no {channel}: raises `NotCarried`."
+    return refuse
+
+
+for _name, _channel in {
+    "subscribe_trades": "trades",
+    "subscribe_bars": "bars",
+    "subscribe_updated_bars": "updated bars",
+    "subscribe_daily_bars": "daily bars",
+    "subscribe_trading_statuses": "trading statuses",
+    "register_trade_corrections": "trade corrections",
+    "register_trade_cancels": "trade cancels",
+    "unsubscribe_trades": "trades",
+    "unsubscribe_bars": "bars",
+    "unsubscribe_updated_bars": "updated bars",
+    "unsubscribe_daily_bars": "daily bars",
+    "unsubscribe_trading_statuses": "trading statuses",
+}.items():
+    setattr(StockDataStream, _name, _not_carried(_channel))
+
+
+async def _carried(bus: Bus) -> set[str]:
+    """All symbols that the daemon subscribes, or would."""
+    (names,) = await bus._shared.ask(("HKEYS", bus._keys.subscriptions))
+    carried: set[str] = set()
+    for name in names:
+        # The daemon shows names that it refused, too.
+        with contextlib.suppress(BadSymbol, UnicodeDecodeError):
+            carried.add(parse_symbol(name.decode()))
+    return carried
+
+
+async def _ends(bus: Bus, symbols: list[str]) -> dict[str, str]:
+    """Where the stream of each symbol ends now; `earliest` where there is none yet."""
+    if not symbols:
+        return {}
+    replies = await bus._shared.ask_each(
+        *(("XREVRANGE", bus._keys.stream(symbol), "+", "-", "COUNT", 1) for symbol in symbols)
+    )
+    return {
+        symbol: reply[0][0].decode() if reply else "earliest"
+        for symbol, reply in zip(symbols, replies, strict=True)
+        if isinstance(reply, list)
+    }

@@ -1,0 +1,248 @@
+"""What every twin of a stream has in common: plain `for` loops, and `get` with a time limit.
+
+Decides what was handed out, item by item, while the loop reads in batches. Must never know Redis: whatever is
+asked of it is asked of the twin in the loop.
+"""
+
+import threading
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+from consumers import bus as native
+from consumers.errors import BusClosed, BusError
+from consumers.reading.start import parse_symbols
+from consumers.sync.portal import Portal
+from consumers.sync.pump import Pump
+
+T = TypeVar("T")
+
+
+class Reading(Generic[T]):
+    """What every kind of stream has in common; made by the bus.
+
+    One thread at a time reads it; any thread may ask it something, change its symbols, or close it.
+    """
+
+    def __init__(self, owner: object, portal: Portal[native.Bus], source: Any) -> None:
+        # A bus that nobody holds any more closes itself: not while this is read.
+        self._owner: Final = owner
+        self._portal: Final = portal
+        self._source: Final = source
+        self._pump: Pump[T] | None = None
+        self._batch: list[T | None] = []
+        self._index = 0
+        self._turn = 0
+        self._taking: Final = threading.Lock()
+        self._closed = False
+
+    def __iter__(self) -> Iterator[T]:
+        # A generator: Python closes one that a loop has left, by break as by exception.
+        return self._items()
+
+    def get(self, timeout_s: float | None = None) -> T | None:
+        """The next item, or None when there is none within so many seconds (None: wait for ever).
+
+        It leaves the connection and the lease in place until `close`, the end of `with`, or the end of a `for`
+        loop. Raises `BusClosed` when the stream is closed, and what the iteration raises.
+        """
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            item = self._hand_out()
+            if item is not None:
+                return item
+            wait_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            try:
+                if not self._refill(wait_s):
+                    raise BusClosed("the stream is closed: ask the bus for another")
+            except TimeoutError:
+                return None
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols that are followed now."""
+        return frozenset(self._on_loop(lambda: self._source.symbols))
+
+    @property
+    def unreadable(self) -> int:
+        """Entries skipped because they were neither quote nor gap of this contract."""
+        return int(self._source.unreadable)
+
+    def add(self, *symbols: str, start: object = "now") -> None:
+        """Follow more symbols, from the next read on (within half a second). One that is followed stays as it is.
+
+        Raises `BadSymbol` and `BadStart`.
+        """
+        self._on_loop(lambda: self._source.add(*symbols, start=start))
+
+    def remove(self, *symbols: str) -> None:
+        """Follow these symbols no more, at once; one that is not followed is ignored. Raises `BadSymbol`."""
+        gone = set(parse_symbols(symbols))
+
+        def drop() -> None:
+            self._source.remove(*symbols)
+            brought: list[Any] = [] if self._pump is None else self._pump.waiting
+            batches: tuple[list[Any], ...] = (self._batch, brought)
+            for batch in batches:
+                for index, item in enumerate(batch):
+                    if item is not None and item.symbol in gone:
+                        batch[index] = None
+            self._forget(gone)
+
+        self._on_loop(drop)
+
+    def close(self) -> None:
+        """End the iteration, wherever it waits, and close its connection. May be called again."""
+        self._closed = True
+        if self._portal.is_open and not self._portal.is_elsewhere:
+            self._portal.call(lambda _: self._source.aclose())
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        pump = getattr(self, "_pump", None)
+        if pump is not None:
+            pump.abandon()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}, a twin of {self._source!r}>"
+
+    def _on_loop(self, ask: Callable[[], Any]) -> Any:
+        async def answer(_: native.Bus) -> Any:
+            return ask()
+
+        return self._portal.call(answer)
+
+    @staticmethod
+    def _batches_of(source: Any) -> AsyncGenerator[list[T], None]:
+        return singly(source)
+
+    def _items(self) -> Generator[T, None, None]:
+        turn = self._take_over()
+        try:
+            while True:
+                batch = self._batch
+                # Not a loop over the list: `get` and `batches` may take from it between two items.
+                while self._index < len(batch):
+                    item = batch[self._index]
+                    self._index += 1
+                    if item is not None:
+                        self._note(item)
+                        yield item
+                        if turn != self._turn:
+                            raise self._taken_over()
+                        batch = self._batch
+                if not self._refill(None):
+                    return
+        finally:
+            self._leave(turn)
+
+    def _forget(self, symbols: Iterable[str]) -> None:
+        """These are followed no more."""
+
+    def _begin(self) -> None:
+        """Reading begins, or begins anew."""
+
+    def _note(self, item: T) -> None:
+        """This is handed out now."""
+
+    def _held(self, batch: list[T]) -> list[T]:
+        """A batch that was asked for by a `get` that gave up, so that it may have waited here."""
+        return batch
+
+    def _hand_out(self) -> T | None:
+        while self._index < len(self._batch):
+            item = self._batch[self._index]
+            self._index += 1
+            if item is not None:
+                self._note(item)
+                return item
+        return None
+
+    def _waiting(self) -> Iterable[T]:
+        """What was read and not handed out, in order."""
+        batches = [self._batch[self._index :]]
+        if self._pump is not None and self._pump.waiting is not self._batch:
+            batches.append([*self._pump.waiting])
+        return [item for batch in batches for item in batch if item is not None]
+
+    def _refill(self, timeout_s: float | None) -> bool:
+        if not self._taking.acquire(blocking=False):
+            raise BusError(f"{self!r} is read by another thread: ask the bus for a second one")
+        try:
+            if self._closed:
+                return False
+            if self._pump is None:
+                self._begin()
+                # Nothing of the loop may hold this object, or it would never be forgotten.
+                self._pump = Pump(self._portal, partial(self._batches_of, self._source))
+            was_asked = self._pump.is_asked
+            found = self._pump.take(timeout_s)
+            if found is None:
+                self._pump = None
+                return False
+            self._batch, self._index = self._held(found) if was_asked else found, 0  # type: ignore[assignment]
+            return True
+        finally:
+            self._taking.release()
+
+    def _take_over(self) -> int:
+        self._portal.check()
+        self._turn += 1
+        return self._turn
+
+    def _leave(self, turn: int) -> None:
+        if turn == self._turn:
+            self._end()
+
+    def _end(self) -> None:
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.stop()
+            rest = self._batch[self._index :]
+            self._batch, self._index = [*rest, *pump.left_over()], 0
+
+    def _taken_over(self) -> BusError:
+        return BusError(f"{self!r} is read by another loop: ask the bus for a second one")
+
+
+async def singly(items: AsyncIterable[T]) -> AsyncGenerator[list[T], None]:
+    """Each item as a batch of its own."""
+    inner = aiter(items)
+    try:
+        async for item in inner:
+            yield [item]
+    finally:
+        if isinstance(inner, AsyncGenerator):
+            await inner.aclose()
+
+
+async def in_chunks(items: AsyncGenerator[T, None], count: int) -> AsyncGenerator[list[T], None]:
+    """So many items as a batch, fewer at the end."""
+    chunk: list[T] = []
+    try:
+        async for item in items:
+            chunk.append(item)
+            if len(chunk) >= count:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+    finally:
+        await items.aclose()
