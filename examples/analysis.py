@@ -41,10 +41,8 @@ table = pd.DataFrame({"mid": quotes["mid"], "spread": quotes["spread"], "delay_m
 print(table.describe(percentiles=[0.5, 0.99]).round(4).to_string())
 print(f"{len(quotes)} quotes, {len(gaps)} gaps")
 
-# %% A line must not run across a hole: a row without prices in the middle of each gap breaks it.
-holes = pd.DataFrame(
-    index=pd.DatetimeIndex(gaps["from"] + (gaps["to"] - gaps["from"]) / 2), columns=["mid", "spread"]
-)
+# %% A line must not run into a hole: a row without prices right behind the last quote before it ends the line.
+holes = pd.DataFrame(index=pd.DatetimeIndex(gaps["from"] + pd.Timedelta(1, "ns")), columns=["mid", "spread"])
 drawn = pd.concat([quotes[["mid", "spread"]], holes.astype(float)]).sort_index(kind="stable")
 figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(10, 6), constrained_layout=True)
 top.step(drawn.index, drawn["mid"], where="post", linewidth=1)
@@ -53,9 +51,9 @@ top.set_title(f"{symbol}: mid and spread of {len(quotes)} quotes")
 bottom.step(drawn.index, drawn["spread"] * 100, where="post", linewidth=1, color="tab:orange")
 bottom.set_ylabel("spread, cents")
 bottom.set_xlabel("venue time, UTC")
-for number, gap in enumerate(gaps.itertuples(index=False)):
+for number, (start, end) in enumerate(zip(gaps["from"], gaps["to"], strict=True)):
     for axes in (top, bottom):
-        axes.axvspan(gap[1], gap[2], color="tab:red", alpha=0.2, label=None if number else "gap")
+        axes.axvspan(start, end, color="tab:red", alpha=0.2, label=None if number else "gap")
 if len(gaps):
     top.legend(loc="upper left")
 figure.savefig(picture, dpi=120)
