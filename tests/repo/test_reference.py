@@ -145,7 +145,7 @@ def test_parameters_are_those_of_the_code(kind: type) -> None:
 @pytest.mark.parametrize("kind", [consumers.Reconnect, consumers.rest.Retry], ids=lambda kind: kind.__name__)
 def test_every_default_is_documented(kind: Any) -> None:
     """Names and defaults, in order."""
-    said = [tuple(cell.strip("`") for cell in cells[:2]) for cells in table(f"`{kind.__name__}`", REFERENCE)]
+    said = [tuple(cell.strip("`") for cell in cells[:2]) for cells in table(f"setting of `{kind.__name__}`", REFERENCE)]
     assert said == [(field.name, str(field.default)) for field in dataclasses.fields(kind)]
 
 
@@ -203,9 +203,9 @@ def test_snippets_use_names_that_exist(code: str) -> None:
                 assert alias.name in module.__all__, alias.name
     known = {name for kind in METHODS for name in public_names(kind)} | {"get"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.value.id in {"bus", "stream", "service", "rest", "quote_bus"}:
-                assert node.attr in known, node.attr
+        is_asked = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if is_asked and node.value.id in {"bus", "stream", "service", "rest", "quote_bus"}:
+            assert node.attr in known, node.attr
 
 
 def test_the_readme_leads_to_the_pages() -> None:
