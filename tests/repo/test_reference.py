@@ -145,7 +145,10 @@ def test_parameters_are_those_of_the_code(kind: type) -> None:
 @pytest.mark.parametrize("kind", [consumers.Reconnect, consumers.rest.Retry], ids=lambda kind: kind.__name__)
 def test_every_default_is_documented(kind: Any) -> None:
     """Names and defaults, in order."""
-    said = [tuple(cell.strip("`") for cell in cells[:2]) for cells in table(f"setting of `{kind.__name__}`", REFERENCE)]
+    said = [
+        tuple(cell.strip("`") for cell in cells[:2])
+        for cells in table(f"setting of `{kind.__name__}`", REFERENCE)
+    ]
     assert said == [(field.name, str(field.default)) for field in dataclasses.fields(kind)]
 
 
