@@ -1,9 +1,16 @@
 """Each example does what `examples/README.md` says of it, with a daemon that nobody told which symbols to have."""
 
+import asyncio
+import contextlib
 import itertools
 import json
+import os
+import pty
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -147,7 +154,7 @@ async def test_callbacks(
     await wanted(vendor, "AAPL", "MSFT")
     vendor.send([*fresh("AAPL", 1, 3), *fresh("MSFT", 1, 2)])
     await until(lambda: count_is(example.lines, "100.25 x 100.27", 5), 30)
-    example.process.send_signal(2)
+    example.process.send_signal(signal.SIGINT)
     errors = await example.ends()
     assert "5 quotes, 3 errors in callbacks" in example.out
     assert "widest spreads: {'AAPL': 0.02, 'MSFT': 0.02}" in example.out
@@ -349,3 +356,35 @@ async def test_another_language(
     await again.interrupt()
     nobody = start("follow.pl", "127.0.0.1", "1", "AAPL", interpreter=PERL)
     assert "cannot be reached" in await nobody.ends(111)
+
+
+async def test_dashboard_on_a_terminal(
+    shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator, daemon: DaemonProcess
+) -> None:
+    """The table is drawn over itself, and Ctrl-C ends it without a traceback."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    command = [sys.executable, str(EXAMPLES / "dashboard.py"), shared_server.url, "AAPL", "MSFT"]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+
+    async def is_drawn(pattern: bytes) -> bool:
+        nonlocal shown
+        with contextlib.suppress(OSError):
+            shown += os.read(ours, 65536)
+        return re.search(pattern, shown) is not None
+
+    try:
+        await wanted(vendor, "AAPL", "MSFT")
+        await blocked(redis)
+        vendor.send(fresh("AAPL", 1, 20))
+        await until(lambda: is_drawn(rb"\x1b\[3Asymbol .*\r\nAAPL +100\.25 +100\.27 .*live"), 30)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(process.wait, 30) == 0
+        await is_drawn(b"")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert b"Traceback" not in shown

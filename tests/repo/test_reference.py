@@ -77,7 +77,7 @@ SNIPPETS = [
 ]
 
 
-def first_cells(head: str, pattern: str = r"`(\w+)`") -> list[str]:
+def first_cells(head: str, pattern: str = r"`(\w+)`") -> list[Any]:
     """Every name in the first column of a table of the reference."""
     return [name for cells in table(head, REFERENCE) for name in re.findall(pattern, cells[0])]
 
@@ -206,9 +206,9 @@ def test_snippets_use_names_that_exist(code: str) -> None:
                 assert alias.name in module.__all__, alias.name
     known = {name for kind in METHODS for name in public_names(kind)} | {"get"}
     for node in ast.walk(tree):
-        is_asked = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-        if is_asked and node.value.id in {"bus", "stream", "service", "rest", "quote_bus"}:
-            assert node.attr in known, node.attr
+        match node:
+            case ast.Attribute(ast.Name("bus" | "stream" | "service" | "rest" | "quote_bus"), name):
+                assert name in known, name
 
 
 def test_the_readme_leads_to_the_pages() -> None:
