@@ -365,7 +365,7 @@ async def test_dashboard_on_a_terminal(
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
     command = [sys.executable, str(EXAMPLES / "dashboard.py"), shared_server.url, "AAPL", "MSFT"]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)  # noqa: ASYNC220
     os.close(theirs)
     shown = b""
 
