@@ -169,6 +169,24 @@ def test_a_wait_for_the_next_item_has_a_limit(bus: sync.Bus, pen: Pen) -> None:
         stream.get(timeout_s=1)
 
 
+def test_leaving_is_prompt_at_any_moment_of_a_read(bus: sync.Bus, pen: Pen) -> None:
+    """Also when the answer comes in the instant of leaving, and nothing is lost by it."""
+    pen.quotes("AAPL", 40_000)
+    stream = bus.quotes("AAPL", start="earliest")
+    seen: list[Quote | Gap] = []
+    for moment in range(30):
+        items = iter(stream)
+        seen.append(next(items))
+        while (item := stream.get(timeout_s=0)) is not None:
+            seen.append(item)
+        # Now a read is under way.
+        time.sleep(moment / 10_000)
+        began_s = time.monotonic()
+        items.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - began_s < 5
+    assert numbers(seen) == list(range(len(seen)))
+
+
 def test_batches_are_whole_reads(bus: sync.Bus, pen: Pen) -> None:
     """Lists, never empty, whose positions lie behind them."""
     ids = pen.quotes("AAPL", 2500)
