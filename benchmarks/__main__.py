@@ -236,7 +236,7 @@ def strategies(report: Report, quick: bool) -> None:
     report.add(
         Table(
             f"{len(run.strategies)} strategies, 200 symbols, {run.quotes_per_s:,} quotes/s, {run.quotes:,} to each",
-            "each got every entry once, in order; ms from the receipt by the daemon to the item in the loop; CPU % of "
+            "every entry once, in order; ms from receipt by the daemon to the item in the loop; CPU % of "
             f"one process; daemon {run.daemon_cpu_percent:.0f} %, server {run.server_cpu_percent:.0f} %",
             ("", "median", "p99", "worst p99", "CPU %", "most CPU %"),
             rows,

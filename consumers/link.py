@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import Connection, parse_url
@@ -23,6 +24,8 @@ Reply: TypeAlias = Any
 
 CLIENT_NAME: Final = "quotebus-consumers"
 """What the name of each connection of this library begins with; the bus's own name follows, after a colon."""
+IN_MEMORY: Final[dict[str, Callable[[], Any]]] = {}
+"""Servers that live in this process: URL -> what makes a connection. Only `consumers.testing` puts them here."""
 _REMEDY: Final = (
     "write redis://user:password@host:port/db, rediss:// for TLS or unix:///path; "
     "percent-encode special characters of the password (/ is %2F, # is %23, @ is %40)"
@@ -40,18 +43,23 @@ class Target:
     def __init__(self, url: str, *, timeout_s: float, name: str = "") -> None:
         if not isinstance(url, str):
             raise BadUrl(f"the Redis URL is a {type(url).__name__}, not a string: {_REMEDY}")
+        self.client_name: Final = f"{CLIENT_NAME}:{name}" if name else CLIENT_NAME
+        if url in IN_MEMORY:
+            self._class: Any = IN_MEMORY[url]
+            self._options: dict[str, Any] = {}
+            self.address = url
+            return
         try:
             options: dict[str, Any] = dict(parse_url(url))
         except ValueError:
             # The parser's own message may quote a piece of the password.
             raise BadUrl(f"the Redis URL is not readable: {_REMEDY}") from None
-        self.client_name: Final = f"{CLIENT_NAME}:{name}" if name else CLIENT_NAME
-        self._class: Any = options.pop("connection_class", Connection)
+        self._class = options.pop("connection_class", Connection)
         # Lists instead of maps, whatever the server would prefer: one shape of reply to read.
         options.update(protocol=2, decode_responses=False)
         options.setdefault("socket_connect_timeout", timeout_s)
         options["socket_timeout"] = timeout_s
-        self._options: Final = options
+        self._options = options
         if "path" in options:
             self.address = f"unix://{options['path']}"
         else:

@@ -1,6 +1,11 @@
-"""A real server for the readers, one for all tests and emptied before each, and a writer after the contract."""
+"""A server for the readers, one for all tests and emptied before each, and a writer after the contract.
+
+A module marked `both_servers` runs on a real server and on the one in memory, but for those of its tests that are
+marked `real_server`, with the reason.
+"""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -9,6 +14,7 @@ from redis.asyncio import Redis
 
 from consumers import Bus, Gap, Quote, Reconnect, connect
 from consumers.link import CLIENT_NAME
+from consumers.testing import MemoryServer
 from simulator.redis_server import RedisServer
 from wire import (
     GAP_FIELD,
@@ -25,6 +31,7 @@ from wire import (
 T0_NS = 1_763_000_000_000_000_000
 KEYS = Keyspace()
 FAST = Reconnect(first_delay_s=0.02, max_delay_s=0.1)
+_IN_MEMORY: weakref.WeakKeyDictionary[Redis, MemoryServer] = weakref.WeakKeyDictionary()
 
 
 class Writer:
@@ -106,23 +113,38 @@ async def blocked(redis: Redis, count: int = 1) -> None:
     """Wait until so many readers wait for the next entry."""
 
     async def enough() -> bool:
+        if redis in _IN_MEMORY:
+            return _IN_MEMORY[redis].waiting >= count
         info = await redis.info("clients")
         return int(info["blocked_clients"]) >= count
 
     await until(enough)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on both servers where its module says so and it does not object."""
+    if "server" in metafunc.fixturenames:
+        markers = metafunc.definition
+        both = markers.get_closest_marker("both_servers") and not markers.get_closest_marker("real_server")
+        metafunc.parametrize(
+            "server", ["real", "memory"] if both else ["real"], indirect=True, scope="session"
+        )
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[RedisServer]:
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | MemoryServer]:
     """The server of all tests that do not end it."""
-    with RedisServer() as running:
+    with MemoryServer() if request.param == "memory" else RedisServer() as running:
         yield running
 
 
 @pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[Redis]:
+async def redis(server: RedisServer | MemoryServer) -> AsyncIterator[Redis]:
     """A client of the empty server."""
-    async with Redis.from_url(server.url, protocol=2) as client:
+    in_memory = server if isinstance(server, MemoryServer) else None
+    async with in_memory.client() if in_memory else Redis.from_url(server.url, protocol=2) as client:
+        if in_memory:
+            _IN_MEMORY[client] = in_memory
         await client.flushall()
         yield client
 
@@ -134,7 +156,7 @@ def writer(redis: Redis) -> Writer:
 
 
 @pytest.fixture
-async def bus(server: RedisServer, redis: Redis) -> AsyncIterator[Bus]:
+async def bus(server: RedisServer | MemoryServer, redis: Redis) -> AsyncIterator[Bus]:
     """An open bus on the empty server."""
     async with connect(server.url, reconnect=FAST) as opened:
         yield opened

@@ -14,6 +14,8 @@ from consumers.reading.freshness import AgeGuard, ServerClock, check_max_age_s
 from tests.consumers.conftest import KEYS, Writer, take
 from wire import encode_latest, encode_quote
 
+pytestmark = pytest.mark.both_servers
+
 S = 1_000_000_000
 
 
@@ -210,6 +212,9 @@ async def test_the_newest_may_be_too_old_as_well(bus: Bus, writer: Writer) -> No
 
 
 @pytest.mark.parametrize("mode", ["quotes", "batches", "newest"])
+@pytest.mark.real_server(
+    "it needs quotes that grow old, and in memory they come no faster than they are read"
+)
 async def test_no_strategy_however_slow_is_given_an_old_quote(bus: Bus, writer: Writer, mode: str) -> None:
     """Each item is checked by the clock as it comes, and every quote written is handed over or counted."""
     chance = random.Random(mode)

@@ -12,6 +12,8 @@ from consumers.reading.pursuit import Track
 from tests.consumers.conftest import KEYS, T0_NS, Writer, take
 from wire import EntryId
 
+pytestmark = pytest.mark.both_servers
+
 STEP_NS = 1_000_003
 
 
@@ -94,6 +96,7 @@ async def test_what_has_not_begun_is_absent(bus: Bus, writer: Writer) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.real_server("its many entries take some 50 us each in memory")
 async def test_it_agrees_with_counting(bus: Bus, writer: Writer, seed: int) -> None:
     """After any mixture of writing, reading, trimming and deleting."""
     chance = random.Random(seed)

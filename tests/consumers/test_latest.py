@@ -22,6 +22,8 @@ from simulator.redis_server import RedisServer, free_port
 from tests.consumers.conftest import KEYS, T0_NS, Writer
 from wire import encode_latest
 
+pytestmark = pytest.mark.both_servers
+
 SECRET = "s3cr3t/pw"
 
 
@@ -178,6 +180,7 @@ async def test_a_key_of_another_type_is_told(bus: Bus, redis: Redis) -> None:
     assert await bus.latest("AAPL") is None
 
 
+@pytest.mark.real_server("fakeredis kills no client by its type")
 async def test_an_idle_connection_that_was_cut_is_replaced(bus: Bus, redis: Redis, writer: Writer) -> None:
     """A question after a long silence does not fail because of it."""
     await writer.quotes("AAPL")

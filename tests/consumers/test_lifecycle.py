@@ -14,6 +14,8 @@ from consumers.shared_link import SharedLink
 from simulator.redis_server import RedisServer, free_port
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, numbers, readers, take, until
 
+pytestmark = pytest.mark.both_servers
+
 
 async def gone(redis: Redis, left: int = 1) -> None:
     """Wait until only so many connections of the library are left; the bus has one of its own."""
@@ -117,6 +119,7 @@ async def test_closing_the_bus_ends_its_loops(redis: Redis, server: RedisServer)
         await bus.latest("AAPL")
 
 
+@pytest.mark.real_server("a server that is killed")
 async def test_aclose_does_not_wait_for_a_reconnect(server: RedisServer, redis: Redis) -> None:
     """A loop in its pause between attempts ends at once."""
     with RedisServer() as mortal:

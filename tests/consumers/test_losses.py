@@ -9,6 +9,8 @@ from consumers import Bus, EntryId, Gap
 from consumers.reading.pursuit import REWIND_HOLDS_S
 from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
 
+pytestmark = pytest.mark.both_servers
+
 
 @pytest.mark.fault("Q01")
 async def test_a_reader_slower_than_trimming_is_told_what_it_missed(bus: Bus, writer: Writer) -> None:

@@ -8,6 +8,8 @@ import pytest
 from consumers import Bus, EntryId, Gap, Newest
 from tests.consumers.conftest import KEYS, Writer, blocked
 
+pytestmark = pytest.mark.both_servers
+
 
 async def one(items: object, timeout_s: float = 20.0) -> Newest | Gap:
     """The next item, or `TimeoutError`."""
@@ -131,6 +133,7 @@ async def test_no_symbol_is_starved(bus: Bus, writer: Writer) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.real_server("it ends only while the reader is behind, and in memory it is not")
 async def test_counts_add_up_whenever_the_strategy_asks(bus: Bus, writer: Writer, seed: int) -> None:
     """What was handed over, passed over and resumed by saved positions is what was written, once."""
     chance = random.Random(seed)

@@ -10,6 +10,8 @@ from consumers import BadSymbol, Bus, Level
 from tests.consumers.conftest import KEYS, T0_NS, Writer
 from wire import encode_latest
 
+pytestmark = pytest.mark.both_servers
+
 
 async def _daemon_says(redis: Redis, **changed: str) -> None:
     seconds, microseconds = await redis.time()
@@ -49,6 +51,7 @@ async def test_each_symbol_has_its_own_verdict(bus: Bus, redis: Redis) -> None:
     assert age_s < 60
 
 
+@pytest.mark.real_server("fakeredis has no INFO, which counts the commands")
 async def test_many_symbols_cost_one_round_trip(bus: Bus, redis: Redis) -> None:
     """Four commands, however many symbols."""
     before = (await redis.info("stats"))["total_commands_processed"]

@@ -8,6 +8,8 @@ import pytest
 from consumers import BadStart, BadSymbol, Bus, Gap, Quote
 from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
 
+pytestmark = pytest.mark.both_servers
+
 
 async def test_now_begins_with_the_first_entry_after_the_call(bus: Bus, writer: Writer) -> None:
     """What was there before is not shown, what comes while the call waits is."""

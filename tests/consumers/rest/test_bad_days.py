@@ -106,6 +106,21 @@ async def test_a_cancelled_question_ends_at_once_and_its_thread_too(sim: AlpacaS
         assert rest_threads() <= THREADS
 
 
+async def test_cancelling_at_any_moment_frees_the_thread(sim: AlpacaSimulator) -> None:
+    """In line, while it connects, sends, or waits: no moment is one in which an abort is lost."""
+    async with rest_at(sim, timeout_s=100, retry=Retry(deadline_s=200)) as rest:
+        await rest.clock()
+        sim.arm(HangRest(600), times=None)
+        for number in range(100):
+            async with asyncio.TaskGroup() as group:
+                question = group.create_task(rest.latest_quotes("AAPL"))
+                await asyncio.sleep(number * 0.00005)
+                question.cancel()
+        sim.heal()
+        async with asyncio.timeout(50):
+            await asyncio.gather(*(rest.latest_quotes(f"S{number}") for number in range(2 * THREADS)))
+
+
 async def test_when_the_asking_task_is_cancelled_another_asks(sim: AlpacaSimulator) -> None:
     """Of several that wait for one answer each may leave alone."""
     async with rest_at(sim) as rest, asyncio.TaskGroup() as group:
