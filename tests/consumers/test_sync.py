@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -512,8 +513,12 @@ async def test_it_works_where_a_loop_runs_already(server: RedisServer, writer: W
             assert await native.latest("AAPL") == bus.latest("AAPL")
 
 
-def test_a_notebook_uses_both(server: RedisServer, pen: Pen) -> None:
+def test_a_notebook_uses_both(
+    server: RedisServer, pen: Pen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A real kernel: top-level await, and the twin in the same cells."""
+    # Jupyter keeps files in the home folder, which need not be there.
+    monkeypatch.setenv("HOME", str(tmp_path))
     import nbclient
     from nbformat.v4 import new_code_cell, new_notebook
 
