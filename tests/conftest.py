@@ -1,8 +1,8 @@
 """What holds for every test: one that lives on this machine's real processes and clocks is run a second time.
 
-Decides which tests those are. A kill, a freeze or a cut is real here, and so are the other processes of the machine: one
-failure in some thousand is theirs. A defect fails twice. What was run again stands in the summary of the run, and is
-to be looked at: the second run hides nothing.
+Decides which tests those are. A kill, a freeze or a cut is real here, and so are the other processes of the
+machine: one failure in some thousand is theirs. A defect fails twice. What was run again stands in the summary of
+the run with the reason, and is to be looked at: the second run hides nothing.
 """
 
 from pathlib import Path
