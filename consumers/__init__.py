@@ -41,7 +41,7 @@ from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
-from consumers.service import MarketDataService, ServiceStream
+from consumers.service import MarketDataService
 from wire import EntryId, Gap, Level, Quality, Quote
 
 __all__ = [
@@ -72,7 +72,6 @@ __all__ = [
     "Quote",
     "QuoteStream",
     "Reconnect",
-    "ServiceStream",
     "StaleQuote",
     "Start",
     "connect",
