@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 TESTS: Final = Path(__file__).parent
-LIVE: Final = ("commands", "consumers", "scenario", "soak")
+LIVE: Final = ("commands", "consumers", "examples", "scenario", "soak")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

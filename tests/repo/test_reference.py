@@ -59,7 +59,7 @@ METHODS = (
     consumers.GroupStream,
     consumers.Interest,
     consumers.MarketDataService,
-    consumers.ServiceStream,
+    consumers.service.ServiceStream,
     consumers.rest.AlpacaRest,
     consumers.rest.Budget,
     consumers.alpaca.StockDataStream,
@@ -68,6 +68,10 @@ METHODS = (
     consumers.testing.Publisher,
     consumers.testing.Clock,
     consumers.sync.Bus,
+    consumers.sync.QuoteStream,
+    consumers.sync.NewestStream,
+    consumers.sync.GroupStream,
+    consumers.sync.Interest,
 )
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "README.md"]
 SNIPPETS = [
@@ -86,6 +90,11 @@ def public_names(kind: type) -> set[str]:
     """Methods and properties that the class or a base of the library's own has."""
     own = [base for base in kind.__mro__ if base.__module__.startswith("consumers")]
     return {name for base in own for name in vars(base) if not name.startswith("_")}
+
+
+def name_of(kind: type) -> str:
+    """As the head of its table has it: the twin's names are those of the native ones."""
+    return f"{'consumers.sync.' * kind.__module__.startswith('consumers.sync.')}{kind.__name__}"
 
 
 def fields_of(kind: type) -> list[str]:
@@ -123,14 +132,14 @@ def test_the_larger_status_dictionaries_are_documented_by_what_they_add() -> Non
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
 def test_every_method_is_documented(kind: type) -> None:
     """Each table has every public method and property, and no other."""
-    name = f"consumers.sync.{kind.__name__}" if kind is consumers.sync.Bus else kind.__name__
+    name = name_of(kind)
     assert sorted(first_cells(f"method of `{name}`", r"`(\w+)(?:\(.*?\))?`")) == sorted(public_names(kind))
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
 def test_parameters_are_those_of_the_code(kind: type) -> None:
     """Every parameter that a row names is one, and a default is the code's."""
-    name = f"consumers.sync.{kind.__name__}" if kind is consumers.sync.Bus else kind.__name__
+    name = name_of(kind)
     for method, said in first_cells(f"method of `{name}`", r"`(\w+)\((.*?)\)`"):
         known = importlib.import_module("inspect").signature(getattr(kind, method)).parameters
         for part in filter(None, re.split(r", (?![^()]*\))", said)):
