@@ -1,6 +1,7 @@
 """The README's reference tables say what the code says, no less and no more."""
 
 import re
+import tomllib
 from enum import Enum
 from typing import Any
 
@@ -14,7 +15,7 @@ from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials
 from ingestor.settings import KNOWN_VARIABLES, Settings
 from ingestor.watching.metrics import render
-from tests.repo.tree import README, rows
+from tests.repo.tree import README, ROOT, rows, table
 from wire import Keyspace
 
 
@@ -103,3 +104,10 @@ async def test_every_status_field_is_documented() -> None:
     await daemon.control.aclose()
     (cell,) = (cells[-1] for cells in rows("Key reference") if cells[0] == "`quotes:status`")
     assert re.findall(r"`(\w+)`", cell)[: len(fields)] == fields
+
+
+def test_every_extra_is_documented() -> None:
+    """The table of extras has each one that a user may install, and no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = {name for cells in table("extra") for name in re.findall(r"`(\w+)`", cells[0])}
+    assert said == project["optional-dependencies"].keys() - {"dev"}
