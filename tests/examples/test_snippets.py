@@ -51,6 +51,8 @@ async def test_the_snippet_runs(
         await asyncio.to_thread(exec, code, names)
         for function in defined:
             parameters = [argument.arg for argument in function.args.args]
+            if parameters == ["quote"]:
+                continue  # a callback, which another function of the snippet hands on
             given = {"url": shared_server.url, "bus": quote_bus, "quote_bus": quote_bus, "orders": []}
             began_s = time.monotonic()
             try:
