@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.processes import (
+    MEASURE_TIMEOUT_S,
     BenchmarkFailed,
     Program,
     SentinelWatch,
@@ -193,7 +194,7 @@ def append_quotes(client: Any, quotes: int, symbols: int) -> None:
 
 
 def _hear(kind: str, reader: Program) -> Told:
-    until("a strategy's account", lambda: '"count"' in reader.output, reader)
+    until("a strategy's account", lambda: '"count"' in reader.output, reader, timeout_s=MEASURE_TIMEOUT_S)
     words = json.loads(reader.output.strip().splitlines()[-1])
     count, elapsed_s = words["count"], words["elapsed_s"]
     return Told(
