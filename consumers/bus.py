@@ -4,7 +4,9 @@ Decides which connection a question takes: short ones share one, each iteration 
 would make the others wait. Must never know how a position is kept or what makes a gap.
 """
 
+import asyncio
 import logging
+import math
 import os
 import secrets
 import time
@@ -14,7 +16,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from consumers.errors import BadStart, ContractTooNew, StaleQuote
+from consumers.errors import BadStart, BusError, ContractTooNew, StaleQuote
 from consumers.groups.share import Share
 from consumers.groups.worker import GroupStream, check_group
 from consumers.identity import default_name, parse_name
@@ -23,7 +25,7 @@ from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
 from consumers.link import Command, Target
 from consumers.reading.entry import decode_entry
-from consumers.reading.freshness import check_max_age_s, received_ns, server_time_ns
+from consumers.reading.freshness import check_max_age_s, is_number, received_ns, server_time_ns
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.reader import Reader
@@ -80,8 +82,8 @@ def connect(
     else:
         # Two programs may choose one name, and neither may end the other's leases.
         consumer_id = f"{parse_name(name)}#{secrets.token_hex(3)}"
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s={timeout_s}: take a positive number of seconds")
+    if not (is_number(timeout_s) and 0 < timeout_s < math.inf):
+        raise ValueError(f"timeout_s={timeout_s!r}: take a positive number of seconds")
     return Bus(
         Target(url, timeout_s=timeout_s, name=name),
         Keyspace(namespace),
@@ -94,7 +96,7 @@ def connect(
 class Bus:
     """The quotes of one namespace on one Redis server; made by `connect`.
 
-    Belongs to one event loop. Any number of tasks may use it at once.
+    Belongs to one event loop, and is opened once. Any number of tasks may use it at once.
     """
 
     def __init__(
@@ -111,10 +113,15 @@ class Bus:
         self._keys: Final = keys
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
+        self._consumer_id: Final = consumer_id
+        self._was_entered = False
         self._leases: Final = LeaseKeeper(self._shared, keys, consumer_id)
         self._streams: Final[weakref.WeakSet[Reader | GroupStream]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
+        if self._was_entered:
+            raise BusError("a bus is opened once: call connect() again")
+        self._was_entered = True
         self._shared.open()
         try:
             await self._check_contract()
@@ -135,10 +142,14 @@ class Bus:
 
     async def aclose(self) -> None:
         """End every iteration, give every lease back and close every connection. May be called again."""
-        for stream in list(self._streams):
-            await stream.aclose()
-        await self._leases.aclose()
-        await self._shared.close()
+        try:
+            # At once, because each may wait for a server that is away.
+            await asyncio.gather(*(stream.aclose() for stream in list(self._streams)))
+        finally:
+            try:
+                await self._leases.aclose()
+            finally:
+                await self._shared.close()
 
     async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
@@ -290,7 +301,8 @@ class Bus:
         that passes work on would lose it without a sign, while a forgotten `ack` soon shows.
 
         A worker begins with what it has pending under its name, then gets what is new. `consumer` is that name, by
-        default the bus's own; a fixed one, such as `worker-3`, lets a restarted worker have its entries at once.
+        default one that no other bus has; a fixed one, such as `worker-3`, lets a restarted worker have its entries
+        at once.
         What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
         than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
         after at most twice that time. `start` says where the group begins in a stream where there is no such group
@@ -307,7 +319,7 @@ class Bus:
         `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        name = self.name if consumer is None else consumer
+        name = self._consumer_id if consumer is None else consumer
         check_group(group, name, claim_after_s, prefetch)
         held = self._attendance(lease)
         share = Share(

@@ -18,6 +18,7 @@ from consumers.groups.lag import count_question, lag_questions, measure
 from consumers.groups.share import Share
 from consumers.groups.track import Run, Track
 from consumers.reading.entry import decode_entry
+from consumers.reading.freshness import is_number
 from consumers.reading.reader import LOG_EVERY_S, Attendance
 from consumers.reading.start import Place, Wish, parse_starts, parse_symbols
 from consumers.shared_link import SharedLink
@@ -127,11 +128,15 @@ class GroupStream:
 
         When Redis does not answer, returns all the same: the loop sends them again when it is back, and until
         then they count as `acks_waiting`. Gaps without an id need none and are ignored. Raises `BusUnavailable`
-        when Redis refuses us, `BusClosed` after the bus was closed.
+        when Redis refuses us, `BusClosed` after the bus was closed, `TypeError` for what is no `Delivery`.
         """
         self._share.check_process()
         self._shared.check_open()
         for delivery in deliveries:
+            if not isinstance(delivery, Delivery):
+                raise TypeError(
+                    f"ack() got a {type(delivery).__name__}: pass deliveries one by one, as in ack(*deliveries)"
+                )
             if delivery.id is not None:
                 self._book.done(delivery.symbol, delivery.id)
         sending = self._book.sending()
@@ -174,6 +179,7 @@ class GroupStream:
         """
         if self._share.is_closed:
             return
+        self._unattend()
         await self._share.close()
         if not self._shared.is_open:
             return
@@ -199,6 +205,7 @@ class GroupStream:
         return f"<GroupStream {self.consumer} in {self.group}, {len(self.symbols)} symbols>"
 
     async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
+        self._shared.check_loop()
         if self._share.is_reading:
             raise self._taken_over()
         self._turn += 1
@@ -324,7 +331,7 @@ class GroupStream:
             )
 
 
-def check_group(group: object, consumer: object, claim_after_s: float, prefetch: int) -> None:
+def check_group(group: object, consumer: object, claim_after_s: float, prefetch: object) -> None:
     """Raise `ValueError` for an argument of `Bus.group` that cannot be used."""
     for what, name in (("group", group), ("consumer", consumer)):
         is_usable = isinstance(name, str) and 1 <= len(name) <= NAME_MAX and name.isprintable()
@@ -332,7 +339,7 @@ def check_group(group: object, consumer: object, claim_after_s: float, prefetch:
             raise ValueError(
                 f"{what}={str(name)[:60]!r} is not usable: take 1 to {NAME_MAX} printable characters without spaces"
             )
-    if not (0 < claim_after_s < math.inf):
-        raise ValueError(f"claim_after_s={claim_after_s}: take a positive number of seconds")
-    if not 1 <= prefetch <= 100_000:
-        raise ValueError(f"prefetch={prefetch}: take 1 to 100000 entries")
+    if not (is_number(claim_after_s) and 0 < claim_after_s < math.inf):
+        raise ValueError(f"claim_after_s={claim_after_s!r}: take a positive number of seconds")
+    if not isinstance(prefetch, int) or not 1 <= prefetch <= 100_000:
+        raise ValueError(f"prefetch={prefetch!r}: take 1 to 100000 entries")

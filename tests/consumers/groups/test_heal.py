@@ -1,6 +1,7 @@
 """A group whose streams, entries or server go away: what its workers do, and what they tell."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -324,10 +325,22 @@ async def test_a_user_without_the_rights_is_told_so(
         {"consumer": "a b"},
         {"claim_after_s": 0},
         {"claim_after_s": float("nan")},
+        {"claim_after_s": "30"},
         {"prefetch": 0},
+        {"prefetch": "500"},
+        {"prefetch": 0.5},
     ],
 )
 async def test_an_option_that_cannot_be_used_is_named(bus: Bus, options: dict[str, object]) -> None:
     """Before anything is asked."""
     with pytest.raises(ValueError, match=next(iter(options))):
         bus.group("g", "AAPL", **options)  # type: ignore[arg-type]
+
+
+async def test_only_deliveries_are_acknowledged(bus: Bus) -> None:
+    """A list of them, or an id, is refused with the remedy."""
+    stream = bus.group("g", "AAPL")
+    odds: tuple[Any, ...] = ([], "1763000000000-0")
+    for odd in odds:
+        with pytest.raises(TypeError, match=r"pass deliveries one by one, as in ack\(\*deliveries\)"):
+            await stream.ack(odd)
