@@ -94,6 +94,8 @@ class Membership:
         self._answered_at = None
         for track in self._tracks.values():
             track.look_now = True
+            if not track.joined:
+                track.look_at = 0.0
             track.recover_from = START
             track.claim_from = None
             track.beginning = None

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Final, Self
@@ -22,7 +23,7 @@ from consumers.reading.freshness import is_number
 from consumers.reading.reader import LOG_EVERY_S, Attendance
 from consumers.reading.start import Place, Wish, parse_starts, parse_symbols
 from consumers.shared_link import SharedLink
-from wire import BadEntry, Symbol
+from wire import BadEntry, Gap, Symbol
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class GroupStream:
         self._attendance: Final = attendance
         self._is_attended = False
         self._turn = 0
+        self._owed: Final[deque[tuple[Track, Gap]]] = deque()
         self._unreadable = 0
         self._unreadable_logged_at_s = -LOG_EVERY_S
         self._renewed_at_s = 0.0
@@ -215,15 +217,24 @@ class GroupStream:
         clock = asyncio.get_running_loop().time
         try:
             while not self._share.is_closed:
+                # Gaps that an earlier loop had found and was left before: unlike entries, Redis has them no more.
+                while self._owed:
+                    track, gap = self._owed.popleft()
+                    if not track.dropped:
+                        yield Delivery(gap, track.symbol, None)
+                        self._check(turn)
                 if self._book.held >= HELD_MAX:
                     raise self._forgotten()
                 runs = await self._share.next_runs()
+                self._owed.extend((run.track, run.gap) for run in runs if run.gap is not None)
                 self._renewed_at_s = clock()
                 for number, run in enumerate(runs):
                     track, entries = run.track, run.entries
-                    if run.gap is not None and not track.dropped:
-                        yield Delivery(run.gap, track.symbol, None)
-                        self._check(turn)
+                    if run.gap is not None:
+                        self._owed.popleft()
+                        if not track.dropped:
+                            yield Delivery(run.gap, track.symbol, None)
+                            self._check(turn)
                     mine: set[str] | None = None
                     for at, (raw_id, fields) in enumerate(entries):
                         if track.dropped:
