@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from consumers import bus as native
 from consumers.errors import BusClosed, BusError
@@ -25,6 +25,7 @@ from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Reading(Generic[T]):
@@ -71,7 +72,7 @@ class Reading(Generic[T]):
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols that are followed now."""
-        return frozenset(self._on_loop(lambda: self._source.symbols))
+        return frozenset(self._even_closed(lambda: self._source.symbols))
 
     @property
     def unreadable(self) -> int:
@@ -133,6 +134,13 @@ class Reading(Generic[T]):
             return ask()
 
         return self._portal.call(answer)
+
+    def _even_closed(self, ask: Callable[[], R]) -> R:
+        try:
+            return cast("R", self._on_loop(ask))
+        except BusClosed:
+            # The loop is over, so nothing changes any more.
+            return ask()
 
     @staticmethod
     def _batches_of(source: Any) -> AsyncGenerator[list[T], None]:

@@ -34,20 +34,19 @@ class Following(Reading[T]):
         """Symbol -> entry id after which reading goes on: that of the last item handed out.
 
         Save it, and pass it as `start` later: nothing is missed and nothing comes twice. A symbol whose start
-        Redis has not yet been asked for is absent.
+        Redis has not yet been asked for is absent. To be had after the bus was closed, too.
         """
+        return self._even_closed(self._places)
 
-        async def ask(_: native.Bus) -> dict[str, str]:
-            positions: dict[str, str] = dict(self._source.positions)
-            places: dict[str, str | None] = {}
-            for item in self._waiting():
-                symbol, entry_id = item.symbol, self._id_of(item)  # type: ignore[attr-defined]
-                if places.get(symbol) is None:
-                    behind = None if entry_id is None else str(before(EntryId.parse(entry_id)))
-                    places[symbol] = self._after.get(symbol) or behind
-            return positions | {symbol: place for symbol, place in places.items() if place is not None}
-
-        return self._portal.call(ask)
+    def _places(self) -> dict[str, str]:
+        positions: dict[str, str] = dict(self._source.positions)
+        places: dict[str, str | None] = {}
+        for item in self._waiting():
+            symbol, entry_id = item.symbol, self._id_of(item)  # type: ignore[attr-defined]
+            if places.get(symbol) is None:
+                behind = None if entry_id is None else str(before(EntryId.parse(entry_id)))
+                places[symbol] = self._after.get(symbol) or behind
+        return positions | {symbol: place for symbol, place in places.items() if place is not None}
 
     @staticmethod
     def _id_of(item: Any) -> str | None:

@@ -533,6 +533,17 @@ def test_a_storm_of_ctrl_c_loses_nothing(server: RedisServer, pen: Pen, way: str
     assert done.returncode == 0, done.stderr[-2_000:]
 
 
+def test_positions_are_to_be_had_when_the_bus_is_closed(bus: sync.Bus, pen: Pen) -> None:
+    """So that they can be saved behind the `with` as well as within it."""
+    ids = pen.quotes("AAPL", 100)
+    stream = bus.quotes("AAPL", start="earliest")
+    items = iter(stream)
+    first(items, 10)
+    bus.close()
+    assert stream.positions == {"AAPL": ids[9]}
+    assert stream.symbols == {"AAPL"}
+
+
 def test_a_stream_that_is_closed_hands_nothing_out(bus: sync.Bus, pen: Pen) -> None:
     """Not even the rest of the batch that was read already, as with the bus in a loop."""
     pen.quotes("AAPL", 100)
