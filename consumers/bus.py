@@ -12,6 +12,7 @@ import secrets
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
@@ -96,7 +97,7 @@ def connect(
 class Bus:
     """The quotes of one namespace on one Redis server; made by `connect`.
 
-    Belongs to one event loop, and is opened once. Any number of tasks may use it at once.
+    Belongs to the event loop that opened it. Any number of tasks may use it at once.
     """
 
     def __init__(
@@ -114,14 +115,18 @@ class Bus:
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
         self._consumer_id: Final = consumer_id
-        self._was_entered = False
-        self._leases: Final = LeaseKeeper(self._shared, keys, consumer_id)
+        self._is_entered = False
+        self._leases = LeaseKeeper(self._shared, keys, consumer_id)
         self._streams: Final[weakref.WeakSet[Reader | GroupStream]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
-        if self._was_entered:
-            raise BusError("a bus is opened once: call connect() again")
-        self._was_entered = True
+        if self._is_entered:
+            raise BusError(
+                "this bus is open already, and its first `async with` closes it: call connect() again"
+            )
+        self._is_entered = True
+        if self._leases.is_closed:
+            self._leases = LeaseKeeper(self._shared, self._keys, self._consumer_id)
         self._shared.open()
         try:
             await self._check_contract()
@@ -142,14 +147,12 @@ class Bus:
 
     async def aclose(self) -> None:
         """End every iteration, give every lease back and close every connection. May be called again."""
-        try:
+        self._is_entered = False
+        async with AsyncExitStack() as whatever_fails:
+            whatever_fails.push_async_callback(self._shared.close)
+            whatever_fails.push_async_callback(self._leases.aclose)
             # At once, because each may wait for a server that is away.
             await asyncio.gather(*(stream.aclose() for stream in list(self._streams)))
-        finally:
-            try:
-                await self._leases.aclose()
-            finally:
-                await self._shared.close()
 
     async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
@@ -221,8 +224,7 @@ class Bus:
         found: dict[str, Quality] = {}
         for symbol, state, value in zip(names, states, cached, strict=True):
             quote = _readable(symbol, value)
-            received_ns = None if quote is None else quote.received_ns or quote.time_ns
-            found[symbol] = judge.judge(symbol, state, received_ns)
+            found[symbol] = judge.judge(symbol, state, None if quote is None else received_ns(quote))
         return found
 
     def quotes(
@@ -306,7 +308,7 @@ class Bus:
         What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
         than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
         after at most twice that time. `start` says where the group begins in a stream where there is no such group
-        yet; `prefetch` is how many entries are taken at once, all symbols together. With `leave` (default: when
+        yet; `prefetch` is how many entries are taken at once, at least one of each symbol. With `leave` (default: when
         `consumer` is not given) `aclose` removes the name from the group or, if something is pending under it, lets
         others claim that at once.
 

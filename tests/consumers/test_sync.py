@@ -74,7 +74,7 @@ def bus(server: RedisServer, pen: Pen) -> Iterator[sync.Bus]:
     until(lambda: pen.connections() == 0)
 
 
-def until(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
+def until(is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Wait for a state, asking often; a failure if it does not come."""
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
