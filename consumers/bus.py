@@ -308,8 +308,8 @@ class Bus:
         What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
         than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
         after at most twice that time. `start` says where the group begins in a stream where there is no such group
-        yet; `prefetch` is how many entries are taken at once, at least one of each symbol. With `leave` (default: without
-        `consumer`) `aclose` removes the name from the group or, if something is pending under it, lets
+        yet; `prefetch` is how many entries are taken at once, at least one of each symbol. With `leave` (default:
+        without `consumer`) `aclose` removes the name from the group or, if something is pending under it, lets
         others claim that at once.
 
         A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
