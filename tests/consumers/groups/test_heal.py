@@ -378,3 +378,22 @@ async def test_only_deliveries_are_acknowledged(bus: Bus) -> None:
     for odd in odds:
         with pytest.raises(TypeError, match=r"pass deliveries one by one, as in ack\(\*deliveries\)"):
             await stream.ack(odd)
+
+
+async def test_what_is_acknowledged_late_is_no_loss(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """Its first worker may be done with it while another is about to fetch it: then nobody has missed anything."""
+    await writer.quotes("AAPL", 3)
+    await deliver(bus.group("g", "AAPL", start="earliest", consumer="slow"), 3, ack=False)
+    stream = bus.group("g", "AAPL", consumer="quick", claim_after_s=0.2)
+    membership, fetch = stream._share.membership, stream._share.membership._fetch
+
+    def acknowledged_just_before(tracks: list[Any]) -> Any:
+        step = fetch(tracks)
+        late = ("XACK", STREAM, "g", *writer.ids["AAPL"][:2])
+        return step._replace(
+            commands=[late, *step.commands], digest=lambda replies, now_s: step.digest(replies[1:], now_s)
+        )
+
+    membership._fetch = acknowledged_just_before  # type: ignore[method-assign]
+    assert numbers(await deliver(stream, 1)) == [2]
+    assert await pending(redis, "AAPL") == 0
