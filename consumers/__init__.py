@@ -41,6 +41,7 @@ from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
+from consumers.service import MarketDataService
 from wire import EntryId, Gap, Level, Quality, Quote
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Interest",
     "Lag",
     "Level",
+    "MarketDataService",
     "Member",
     "Newest",
     "NewestStream",

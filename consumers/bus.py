@@ -12,7 +12,7 @@ import secrets
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
@@ -25,13 +25,13 @@ from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
 from consumers.link import Command, Target
-from consumers.reading.entry import decode_entry
 from consumers.reading.freshness import check_max_age_s, is_number, received_ns, server_time_ns
+from consumers.reading.history import History, PastQuotes
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.reader import Reader
 from consumers.reading.source import Source
-from consumers.reading.start import Start, before, parse_symbols, parse_time_ns
+from consumers.reading.start import Start, parse_symbols, parse_time_ns
 from consumers.reconnect import Reconnect
 from consumers.shared_link import SharedLink
 from wire import (
@@ -46,7 +46,6 @@ from wire import (
     Quote,
     Symbol,
     decode_latest,
-    entry_id_at,
 )
 from wire.quote import newer
 
@@ -55,8 +54,6 @@ _log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 5.0
 URL_VARIABLE: Final = "QUOTEBUS_REDIS_URL"
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
-PAGE: Final = 1_000
-"""Entries per XRANGE of a history."""
 
 
 def connect(
@@ -348,34 +345,34 @@ class Bus:
         return stream
 
     async def history(
-        self, symbol: str, start: datetime | int, end: datetime | int | None = None
+        self,
+        symbol: str,
+        start: datetime | int,
+        end: datetime | int | None = None,
+        *,
+        rest: PastQuotes | None = None,
     ) -> AsyncGenerator[Quote | Gap, None]:
         """What the stream holds from `start` up to, not including, `end` (None: up to its last entry now).
 
-        Times are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable entries are logged
-        and skipped. Raises `BadSymbol`, `BadStart` and `BusUnavailable` from the iteration.
+        With `rest` (an `AlpacaRest`) what lies before the stream's first entry comes from there, and so does what
+        is trimmed while this reads, up to now where there is no stream: oldest first, each quote once, one page
+        in memory. Without it, entries trimmed meanwhile are a `Gap`. What a marker in the stream says is missing
+        stays missing. Times are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable
+        entries are logged and skipped.
+
+        Raises `BadSymbol`, `BadStart`, `BusUnavailable` and `RestError` from the iteration.
         """
         (name,) = parse_symbols((symbol,))
-        first, last = entry_id_at(parse_time_ns(start, "start")), "+"
-        if end is not None:
-            stop = entry_id_at(parse_time_ns(end, "end"))
-            if stop < first:
-                raise BadStart(f"end={end} lies before start={start}: swap them")
-            if stop == first:
-                return
-            last = str(before(stop))
-        low = str(first)
-        while True:
-            (entries,) = await self._shared.ask(("XRANGE", self._keys.stream(name), low, last, "COUNT", PAGE))
-            for raw_id, fields in entries:
-                entry_id = raw_id.decode()
-                try:
-                    yield decode_entry(name, entry_id, fields)
-                except BadEntry as error:
-                    _log.warning("skipped: %s", str(error)[:300])
-            if len(entries) < PAGE:
-                return
-            low = f"({entry_id}"
+        start_ns = parse_time_ns(start, "start")
+        end_ns = None if end is None else parse_time_ns(end, "end")
+        if end_ns is not None and end_ns < start_ns:
+            raise BadStart(f"end={end} lies before start={start}: swap them")
+        if end_ns == start_ns:
+            return
+        past = History(self._shared.ask, name, self._keys.stream(name), start_ns, end_ns, rest)
+        async with aclosing(past.items()) as items:
+            async for item in items:
+                yield item
 
     def _attendance(self, lease: bool) -> Lease | None:
         return Lease(self._leases) if lease else None

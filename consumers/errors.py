@@ -41,14 +41,17 @@ class BusClosed(BusError):
 class BusUnavailable(BusError):
     """Redis does not answer, or refuses us.
 
-    `address` is where it was looked for, without credentials; `attempts` how often in a row it was tried.
+    `address` is where it was looked for, without credentials; `why` the reason and the remedy; `attempts` how often
+    in a row it was tried; `is_passing` whether trying again later may help, as it would not with a wrong password.
     """
 
-    def __init__(self, address: str, why: str, *, attempts: int = 1) -> None:
+    def __init__(self, address: str, why: str, *, attempts: int = 1, is_passing: bool = True) -> None:
         tried = "" if attempts <= 1 else f" after {attempts} attempts"
         super().__init__(f"Redis at {address} is not usable{tried}: {why}")
         self.address = address
+        self.why = why
         self.attempts = attempts
+        self.is_passing = is_passing
 
 
 class ContractTooNew(BusError):
@@ -72,20 +75,29 @@ class ExtraMissing(BusError, ImportError):
 
 
 class StaleQuote(BusError):
-    """The newest known quote is older than the caller accepts.
+    """The newest known quote is older than the caller accepts, or there is none.
 
-    `quote` is that quote all the same; `age_s` the seconds since it was received, by the server's clock.
+    `quote` is that quote all the same, None where nobody has one, and `age_s` the seconds since it was received, by
+    the server's clock, without one infinite. `why` says what was tried.
     """
 
-    def __init__(self, quote: Quote, age_s: float, max_age_s: float) -> None:
-        super().__init__(
-            f"the newest quote of {quote.symbol} was received {age_s:.3f} s ago, which is more than "
-            f"max_age_s={max_age_s:g}: ask quality() why, or take .quote of this error all the same"
-        )
+    def __init__(
+        self, quote: Quote | None, age_s: float, max_age_s: float, *, symbol: str = "", why: str = ""
+    ) -> None:
+        self.symbol = symbol if quote is None else quote.symbol
+        if quote is None:
+            text = f"there is no quote of {self.symbol}"
+        else:
+            text = (
+                f"the newest quote of {self.symbol} was received {age_s:.3f} s ago, which is more than "
+                f"max_age_s={max_age_s:g}"
+            )
+        remedy = why or "ask quality() why, or take .quote of this error all the same"
+        super().__init__(f"{text}: {remedy}")
         self.quote = quote
-        self.symbol = quote.symbol
         self.age_s = age_s
         self.max_age_s = max_age_s
+        self.why = why
 
 
 def forked() -> BusError:

@@ -134,8 +134,11 @@ class Link:
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
                 _check_cancelled(cancelled)
-            except RuntimeError as error:
-                # So says uvloop's transport of a connection that the other side has reset.
+            except (RuntimeError, AttributeError) as error:
+                # RuntimeError: so says uvloop's transport of a connection that the other side has reset.
+                # AttributeError: redis-py finds no writer, because `close` came between its steps.
+                if isinstance(error, AttributeError) and self.is_open:
+                    raise
                 raise ConnectionResetError(f"the connection is gone: {error}") from None
             for _ in commands:
                 try:

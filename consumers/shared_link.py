@@ -77,8 +77,11 @@ class SharedLink:
                             raise reply
                 except (RedisError, OSError) as error:
                     await self._drop()
-                    if attempt == 2 or not is_passing(error):
-                        raise BusUnavailable(self._target.address, reason(error), attempts=attempt) from None
+                    passing = is_passing(error)
+                    if attempt == 2 or not passing:
+                        raise BusUnavailable(
+                            self._target.address, reason(error), attempts=attempt, is_passing=passing
+                        ) from None
                 else:
                     if any(isinstance(reply, ReadOnlyError) for reply in replies):
                         # The address may lead to the new primary by now.

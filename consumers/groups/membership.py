@@ -213,9 +213,7 @@ class Membership:
                 # Before Redis 7.0 an entry that the stream no longer holds is null here.
                 entries = [entry for entry in found if entry is not None and entry[1] is not None]
                 here = {raw_id.decode() for raw_id, _ in entries}
-                lost = [
-                    id_ for id_, stands in zip(some, there, strict=True) if id_ not in here and not stands
-                ]
+                lost = [key for key, stands in zip(some, there, strict=True) if not (key in here or stands)]
                 claimed = track.claimed & here
                 gap = gone(track.symbol, lost) if lost else None
                 times = {entry_id: times + 1 for entry_id, times in some.items()}

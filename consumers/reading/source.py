@@ -54,18 +54,36 @@ class Source:
         self._reconnect: Final = reconnect
         self._on_return: Final = on_return
         """Called when Redis is reached again after a failure; must not block or raise."""
+        self.on_settled: Callable[[frozenset[str]], None] = lambda _: None
+        """Called with the symbols whose place Redis has just told; must not block or raise."""
         self._wishes: dict[Symbol, Wish] = {}
         self._clock: ServerClock | None = None
         self._link: Link | None = None
         self._closing: Final = asyncio.Event()
         self._pid: Final = os.getpid()
         self._is_reading = False
+        self._failures = 0
         self._barred: list[str] = []
 
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols that are followed now."""
         return frozenset(self.pursuit.positions) | frozenset(self._wishes)
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Those of them whose place in their stream is known."""
+        return frozenset(self.pursuit.positions)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to Redis at this moment."""
+        return self._link is not None and self._link.is_open
+
+    @property
+    def failures(self) -> int:
+        """Failures in a row since Redis answered last; 0 while it does."""
+        return self._failures
 
     @property
     def is_closed(self) -> bool:
@@ -138,7 +156,6 @@ class Source:
             self._is_reading = False
 
     async def _persist(self, wait: bool) -> list[Run]:
-        failures = 0
         while not self._closing.is_set():
             try:
                 if self._link is None:
@@ -147,19 +164,25 @@ class Source:
                     self.pursuit.lost_touch()
                     if self._clock is not None:
                         await self._ask_with_time(self._link, self._clock, ())
-                    if failures:
-                        _log.info("Redis at %s is back after %d attempts", self.target.address, failures)
+                    if self._failures:
+                        _log.info(
+                            "Redis at %s is back after %d attempts", self.target.address, self._failures
+                        )
                         if self._on_return is not None:
                             self._on_return()
-                return await self._read(self._link, wait)
+                runs = await self._read(self._link, wait)
             except (RedisError, OSError) as error:
                 await self.hang_up()
                 if self._closing.is_set():
                     break
-                failures += 1
-                if not is_passing(error) or self._reconnect.gives_up(failures):
-                    why = reason(error)
-                    raise BusUnavailable(self.target.address, why, attempts=failures) from None
+                self._failures = failures = self._failures + 1
+                passing = is_passing(error)
+                if not passing or self._reconnect.gives_up(failures):
+                    # The next loop over this stream has its attempts again.
+                    self._failures = 0
+                    raise BusUnavailable(
+                        self.target.address, reason(error), attempts=failures, is_passing=passing
+                    ) from None
                 delay_s = self._reconnect.delay_s(failures, random.random())
                 _log.warning(
                     "reading from Redis at %s failed (%s); attempt %d%s in %.2f s",
@@ -170,6 +193,9 @@ class Source:
                     delay_s,
                 )
                 await self._pause(delay_s)
+            else:
+                self._failures = 0
+                return runs
         return []
 
     async def _read(self, link: Link, wait: bool) -> list[Run]:
@@ -215,15 +241,18 @@ class Source:
             if isinstance(reply, Exception) and not tells_of_key(reply):
                 raise reply
         answers = iter(replies)
+        settled = []
         for symbol, wish, parts in asked:
             place = settle(symbol, wish, [next(answers) for _ in parts])
             if self._wishes.pop(symbol, None) is None:
                 continue  # removed while we asked
             track = self.pursuit.follow(symbol, place)
+            settled.append(symbol)
             if place.quote is not None:
                 # Until the quote is handed out, a saved position must still lead to it.
                 track.after = str(before(place.after))
                 self.snapshots.append((track, place.quote))
+        self.on_settled(frozenset(settled))
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from consumers import bus as native
+from consumers.reading.history import PastQuotes
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from consumers.sync.interest import Interest
@@ -179,14 +180,20 @@ class Bus:
         return Interest(self, self._portal, self._made(lambda bus: bus.interest(*symbols)))
 
     def history(
-        self, symbol: str, start: datetime | int, end: datetime | int | None = None
+        self,
+        symbol: str,
+        start: datetime | int,
+        end: datetime | int | None = None,
+        *,
+        rest: PastQuotes | None = None,
     ) -> Iterator[Quote | Gap]:
         """What the stream holds from `start` up to, not including, `end` (None: up to its last entry now).
 
-        Times are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable entries are logged
-        and skipped. Raises `BadSymbol`, `BadStart` and `BusUnavailable` from the iteration.
+        With `rest` (an `AlpacaRest` that nothing else uses) what the stream no longer holds comes from there. Times
+        are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable entries are logged and
+        skipped. Raises `BadSymbol`, `BadStart`, `BusUnavailable` and `RestError` from the iteration.
         """
-        return self._all(lambda bus: bus.history(symbol, start, end))
+        return self._all(lambda bus: bus.history(symbol, start, end, rest=rest))
 
     def _ask(self, ask: Callable[[native.Bus], Awaitable[R]]) -> R:
         return self._portal.call(ask)

@@ -79,6 +79,16 @@ class Reading(Generic[T]):
         """Entries skipped because they were neither quote nor gap of this contract."""
         return int(self._source.unreadable)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to Redis at this moment; only a loop that runs has one."""
+        return bool(self._source.is_connected)
+
+    @property
+    def failures(self) -> int:
+        """Failures in a row since Redis answered last; 0 while it does."""
+        return int(self._source.failures)
+
     def add(self, *symbols: str, start: object = "now") -> None:
         """Follow more symbols, from the next read on (within half a second). One that is followed stays as it is.
 

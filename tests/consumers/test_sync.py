@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,6 +168,24 @@ def test_a_wait_for_the_next_item_has_a_limit(bus: sync.Bus, pen: Pen) -> None:
         assert numbers(first(iter(stream), 2)) == [4, 5]
     with pytest.raises(BusClosed, match="stream is closed"):
         stream.get(timeout_s=1)
+
+
+def test_leaving_is_prompt_at_any_moment_of_a_read(bus: sync.Bus, pen: Pen) -> None:
+    """Also when the answer comes in the instant of leaving, and nothing is lost by it."""
+    pen.quotes("AAPL", 40_000)
+    stream = bus.quotes("AAPL", start="earliest")
+    seen: list[Quote | Gap] = []
+    for moment in range(30):
+        items = iter(stream)
+        seen.append(next(items))
+        while (item := stream.get(timeout_s=0)) is not None:
+            seen.append(item)
+        # Now a read is under way.
+        time.sleep(moment / 10_000)
+        began_s = time.monotonic()
+        items.close()  # type: ignore[attr-defined]
+        assert time.monotonic() - began_s < 5
+    assert numbers(seen) == list(range(len(seen)))
 
 
 def test_batches_are_whole_reads(bus: sync.Bus, pen: Pen) -> None:
@@ -568,8 +587,12 @@ async def test_it_works_where_a_loop_runs_already(server: RedisServer, writer: W
             assert await native.latest("AAPL") == bus.latest("AAPL")
 
 
-def test_a_notebook_uses_both(server: RedisServer, pen: Pen) -> None:
+def test_a_notebook_uses_both(
+    server: RedisServer, pen: Pen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A real kernel: top-level await, and the twin in the same cells."""
+    # Jupyter keeps files in the home folder, which need not be there.
+    monkeypatch.setenv("HOME", str(tmp_path))
     import nbclient
     from nbformat.v4 import new_code_cell, new_notebook
 

@@ -1,0 +1,106 @@
+"""Past entries of one stream, page by page, and what REST fills where the stream no longer reaches.
+
+Decides nothing about the seam (`seam` does). Must never hold more than one page, nor know who answers for REST.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Final, Protocol
+
+from consumers.link import Command, Reply
+from consumers.reading.entry import decode_entry
+from consumers.reading.gaps import TRIMMED
+from consumers.reading.seam import Seam, Stretch
+from consumers.reading.start import before
+from wire import BadEntry, EntryId, Gap, Quote, entry_id_at
+
+_log = logging.getLogger(__name__)
+
+PAGE: Final = 1_000
+"""Entries per XRANGE."""
+
+
+class PastQuotes(Protocol):
+    """Whoever has quotes of any time, such as `AlpacaRest`."""
+
+    def quotes(self, symbol: str, start: int, end: int) -> AsyncGenerator[Quote, None]:
+        """Those from `start` up to, not including, `end`, in nanoseconds since the epoch, oldest first."""
+
+
+class History:
+    """One walk through the past of a symbol. `ask` is that of the bus's shared link."""
+
+    def __init__(
+        self,
+        ask: Callable[..., Awaitable[list[Reply]]],
+        symbol: str,
+        stream: str,
+        start_ns: int,
+        end_ns: int | None,
+        rest: PastQuotes | None,
+    ) -> None:
+        self._ask: Final = ask
+        self._symbol: Final = symbol
+        self._stream: Final = stream
+        self._rest: Final = rest
+        self._seam: Final = Seam(start_ns, end_ns)
+        self._low = str(entry_id_at(start_ns))
+        self._high: Final = "+" if end_ns is None else str(before(entry_id_at(end_ns)))
+
+    async def items(self) -> AsyncGenerator[Quote | Gap, None]:
+        """Quotes and gaps, oldest first. Raises `BusUnavailable`, and what REST raises."""
+        last: EntryId | None = None
+        while True:
+            entries, first = await self._page()
+            stretch = self._seam.lacking(first, time.time_ns())
+            if stretch is not None and self._rest is not None:
+                async with aclosing(self._fill(self._rest, stretch)) as quotes:
+                    async for quote in quotes:
+                        yield quote
+                self._seam.filled(stretch)
+                if first is None:
+                    return
+                # Looked at anew: while REST answered, more may have been trimmed.
+                continue
+            if stretch is not None and last is not None and entries:
+                yield Gap(
+                    symbol=self._symbol,
+                    id=None,
+                    from_ns=last.time_ns,
+                    to_ns=EntryId.parse(entries[0][0]).time_ns,
+                    reason=TRIMMED,
+                )
+            for raw_id, fields in entries:
+                last = EntryId.parse(raw_id)
+                self._seam.passed(last)
+                item = self._decoded(raw_id.decode(), fields)
+                if item is not None:
+                    yield item
+            if len(entries) < PAGE:
+                return
+            self._low = f"({last}"
+
+    async def _page(self) -> tuple[list[tuple[bytes, list[bytes]]], EntryId | None]:
+        page: Command = ("XRANGE", self._stream, self._low, self._high, "COUNT", PAGE)
+        # The first entry is looked up after the page: if it is not behind our place then, it was not before.
+        entries, first = await self._ask(page, ("XRANGE", self._stream, "-", "+", "COUNT", 1))
+        return entries, EntryId.parse(first[0][0]) if first else None
+
+    async def _fill(self, rest: PastQuotes, stretch: Stretch) -> AsyncGenerator[Quote, None]:
+        async with aclosing(rest.quotes(self._symbol, stretch.start_ns, stretch.end_ns)) as quotes:
+            async for quote in quotes:
+                is_asked = stretch.start_ns <= quote.time_ns < stretch.end_ns
+                if is_asked and self._seam.lets_pass(quote, is_rest=True):
+                    yield quote
+
+    def _decoded(self, entry_id: str, fields: list[bytes]) -> Quote | Gap | None:
+        try:
+            item = decode_entry(self._symbol, entry_id, fields)
+        except BadEntry as error:
+            _log.warning("skipped: %s", str(error)[:300])
+            return None
+        if self._rest is None or isinstance(item, Gap) or self._seam.lets_pass(item, is_rest=False):
+            return item
+        return None

@@ -1,0 +1,135 @@
+"""The newest quote, from Redis while it is fresh, else from REST, which then is everybody's.
+
+Decides the order of questions; `rest.freshness` decides what may be handed out. Must never hand out a quote that is
+older than allowed: ages are counted from before the question, by the Redis server's clock.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from consumers.bus import Bus, _readable
+from consumers.errors import BusError, BusUnavailable, StaleQuote
+from consumers.rest.client import AlpacaRest
+from consumers.rest.errors import RestError
+from consumers.rest.flights import Flights
+from consumers.rest.freshness import NOT_ASKED, Asked, Judgement, Verdict, decide
+from consumers.rest.sharing import share
+from consumers.service.book import Seldom
+from consumers.service.callbacks import LOG_EVERY_S
+from wire import Quote, Symbol
+
+_log = logging.getLogger(__name__)
+
+
+class LatestQuotes(dict[str, Quote]):
+    """Fresh quotes by symbol; `stale` says of each symbol that is absent why."""
+
+    def __init__(self, fresh: Mapping[str, Quote], stale: dict[str, StaleQuote]) -> None:
+        super().__init__(fresh)
+        self.stale: Final = stale
+
+
+class _Known:
+    """What both hashes of Redis say, and what time it is by its clock, never too early."""
+
+    def __init__(
+        self, server_ns: int, began_ns: int, found: dict[str, tuple[Quote | None, Quote | None]]
+    ) -> None:
+        self._ahead_ns: Final = server_ns - began_ns
+        self._found: Final = found
+
+    def judge(self, symbol: str, max_age_s: float, asked: Asked) -> Judgement:
+        """The verdict at this moment."""
+        cached, shared = self._found.get(symbol, (None, None))
+        return decide(time.monotonic_ns() + self._ahead_ns, max_age_s, cached, shared, asked)
+
+
+class Latest:
+    """Answers for the newest quotes of one service."""
+
+    def __init__(
+        self,
+        reach: Callable[[], Awaitable[Bus]],
+        rest: Callable[[], AlpacaRest],
+        remedy: Callable[[], str | None],
+    ) -> None:
+        self._reach: Final = reach
+        self._rest: Final = rest
+        self._remedy: Final = remedy
+        self._flights: Final[Flights[dict[str, Quote]]] = Flights()
+        self._seldom: Final = Seldom(LOG_EVERY_S)
+
+    async def get(self, names: list[Symbol], max_age_s: float) -> LatestQuotes:
+        """Fresh quotes of these symbols. Raises `BusUnavailable` when Redis is away and REST cannot stand in."""
+        if not max_age_s > 0:
+            raise ValueError(f"max_age_s={max_age_s}: take a positive number of seconds")
+        remedy = self._remedy()
+        bus: Bus | None = None
+        try:
+            bus = await self._reach()
+            known = await _known(bus, names)
+        except BusUnavailable as error:
+            if remedy is not None:
+                raise
+            self._say("Redis is away, so that REST alone is asked for quotes: %s", error)
+            bus, known = None, _Known(time.time_ns(), time.monotonic_ns(), {})
+        judged = {name: known.judge(name, max_age_s, NOT_ASKED) for name in names}
+        asked: dict[str, Asked] = {}
+        lacking = [name for name in names if judged[name].verdict is Verdict.ASK]
+        if lacking:
+            asked = await self._ask(bus, lacking, remedy)
+        fresh: dict[str, Quote] = {}
+        stale: dict[str, StaleQuote] = {}
+        for name in names:
+            # Anew for all: while REST was asked, what was fresh has become older.
+            judgement = known.judge(
+                name, max_age_s, asked.get(name, RestError("it grew too old while others were asked for"))
+            )
+            if judgement.verdict is Verdict.FRESH and judgement.quote is not None:
+                fresh[name] = judgement.quote
+            else:
+                age_s = math.inf if judgement.age_s is None else judgement.age_s
+                stale[name] = StaleQuote(judgement.quote, age_s, max_age_s, symbol=name, why=judgement.why)
+        return LatestQuotes(fresh, stale)
+
+    async def _ask(self, bus: Bus | None, names: list[Symbol], remedy: str | None) -> dict[str, Asked]:
+        if remedy is not None:
+            return dict.fromkeys(names, RestError(f"without credentials REST cannot be asked: {remedy}"))
+        try:
+            found = await self._flights.join(tuple(names), lambda: self._bring(bus, names))
+        except RestError as error:
+            return dict.fromkeys(names, error)
+        return {name: found.get(name) for name in names}
+
+    async def _bring(self, bus: Bus | None, names: list[Symbol]) -> dict[str, Quote]:
+        found = await self._rest().latest_quotes(*names)
+        if bus is None:
+            return found
+        try:
+            shared = await share(bus._shared, bus._keys, found.values())
+        except BusError as error:
+            self._say("quotes that REST brought are not shared with other strategies: %s", error)
+            return found
+        # By the server's clock, like the ages of the others.
+        return {**found, **shared.quotes}
+
+    def _say(self, text: str, error: BusError) -> None:
+        if self._seldom.lets_pass(text, asyncio.get_running_loop().time()) is not None:
+            _log.warning(text, error)
+
+
+async def _known(bus: Bus, names: list[Symbol]) -> _Known:
+    began_ns = time.monotonic_ns()
+    (seconds, microseconds), cached, shared = await bus._shared.ask(
+        ("TIME",), ("HMGET", bus._keys.latest, *names), ("HMGET", bus._keys.rest, *names)
+    )
+    server_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
+    found: dict[str, tuple[Quote | None, Quote | None]] = {
+        name: (_readable(name, first), _readable(name, second))
+        for name, first, second in zip(names, cached, shared, strict=True)
+    }
+    return _Known(server_ns, began_ns, found)
