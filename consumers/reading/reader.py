@@ -6,7 +6,8 @@ asked for (`source` does) nor how they are handed over (`quotes` and `newest` do
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 from consumers.errors import BusError
 from consumers.link import Command
@@ -148,6 +149,14 @@ class Reader:
             low = EntryId.parse(page[-1][0])
         return Lag(lag.symbol, lag.entries + counted, is_exact=False, ms=lag.ms)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     async def aclose(self) -> None:
         """End the iteration, wherever it waits, and close its connection. May be called again."""
         self._unattend()
@@ -164,6 +173,7 @@ class Reader:
     async def _enter(self) -> int:
         """Begin a loop; its number, by which it finds out whether another has taken over."""
         self._source.check_process()
+        self._source.shared.check_loop()
         if self._source.is_reading:
             raise self._taken_over()
         self._turn += 1

@@ -31,7 +31,7 @@ async def leases_of(redis: Redis) -> dict[str, float]:
     }
 
 
-async def wanted(redis: Redis, *symbols: str, timeout_s: float = 10.0) -> None:
+async def wanted(redis: Redis, *symbols: str, timeout_s: float = 30.0) -> None:
     """Wait until exactly these symbols have a lease."""
 
     async def is_so() -> bool:
