@@ -42,14 +42,20 @@ print(table.describe(percentiles=[0.5, 0.99]).round(4).to_string())
 print(f"{len(quotes)} quotes, {len(gaps)} gaps")
 
 # %% A line must not run into a hole: a row without prices right behind the last quote before it ends the line.
-holes = pd.DataFrame(index=pd.DatetimeIndex(gaps["from"] + pd.Timedelta(1, "ns")), columns=["mid", "spread"])
-drawn = pd.concat([quotes[["mid", "spread"]], holes.astype(float)]).sort_index(kind="stable")
+holes = pd.DataFrame({"mid": float("nan")}, index=pd.DatetimeIndex(gaps["from"] + pd.Timedelta(1, "ns")))
+mid = pd.concat([quotes[["mid"]], holes]).sort_index(kind="stable")["mid"]
+# The spread jumps with every quote: per second its median, and where nine of ten lie.
+cents = quotes["spread"].resample("1s").quantile([0.05, 0.5, 0.95]).unstack() * 100
 figure, (top, bottom) = plt.subplots(2, 1, sharex=True, figsize=(10, 6), constrained_layout=True)
-top.step(drawn.index, drawn["mid"], where="post", linewidth=1)
+top.step(mid.index, mid, where="post", linewidth=1)
 top.set_ylabel("mid, USD")
 top.set_title(f"{symbol}: mid and spread of {len(quotes)} quotes")
-bottom.step(drawn.index, drawn["spread"] * 100, where="post", linewidth=1, color="tab:orange")
-bottom.set_ylabel("spread, cents")
+bottom.fill_between(
+    cents.index, cents[0.05], cents[0.95], step="post", color="tab:orange", alpha=0.3, linewidth=0
+)
+bottom.step(cents.index, cents[0.5], where="post", linewidth=1, color="tab:orange")
+bottom.set_ylabel("spread, cents (median, 5 to 95 %)")
+bottom.set_ylim(bottom=0)
 bottom.set_xlabel("venue time, UTC")
 for number, (start, end) in enumerate(zip(gaps["from"], gaps["to"], strict=True)):
     for axes in (top, bottom):
