@@ -99,7 +99,7 @@ class Looks:
             return None
         track.rewound_since = None
         if not track.joined:
-            track.joined = True
+            track.joined = track.was_joined = True
             track.recover_from = START
         if more and not isinstance(more[0], Exception):
             self._round(track, group, facts, more[0], now_s)

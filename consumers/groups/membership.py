@@ -74,9 +74,10 @@ class Membership:
         """The symbols whose key holds no stream."""
         return [track.symbol for track in self._tracks.values() if track.barred]
 
-    def follow(self, symbol: str, origin: Wish | Place) -> None:
+    def follow(self, symbol: str, origin: Wish | Place) -> Track:
         """Share in the work on this symbol."""
-        self._tracks[symbol] = Track(symbol, self._keys.stream(symbol).encode(), origin)
+        self._tracks[symbol] = track = Track(symbol, self._keys.stream(symbol).encode(), origin)
+        return track
 
     def drop(self, symbol: str) -> None:
         """Share in it no more; what was read and not handed over stays pending."""

@@ -1,34 +1,26 @@
-"""The shell that asks for a worker: its connection, its waits, its acknowledgements, and what the steps brought.
+"""The shell that asks for a worker: its steps, its acknowledgements, and what they brought.
 
-Decides nothing about groups (`membership` does), what to acknowledge (`book` does) nor when to give up
-(`reconnect` does). Must never decode an entry.
+Decides nothing about groups (`membership` does) nor what to acknowledge (`book` does). Must never decode an entry.
 """
 
 import asyncio
-import contextlib
-import logging
-import os
 import random
 from collections.abc import Callable
 from typing import Final
 
 from redis.exceptions import RedisError
 
-from consumers.errors import BusUnavailable, forked
 from consumers.groups.book import Book
 from consumers.groups.membership import Membership
 from consumers.groups.track import Run, Track
 from consumers.link import Command, Link, Reply, Target
-from consumers.reconnect import Reconnect, is_passing, is_wrong_type, reason
-from wire import Keyspace
-
-_log = logging.getLogger(__name__)
-
-IDLE_S: Final = 0.25
-"""Pause while there is nothing to read: no group could be joined yet, or no symbol is left."""
+from consumers.reading.line import IDLE_S, Line
+from consumers.reading.start import Place, Wish
+from consumers.reconnect import Reconnect, is_wrong_type
+from wire import Keyspace, Symbol
 
 
-class Share:
+class Share(Line):
     """One worker's part of the entries, as raw runs; read by one loop at a time."""
 
     def __init__(
@@ -43,8 +35,7 @@ class Share:
         prefetch: int,
         on_return: Callable[[], None] | None = None,
     ) -> None:
-        self.target: Final = target
-        self.keys: Final = keys
+        super().__init__(target, keys, reconnect, task=f"group {group}: working with", on_return=on_return)
         self.group: Final = group
         self.consumer: Final = consumer
         self.book: Final = Book(keys, group)
@@ -57,37 +48,30 @@ class Share:
             holds=self.book.holds,
             chance=random.random,
         )
-        self._reconnect: Final = reconnect
-        self._on_return: Final = on_return
-        """Called when Redis is reached again after a failure; must not block or raise."""
-        self._link: Link | None = None
-        self._closing: Final = asyncio.Event()
-        self._pid: Final = os.getpid()
-        self._barred: list[str] = []
-        self.is_reading = False
+        self._unsettled: set[Track] = set()
 
     @property
-    def is_closed(self) -> bool:
-        """Whether nothing more will come."""
-        return self._closing.is_set()
+    def symbols(self) -> frozenset[str]:
+        """The symbols that are followed now."""
+        return frozenset(self.membership.tracks)
 
-    def check_process(self) -> None:
-        """Raise `BusError` in a process that was forked from the one this belongs to."""
-        if os.getpid() != self._pid:
-            raise forked()
+    @property
+    def settled(self) -> frozenset[str]:
+        """Those of them where the group is there, or will be made at a place that is known."""
+        return frozenset(symbol for symbol, track in self.membership.tracks.items() if track.is_settled)
 
-    async def hang_up(self) -> None:
-        """Close the connection; the next step opens another."""
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
+    def begin(self, starts: dict[Symbol, Wish | Place]) -> None:
+        """Follow these symbols, from the next read on."""
+        for symbol, origin in starts.items():
+            self._unsettled.add(self.membership.follow(symbol, origin))
 
-    async def close(self) -> None:
-        """End every wait and hand nothing out any more. May be called again."""
-        self._closing.set()
-        self.membership.halt()
-        if self._link is not None:
-            await self._link.close()
+    def drop(self, symbol: Symbol) -> None:
+        """Follow this symbol no more."""
+        self.membership.drop(symbol)
+
+    async def rewind(self) -> None:
+        """Begin a new loop: what was read and not handed out will be read again."""
+        await self.hang_up()
 
     async def next_runs(self) -> list[Run]:
         """What the next step brings, perhaps nothing, within half a second or so.
@@ -95,12 +79,7 @@ class Share:
         Comes back after a lost connection as `Reconnect` says, and raises `BusUnavailable` when that is over, or
         when Redis refuses us; `BusError` in a forked process.
         """
-        self.check_process()
-        self.is_reading = True
-        try:
-            return await self._persist()
-        finally:
-            self.is_reading = False
+        return await self._persist(self._step)
 
     async def flush(self) -> None:
         """Send the acknowledgements that wait over the own connection, if there is one; a failure is not told:
@@ -142,39 +121,11 @@ class Share:
             return {}
         return mine
 
-    async def _persist(self) -> list[Run]:
-        failures = 0
-        while not self._closing.is_set():
-            try:
-                if self._link is None:
-                    self._link = Link(self.target)
-                    await self._link.open()
-                    self.membership.lost_touch()
-                    if failures:
-                        _log.info("Redis at %s is back after %d attempts", self.target.address, failures)
-                        if self._on_return is not None:
-                            self._on_return()
-                return await self._step(self._link)
-            except (RedisError, OSError) as error:
-                await self.hang_up()
-                if self._closing.is_set():
-                    break
-                failures += 1
-                if not is_passing(error) or self._reconnect.gives_up(failures):
-                    why = reason(error)
-                    raise BusUnavailable(self.target.address, why, attempts=failures) from None
-                delay_s = self._reconnect.delay_s(failures, random.random())
-                _log.warning(
-                    "group %s: working with Redis at %s failed (%s); attempt %d%s in %.2f s",
-                    self.group,
-                    self.target.address,
-                    reason(error),
-                    failures,
-                    "" if self._reconnect.attempts is None else f" of {self._reconnect.attempts}",
-                    delay_s,
-                )
-                await self._pause(delay_s)
-        return []
+    def _halt(self) -> None:
+        self.membership.halt()
+
+    async def _opened(self, _: Link) -> None:
+        self.membership.lost_touch()
 
     async def _step(self, link: Link) -> list[Run]:
         now_s = asyncio.get_running_loop().time
@@ -185,6 +136,8 @@ class Share:
             await self._pause(IDLE_S)
             return []
         runs = step.digest(await self._ask(link, *step.commands), now_s())
+        if self._unsettled:
+            self._settle()
         for run in runs:
             for entry_id in run.settled:
                 self.book.done(run.track.symbol, entry_id)
@@ -192,7 +145,7 @@ class Share:
         tracks = self.membership.tracks.values()
         if not runs and not any(track.joined or track.beginning is not None for track in tracks):
             await self._pause(IDLE_S / 5)
-        self._tell_barred()
+        self._tell_barred(self.membership.barred)
         return runs
 
     async def _ask(self, link: Link, *commands: Command) -> list[Reply]:
@@ -207,20 +160,11 @@ class Share:
         self.book.settle(sending.ids)
         return replies[acks:]
 
-    def _tell_barred(self) -> None:
-        barred = self.membership.barred
-        if barred != self._barred:
-            self._barred = barred
-            if barred:
-                _log.warning(
-                    "not streams, and so not read until they are: %s; remove these keys from Redis",
-                    ", ".join(self.keys.stream(symbol) for symbol in barred)[:500],
-                )
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._closing.wait()
+    def _settle(self) -> None:
+        settled = {track for track in self._unsettled if track.is_settled}
+        self._unsettled -= settled
+        self._unsettled = {track for track in self._unsettled if not track.dropped}
+        self.on_settled(frozenset(track.symbol for track in settled if not track.dropped))
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -24,6 +24,7 @@ class Track:
     origin: Wish | Place
     """Where the group begins if there is none."""
     joined: bool = False
+    was_joined: bool = False
     barred: bool = False
     """The key holds no stream."""
     dropped: bool = False
@@ -47,6 +48,11 @@ class Track:
     """Pending entries to fetch, with how often they were delivered."""
     claimed: set[str] = field(default_factory=set)
     """Those among them that another worker had."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether whatever comes from now on is the group's: it is there, or its place is known."""
+        return self.was_joined or isinstance(self.origin, Place)
 
 
 class Run(NamedTuple):

@@ -9,8 +9,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final
 
 from consumers.errors import BusError, BusUnavailable
 from consumers.groups.book import HELD_MAX
@@ -20,10 +19,10 @@ from consumers.groups.share import Share
 from consumers.groups.track import Run, Track
 from consumers.reading.entry import decode_entry
 from consumers.reading.freshness import is_number
-from consumers.reading.reader import LOG_EVERY_S, Attendance
-from consumers.reading.start import Place, Wish, parse_starts, parse_symbols
+from consumers.reading.start import parse_symbols
+from consumers.reading.stream import Attendance, Stream
 from consumers.shared_link import SharedLink
-from wire import BadEntry, Gap, Symbol
+from wire import BadEntry, Gap
 
 _log = logging.getLogger(__name__)
 
@@ -38,13 +37,15 @@ RELEASED_IDLE_MS: Final = 365 * 86_400_000
 """For a year: longer than anybody's `claim_after_s`, and not before 1970."""
 
 
-class GroupStream:
+class GroupStream(Stream):
     """This worker's share of some symbols' entries, to be read with `async for`; made by `Bus.group`.
 
     Yields `Delivery`. Entries of one symbol come in the stream's order, but for those that are delivered again.
     Leaving the loop closes the connection; what was handed over and not acknowledged stays this worker's, and
     another `async for` begins with what was read and not handed over. `async with` leaves for good at its end.
     """
+
+    _SKIPPED: ClassVar[str] = "acknowledged unread"
 
     def __init__(
         self,
@@ -58,20 +59,14 @@ class GroupStream:
         leave: bool,
         attendance: Attendance | None = None,
     ) -> None:
+        super().__init__(share, shared, symbols, start, attendance=attendance)
         self._share: Final = share
-        self._shared: Final = shared
         self._book: Final = share.book
         self._auto_ack: Final = auto_ack
-        self._leave: Final = leave
+        self._leaves: Final = leave
         self._renew_after_s: Final = claim_after_s / 2
-        self._attendance: Final = attendance
-        self._is_attended = False
-        self._turn = 0
         self._owed: Final[deque[tuple[Track, Gap]]] = deque()
-        self._unreadable = 0
-        self._unreadable_logged_at_s = -LOG_EVERY_S
         self._renewed_at_s = 0.0
-        self._begin(parse_starts(parse_symbols(symbols), start))
 
     @property
     def group(self) -> str:
@@ -84,11 +79,6 @@ class GroupStream:
         return self._share.consumer
 
     @property
-    def symbols(self) -> frozenset[str]:
-        """The symbols on which this worker shares the work."""
-        return frozenset(self._share.membership.tracks)
-
-    @property
     def unacknowledged(self) -> int:
         """Entries handed over by this object and not acknowledged."""
         return self._book.held
@@ -97,33 +87,6 @@ class GroupStream:
     def acks_waiting(self) -> int:
         """Acknowledgements that Redis has not confirmed; they are sent again with each step of the loop."""
         return self._book.waiting
-
-    @property
-    def unreadable(self) -> int:
-        """Entries that were neither quote nor gap of this contract: acknowledged, logged and not handed over."""
-        return self._unreadable
-
-    def add(self, *symbols: str, start: object = "now") -> None:
-        """Share in more symbols, from the next step on (within half a second); `start` as with `Bus.group`.
-
-        One that is shared already stays as it is. Raises `BadSymbol` and `BadStart`.
-        """
-        starts = parse_starts(parse_symbols(symbols), start)
-        new = {symbol: origin for symbol, origin in starts.items() if symbol not in self.symbols}
-        self._begin(new)
-        if self._is_attended and self._attendance is not None:
-            self._attendance.changed(frozenset(new), frozenset())
-
-    def remove(self, *symbols: str) -> None:
-        """Share in these no more, at once; one that is not shared is ignored. Raises `BadSymbol`.
-
-        What was read of them and not handed over is claimed by others after `claim_after_s`.
-        """
-        gone = frozenset(parse_symbols(symbols)) & self.symbols
-        for symbol in gone:
-            self._share.membership.drop(symbol)
-        if self._is_attended and self._attendance is not None:
-            self._attendance.changed(frozenset(), gone)
 
     async def ack(self, *deliveries: Delivery) -> None:
         """These have been handled and shall not be delivered again; many at once cost one round trip.
@@ -181,23 +144,14 @@ class GroupStream:
         """
         if self._share.is_closed:
             return
-        self._unattend()
-        await self._share.close()
+        await super().aclose()
         if not self._shared.is_open:
             return
         with contextlib.suppress(BusError, TimeoutError):
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 await self.ack()
-                if self._leave:
+                if self._leaves:
                     await self._take_off()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def __aiter__(self) -> AsyncIterator[Delivery]:
         # A generator and not __anext__: Python closes a generator that a loop has left, and nothing else.
@@ -207,13 +161,7 @@ class GroupStream:
         return f"<GroupStream {self.consumer} in {self.group}, {len(self.symbols)} symbols>"
 
     async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
-        self._shared.check_loop()
-        if self._share.is_reading:
-            raise self._taken_over()
-        self._turn += 1
-        turn = self._turn
-        await self._share.hang_up()
-        self._attend()
+        turn = await self._enter()
         clock = asyncio.get_running_loop().time
         try:
             while not self._share.is_closed:
@@ -256,11 +204,9 @@ class GroupStream:
                             if self._book.waiting >= FLUSH_AT:
                                 await self._share.flush()
         finally:
-            if turn == self._turn:
-                if self._auto_ack:
-                    await self._share.flush()
-                await self._share.hang_up()
-                self._unattend()
+            if turn == self._turn and self._auto_ack:
+                await self._share.flush()
+            await self._leave(turn)
 
     def _delivery(self, run: Run, entry_id: str, fields: list[bytes]) -> Delivery | None:
         symbol = run.track.symbol
@@ -303,43 +249,15 @@ class GroupStream:
                 else:
                     await self._shared.ask(("XGROUP", "DELCONSUMER", key, group, consumer))
 
-    def _begin(self, starts: dict[Symbol, Wish | Place]) -> None:
-        for symbol, origin in starts.items():
-            self._share.membership.follow(symbol, origin)
-
-    def _attend(self) -> None:
-        if self._attendance is not None and not self._is_attended:
-            self._is_attended = True
-            self._attendance.began(self.symbols)
-
-    def _unattend(self) -> None:
-        if self._attendance is not None and self._is_attended:
-            self._is_attended = False
-            self._attendance.ended()
-
     def _check(self, turn: int) -> None:
         if turn != self._turn:
             raise self._taken_over()
-
-    def _taken_over(self) -> BusError:
-        return BusError(f"{self!r} is read by another loop: call group() again for a second worker")
 
     def _forgotten(self) -> BusError:
         return BusError(
             f"{self!r} has {self._book.held} deliveries that were not acknowledged: call "
             "`await stream.ack(delivery)` when each is done, or pass auto_ack=True"
         )
-
-    def _skipped(self, error: BadEntry) -> None:
-        self._unreadable += 1
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._unreadable_logged_at_s >= LOG_EVERY_S:
-            self._unreadable_logged_at_s = now_s
-            _log.warning(
-                "acknowledged unread: %s (%d so far; told at most once a minute)",
-                str(error)[:300],
-                self._unreadable,
-            )
 
 
 def check_group(group: object, consumer: object, claim_after_s: float, prefetch: object) -> None:

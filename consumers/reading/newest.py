@@ -10,8 +10,9 @@ from typing import Final
 
 from consumers.reading.conflation import Conflation, Newest
 from consumers.reading.freshness import too_old
-from consumers.reading.reader import Attendance, Reader
+from consumers.reading.reader import Reader
 from consumers.reading.source import Source
+from consumers.reading.stream import Attendance
 from wire import Gap
 
 READ_AGAIN_S: Final = 0.02

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from consumers import Bus, BusClosed, connect
+from consumers import Bus, BusClosed, Gap, GroupStream, Quote, connect
 from consumers.leases.book import BEAT_S, TTL_S
 from simulator.redis_server import RedisServer, free_port
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, numbers, take, until
@@ -334,7 +334,7 @@ async def test_a_worker_of_a_group_has_leases_too(bus: Bus, redis: Redis, writer
     stream = bus.group("workers", "AAPL", start="earliest")
     async for _ in stream:
         await wanted(redis, "AAPL")
-        stream.add("MSFT")
+        stream.add("MSFT", start="earliest")
         await wanted(redis, "AAPL", "MSFT")
         break
     await wanted(redis)
@@ -378,6 +378,45 @@ async def test_no_quote_that_a_lease_brings_about_is_missed(bus: Bus, redis: Red
         group.create_task(bring("SECOND"))
         stream.add("SECOND")
         assert numbers(await reading) == [0, 1, 2]
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+async def test_no_quote_that_a_workers_lease_brings_about_is_missed(
+    bus: Bus, redis: Redis, writer: Writer, is_old: bool
+) -> None:
+    """The group has its place in a stream, be it there or not, before a worker leases the symbol."""
+    symbols = ("FIRST", "SECOND")
+    if is_old:
+        for symbol in symbols:
+            await writer.quotes(symbol, 2)
+    begun = [len(writer.sent.get(symbol, ())) for symbol in symbols]
+
+    async def bring(symbol: str) -> None:
+        async with asyncio.timeout(30):
+            while not any(member.startswith(f"{symbol}@") for member in await leases_of(redis)):
+                pass
+        await writer.quotes(symbol, 3)
+
+    async def handle(stream: GroupStream) -> list[float | int | None]:
+        found: list[Quote | Gap] = []
+        async with asyncio.timeout(60):
+            async for delivery in stream:
+                found.append(delivery.item)
+                await stream.ack(delivery)
+                if len(found) == 3:
+                    break
+        return numbers(found)
+
+    stream = bus.group("g", "FIRST")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(bring("FIRST"))
+        assert await handle(stream) == [begun[0] + n for n in range(3)]
+        working = tasks.create_task(handle(stream))
+        await wanted(redis, "FIRST")
+        tasks.create_task(bring("SECOND"))
+        stream.add("SECOND")
+        assert await working == [begun[1] + n for n in range(3)]
     await stream.aclose()
 
 

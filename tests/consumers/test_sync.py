@@ -650,6 +650,16 @@ def test_the_twin_has_every_name_with_the_same_parameters(native: type, twin: ty
             assert _shape(same) == _shape(value), name
 
 
+def test_every_property_of_a_twin_can_be_had(bus: sync.Bus) -> None:
+    """None asks its native half for what that has not."""
+    for stream in (bus.quotes("AAPL"), bus.newest("AAPL"), bus.group("g", "AAPL")):
+        names = [name for name, value in _public(type(stream)).items() if isinstance(value, property)]
+        assert {"symbols", "unreadable", "is_connected", "failures"} <= set(names)
+        for name in names:
+            getattr(stream, name)
+        stream.close()
+
+
 def test_every_stream_of_the_library_has_a_twin() -> None:
     """A class that a bus hands out is there in both, and `connect` takes the same."""
     kinds = {name for name in consumers.__all__ if name.endswith(("Stream", "Interest"))}
