@@ -47,7 +47,7 @@ class History:
         self._rest: Final = rest
         self._seam: Final = Seam(start_ns, end_ns)
         self._low = str(entry_id_at(start_ns))
-        self._high: Final = "+" if end_ns is None else str(before(entry_id_at(end_ns)))
+        self._high = None if end_ns is None else str(before(entry_id_at(end_ns)))
 
     async def items(self) -> AsyncGenerator[Quote | Gap, None]:
         """Quotes and gaps, oldest first. Raises `BusUnavailable`, and what REST raises."""
@@ -64,12 +64,12 @@ class History:
                     return
                 # Looked at anew: while REST answered, more may have been trimmed.
                 continue
-            if stretch is not None and last is not None and entries:
+            if stretch is not None and last is not None:
                 yield Gap(
                     symbol=self._symbol,
                     id=None,
                     from_ns=last.time_ns,
-                    to_ns=EntryId.parse(entries[0][0]).time_ns,
+                    to_ns=EntryId.parse(entries[0][0]).time_ns if entries else stretch.end_ns - 1,
                     reason=TRIMMED,
                 )
             for raw_id, fields in entries:
@@ -78,14 +78,22 @@ class History:
                 item = self._decoded(raw_id.decode(), fields)
                 if item is not None:
                     yield item
-            if len(entries) < PAGE:
+            if len(entries) < PAGE or str(last) == self._high:
                 return
             self._low = f"({last}"
 
     async def _page(self) -> tuple[list[tuple[bytes, list[bytes]]], EntryId | None]:
-        page: Command = ("XRANGE", self._stream, self._low, self._high, "COUNT", PAGE)
-        # The first entry is looked up after the page: if it is not behind our place then, it was not before.
-        entries, first = await self._ask(page, ("XRANGE", self._stream, "-", "+", "COUNT", 1))
+        page: Command = ("XRANGE", self._stream, self._low, self._high or "+", "COUNT", PAGE)
+        # The first entry is looked up after the page: if it is not behind our place then, it was not before. So is
+        # the last, which bounds the walk: what a busy stream gets from now on would keep it going for ever.
+        ends: list[Command] = [("XRANGE", self._stream, "-", "+", "COUNT", 1)]
+        if self._high is None:
+            ends.append(("XREVRANGE", self._stream, "+", "-", "COUNT", 1))
+        entries, first, *last = await self._ask(page, *ends)
+        if last and last[0]:
+            end = EntryId.parse(last[0][0][0])
+            self._high = str(end)
+            self._seam.ends_with(end)
         return entries, EntryId.parse(first[0][0]) if first else None
 
     async def _fill(self, rest: PastQuotes, stretch: Stretch) -> AsyncGenerator[Quote, None]:

@@ -39,11 +39,11 @@ class Stretch(NamedTuple):
 
 
 class Seam:
-    """One joined history from `start_ns` up to, not including, `end_ns` (None: no end)."""
+    """One joined history from `start_ns` up to, not including, `end_ns` (None: up to where `ends_with` says)."""
 
     def __init__(self, start_ns: int, end_ns: int | None) -> None:
         self._start_ns: Final = start_ns
-        self._end_ns: Final = end_ns
+        self._end_ns = end_ns
         self._told_ns = start_ns
         """Every quote of an earlier venue time has been told, as far as anybody has it."""
         self._filled_ns = start_ns
@@ -70,6 +70,10 @@ class Seam:
         if end_ns <= self._told_ns:
             return None
         return Stretch(self._told_ns if self._last is None else self._looked_back_ns(), end_ns)
+
+    def ends_with(self, last: EntryId) -> None:
+        """Nothing behind this entry of the stream is asked for."""
+        self._end_ns = last.time_ns + 1
 
     def filled(self, stretch: Stretch) -> None:
         """REST has told all of this stretch."""

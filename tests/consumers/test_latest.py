@@ -14,12 +14,13 @@ from consumers import (
     BusClosed,
     BusUnavailable,
     ContractTooNew,
+    EntryId,
     Gap,
     Quote,
     connect,
 )
 from simulator.redis_server import RedisServer, free_port
-from tests.consumers.conftest import KEYS, T0_NS, Writer
+from tests.consumers.conftest import KEYS, T0_NS, Writer, numbers
 from wire import encode_latest
 
 pytestmark = pytest.mark.both_servers
@@ -91,6 +92,34 @@ async def test_history_is_read_by_venue_time(bus: Bus, writer: Writer) -> None:
     assert [item async for item in bus.history("AAPL", time, time)] == []
     with pytest.raises(BadStart, match="swap"):
         await anext(bus.history("AAPL", end_ns, start_ns))
+
+
+async def test_history_ends_however_busy_its_stream_is(bus: Bus, writer: Writer) -> None:
+    """At the last entry that there was with its first page: a writer who never stops does not keep it going."""
+    await writer.quotes("AAPL", 2_500)
+    found: list[Quote | Gap] = []
+    async for item in bus.history("AAPL", 0):
+        found.append(item)
+        if len(found) % 500 == 0:
+            await writer.quotes("AAPL", 1_000)
+        assert len(found) < 10_000
+    assert numbers(found) == list(range(2_500))
+
+
+async def test_history_of_a_stream_emptied_meanwhile_ends_too(bus: Bus, writer: Writer) -> None:
+    """What is gone of it is told, and what was written behind its end is no part of it."""
+    await writer.quotes("AAPL", 1_500)
+    found: list[Quote | Gap] = []
+    async for item in bus.history("AAPL", 0):
+        found.append(item)
+        if len(found) == 700:
+            await writer.quotes("AAPL", 2_000, maxlen=10)
+    *quotes, gap = found
+    assert isinstance(quotes[-1], Quote)
+    assert numbers(quotes) == list(range(1_000))
+    assert isinstance(gap, Gap)
+    assert (gap.reason, gap.from_ns) == ("trimmed", quotes[-1].time_ns)
+    assert gap.to_ns == EntryId.parse(writer.ids["AAPL"][1_499]).time_ns
 
 
 async def test_history_shows_gaps_and_skips_what_it_cannot_read(bus: Bus, writer: Writer) -> None:

@@ -46,8 +46,8 @@ class Memory:
         if self.cuts:
             del self.entries[: self.cuts.pop(0)]
 
-    async def ask(self, page: Any, first: Any) -> list[Any]:
-        """The two XRANGEs of a page, between which the stream may be trimmed."""
+    async def ask(self, page: Any, *ends: Any) -> list[Any]:
+        """A page and then the ends of the stream, between which it may be trimmed."""
         _, _, low, high, _, count = page
         after = low.startswith("(")
         start = EntryId.parse(low.lstrip("("))
@@ -58,7 +58,11 @@ class Memory:
             if (entry_id > start if after else entry_id >= start) and (end is None or entry_id <= end)
         ]
         self.cut()
-        return [found[:count], [(str(self.entries[0][0]).encode(), [])] if self.entries else []]
+        at = {"XRANGE": 0, "XREVRANGE": -1}
+        there: list[Any] = [
+            [(str(self.entries[at[name]][0]).encode(), [])] if self.entries else [] for name, *_ in ends
+        ]
+        return [found[:count], *there]
 
     async def quotes(self, symbol: str, start: int, end: int) -> AsyncGenerator[Quote, None]:
         """REST's part; the stream goes on being trimmed meanwhile."""
