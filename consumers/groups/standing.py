@@ -112,7 +112,9 @@ def begin_again(symbol: str, standing: Standing, facts: StreamFacts) -> Beginnin
     """Where a group that is gone begins again."""
     verdict = judge(standing.mark, standing.anchor, facts)
     if verdict is Verdict.REPLACED or (verdict is Verdict.REWOUND and is_rewound(standing, facts)):
-        return Beginning(ZERO_ID, 0, hole(symbol, standing.floor, facts, verdict))
+        # Redis 6.2 counts no entries, and refuses to be told.
+        read = None if facts.added is None else 0
+        return Beginning(ZERO_ID, read, hole(symbol, standing.floor, facts, verdict))
     if verdict is Verdict.INTACT and facts.first is not None and standing.floor < facts.first:
         # All that the stream holds is yet to be handled. From its very start, so that no member takes what was
         # trimmed earlier, after it had been handled, for a loss.
