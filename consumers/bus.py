@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from consumers.errors import BadStart, BusError, ContractTooNew, StaleQuote
 from consumers.groups.share import Share
@@ -29,9 +29,9 @@ from consumers.reading.freshness import check_max_age_s, is_number, received_ns,
 from consumers.reading.history import History, PastQuotes
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
-from consumers.reading.reader import Reader
 from consumers.reading.source import Source
 from consumers.reading.start import Start, parse_symbols, parse_time_ns
+from consumers.reading.stream import Stream
 from consumers.reconnect import Reconnect
 from consumers.shared_link import SharedLink
 from wire import (
@@ -114,7 +114,7 @@ class Bus:
         self._consumer_id: Final = consumer_id
         self._is_entered = False
         self._leases = LeaseKeeper(self._shared, keys, consumer_id)
-        self._streams: Final[weakref.WeakSet[Reader | GroupStream]] = weakref.WeakSet()
+        self._streams: Final[weakref.WeakSet[Stream[Any]]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         if self._is_entered:

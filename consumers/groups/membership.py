@@ -21,7 +21,7 @@ from consumers.reading.start import Place, Wish
 from consumers.reconnect import is_wrong_type, tells_of_key
 from wire import Keyspace
 
-BLOCK_MS: Final = 500
+BLOCK_S: Final = 0.5
 TRUST_S: Final = 0.25
 PAGE: Final = 100
 """Pending entries of one stream per step."""
@@ -102,8 +102,9 @@ class Membership:
             track.beginning = None
             track.wanted, track.claimed = {}, set()
 
-    def next_step(self, now_s: float) -> Step:
-        """What to ask now; without commands there is nothing to do yet."""
+    def next_step(self, now_s: float, block_s: float = BLOCK_S) -> Step:
+        """What to ask now; without commands there is nothing to do yet. The server may wait `block_s` for entries,
+        from 1 ms on."""
         tracks = list(self._tracks.values())
         if found := [track for track in tracks if track.beginning is not None]:
             return self._make(found[:STREAMS_PER_STEP])
@@ -117,7 +118,7 @@ class Membership:
         if self._answered_at is None or now_s - self._answered_at > TRUST_S:
             for track in joined:
                 track.look_now = True
-        return self._read(self._looks.due(tracks, now_s), joined, now_s)
+        return self._read(self._looks.due(tracks, now_s), joined, now_s, int(block_s * 1000))
 
     def _make(self, tracks: list[Track]) -> Step:
         commands: list[Command] = []
@@ -226,14 +227,14 @@ class Membership:
 
         return Step(commands, digest)
 
-    def _read(self, looked: list[Track], joined: list[Track], now_s: float) -> Step:
+    def _read(self, looked: list[Track], joined: list[Track], now_s: float, block_ms: int) -> Step:
         count = max(1, self._prefetch // max(len(joined), 1))
         looks = [(track, self._looks.questions(track, now_s)) for track in looked]
         commands: list[Command] = [("MULTI",)] if looks else []
         for _, questions in looks:
             commands += questions
         if joined:
-            block: Command = () if looks else ("BLOCK", BLOCK_MS)
+            block: Command = ("BLOCK", block_ms) if block_ms and not looks else ()
             streams: Command = ("STREAMS", *(track.key for track in joined), *[">"] * len(joined))
             commands.append(
                 ("XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count, *block, *streams)

@@ -11,7 +11,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from consumers.groups.book import Book
-from consumers.groups.membership import Membership
+from consumers.groups.membership import BLOCK_S, Membership
 from consumers.groups.track import Run, Track
 from consumers.link import Command, Link, Reply, Target
 from consumers.reading.line import IDLE_S, Line
@@ -129,7 +129,7 @@ class Share(Line):
 
     async def _step(self, link: Link) -> list[Run]:
         now_s = asyncio.get_running_loop().time
-        step = self.membership.next_step(now_s())
+        step = self.membership.next_step(now_s(), min(BLOCK_S, self.left_s))
         if not step.commands:
             if self.book.waiting:
                 await self._ask(link)

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import ClassVar, Final
 
 from consumers.errors import BusError, BusUnavailable
@@ -37,7 +37,7 @@ RELEASED_IDLE_MS: Final = 365 * 86_400_000
 """For a year: longer than anybody's `claim_after_s`, and not before 1970."""
 
 
-class GroupStream(Stream):
+class GroupStream(Stream[Delivery]):
     """This worker's share of some symbols' entries, to be read with `async for`; made by `Bus.group`.
 
     Yields `Delivery`. Entries of one symbol come in the stream's order, but for those that are delivered again.
@@ -153,14 +153,10 @@ class GroupStream(Stream):
                 if self._leaves:
                     await self._take_off()
 
-    def __aiter__(self) -> AsyncIterator[Delivery]:
-        # A generator and not __anext__: Python closes a generator that a loop has left, and nothing else.
-        return self._deliveries()
-
     def __repr__(self) -> str:
         return f"<GroupStream {self.consumer} in {self.group}, {len(self.symbols)} symbols>"
 
-    async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
+    async def _steps(self) -> AsyncGenerator[Delivery | None, None]:
         turn = await self._enter()
         clock = asyncio.get_running_loop().time
         try:
@@ -203,6 +199,8 @@ class GroupStream(Stream):
                             self._book.done(track.symbol, entry_id)
                             if self._book.waiting >= FLUSH_AT:
                                 await self._share.flush()
+                if not runs and self._share.is_due:
+                    yield None
         finally:
             if turn == self._turn and self._auto_ack:
                 await self._share.flush()

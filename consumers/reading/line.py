@@ -7,6 +7,7 @@ streams, `consumers.groups.share` for workers of a group. When to give up is for
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 from abc import ABC, abstractmethod
@@ -45,6 +46,8 @@ class Line(ABC):
         self.keys: Final = keys
         self.on_settled: Callable[[frozenset[str]], None] = lambda _: None
         """Called with the symbols whose place Redis has just told; must not block or raise."""
+        self.until_s: float | None = None
+        """Until when, by the loop's clock, somebody waits for what comes; None: for ever."""
         self._reconnect: Final = reconnect
         self._task: Final = task
         self._on_return: Final = on_return
@@ -98,6 +101,18 @@ class Line(ABC):
         """Whether somebody waits for what the next read brings."""
         return self._is_reading
 
+    @property
+    def is_due(self) -> bool:
+        """Whether nobody waits any longer."""
+        return self.left_s == 0
+
+    @property
+    def left_s(self) -> float:
+        """For how much longer somebody waits."""
+        if self.until_s is None:
+            return math.inf
+        return max(0.0, self.until_s - asyncio.get_running_loop().time())
+
     def check_process(self) -> None:
         """Raise `BusError` in a process that was forked from the one this belongs to."""
         if os.getpid() != self._pid:
@@ -125,7 +140,7 @@ class Line(ABC):
         """This connection is new: anything may have happened since the last one."""
 
     async def _persist(self, step: Callable[[Link], Awaitable[list[R]]]) -> list[R]:
-        """What the step brings, on whichever connection it succeeds; nothing when all is closed meanwhile.
+        """What the step brings, on whichever connection it succeeds; nothing when all is closed or due meanwhile.
 
         Raises `BusUnavailable` when `Reconnect` gives up or Redis refuses us; `BusError` in a forked process.
         """
@@ -139,6 +154,8 @@ class Line(ABC):
                     await self.hang_up()
                     if not self._closing.is_set():
                         await self._pause(self._failed(error))
+                        if self.is_due:
+                            return []
                 else:
                     self._failures = 0
                     return runs
@@ -189,5 +206,5 @@ class Line(ABC):
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(seconds, self.left_s)):
                 await self._closing.wait()

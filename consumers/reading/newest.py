@@ -5,7 +5,7 @@ strategy that asks for nothing costs nothing, and finds the newest all the same 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from consumers.reading.conflation import Conflation, Newest
@@ -19,7 +19,7 @@ READ_AGAIN_S: Final = 0.02
 """While others wait, a quote that was read longer ago than this may no longer be the newest."""
 
 
-class NewestStream(Reader):
+class NewestStream(Reader[Newest | Gap]):
     """The newest quote of each symbol as `Newest`, and gaps; to be read with `async for`; made by `Bus.newest`.
 
     Symbols take turns in the order in which something new came. No quote is handed over when a newer one of its
@@ -52,15 +52,11 @@ class NewestStream(Reader):
         """
         return {**super().positions, **self._conflation.positions}
 
-    def __aiter__(self) -> AsyncIterator[Newest | Gap]:
-        # A generator and not __anext__: Python closes a generator that a loop has left, and nothing else.
-        return self._items()
-
     def _forget(self, symbol: str) -> None:
         super()._forget(symbol)
         self._conflation.drop(symbol)
 
-    async def _items(self) -> AsyncGenerator[Newest | Gap, None]:
+    async def _steps(self) -> AsyncGenerator[Newest | Gap | None, None]:
         turn = await self._enter()
         now_s = asyncio.get_running_loop().time
         waiting = self._conflation
@@ -71,6 +67,8 @@ class NewestStream(Reader):
                     await self._catch_up()
                     read_at = now_s()
                     if not waiting or self._source.is_closed:
+                        if self._source.is_due:
+                            yield None
                         continue
                 yield self._within_age(waiting.next())
                 if turn != self._turn:

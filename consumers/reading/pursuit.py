@@ -24,7 +24,7 @@ COUNT_MAX: Final = 1_000
 ENTRIES_PER_READ: Final = 20_000
 """All streams of a read together, so that a reply of a thousand streams stays within some megabytes."""
 COUNT_MIN: Final = 10
-BLOCK_MS: Final = 500
+BLOCK_S: Final = 0.5
 TRUST_S: Final = 0.25
 LOOK_EVERY_S: Final = 1.0
 """How often quiet streams are looked at; a stream must be quiet that long first."""
@@ -158,8 +158,8 @@ class Pursuit:
         """The connection is new: anything may have happened to the streams."""
         self._answered_at = None
 
-    def next_read(self, now_s: float, *, wait: bool = True) -> Read:
-        """What to ask now; without `wait` the answer comes at once."""
+    def next_read(self, now_s: float, block_s: float = BLOCK_S) -> Read:
+        """What to ask now; the server may wait `block_s` for something to answer, from 1 ms on."""
         tracks = self._tracks.values()
         if self._answered_at is None or now_s - self._answered_at > TRUST_S:
             for track in tracks:
@@ -171,11 +171,12 @@ class Pursuit:
             looked += sorted(quiet, key=lambda t: t.seen_at)[:LOOKS_AT_ONCE]
         readable = tuple(track for track in tracks if not track.barred)
         count = max(COUNT_MIN, min(COUNT_MAX, ENTRIES_PER_READ // max(len(readable), 1)))
+        block_ms = int(block_s * 1000)
         commands: list[Command] = []
         if looked:
             commands += [("MULTI",), *(("XINFO", "STREAM", track.key) for track in looked)]
         if readable:
-            block = ("BLOCK", BLOCK_MS) if wait and not looked else ()
+            block = ("BLOCK", block_ms) if block_ms and not looked else ()
             keys_and_ids: Command = (*(t.key for t in readable), *(t.after for t in readable))
             commands.append(("XREAD", "COUNT", count, *block, "STREAMS", *keys_and_ids))
         if looked:

@@ -4,7 +4,7 @@ Decides when a position moves: with the item that is handed over, never before. 
 read brought is handed out before the next one is asked for, so memory stays that of one reply.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 from consumers.reading.entry import QUOTE, decode_entry
 from consumers.reading.freshness import AgeGuard
@@ -14,7 +14,7 @@ from consumers.reading.reader import Reader
 from wire import BadEntry, Gap, Quote, decode_quote
 
 
-class QuoteStream(Reader):
+class QuoteStream(Reader[Quote | Gap]):
     """Quotes and gaps of some symbols, to be read with `async for`; made by `Bus.quotes`.
 
     Entries of one symbol come in the stream's order; between symbols they come as they were read, which while
@@ -22,8 +22,7 @@ class QuoteStream(Reader):
     `async for` over the same object goes on after the last item that was handed out.
     """
 
-    def __aiter__(self) -> AsyncIterator[Quote | Gap]:
-        # A generator and not __anext__: Python closes a generator that a loop has left, and nothing else.
+    def _steps(self) -> AsyncGenerator[Quote | Gap | None, None]:
         return self._items() if self._guard is None else self._guarded_items(self._guard)
 
     async def batches(self) -> AsyncGenerator[list[Quote | Gap], None]:
@@ -80,7 +79,7 @@ class QuoteStream(Reader):
                 self._skipped(error)
         track.move_to(entry_id)
 
-    async def _items(self) -> AsyncGenerator[Quote | Gap, None]:
+    async def _items(self) -> AsyncGenerator[Quote | Gap | None, None]:
         turn = await self._enter()
         source = self._source
         try:
@@ -122,10 +121,12 @@ class QuoteStream(Reader):
                         yield item
                         if turn != self._turn:
                             raise self._taken_over()
+                if not runs and source.is_due:
+                    yield None
         finally:
             await self._leave(turn)
 
-    async def _guarded_items(self, guard: AgeGuard) -> AsyncGenerator[Quote | Gap, None]:
+    async def _guarded_items(self, guard: AgeGuard) -> AsyncGenerator[Quote | Gap | None, None]:
         turn = await self._enter()
         source = self._source
         try:
@@ -154,6 +155,8 @@ class QuoteStream(Reader):
                         yield guard.settle(symbol)
                         if turn != self._turn:
                             raise self._taken_over()
+                if not runs and source.is_due:
+                    yield None
         finally:
             await self._leave(turn)
 

@@ -3,7 +3,7 @@
 Must never know how entries are asked for (`source` does) nor how they are handed over (`quotes` and `newest` do).
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
 from consumers.link import Command
 from consumers.reading.freshness import AgeGuard, check_max_age_s
@@ -15,8 +15,10 @@ from consumers.reading.start import parse_symbols
 from consumers.reading.stream import Attendance, Stream
 from wire import EntryId
 
+T = TypeVar("T")
 
-class Reader(Stream):
+
+class Reader(Stream[T]):
     """The common half of `QuoteStream` and `NewestStream`."""
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import Final
 from consumers.link import Command, Link, Reply, Target
 from consumers.reading.freshness import ServerClock, server_time_ns
 from consumers.reading.line import IDLE_S, Line
-from consumers.reading.pursuit import Pursuit, Run, Track
+from consumers.reading.pursuit import BLOCK_S, Pursuit, Run, Track
 from consumers.reading.start import Place, Wish, before, questions, settle
 from consumers.reconnect import Reconnect, tells_of_key
 from consumers.shared_link import SharedLink
@@ -105,7 +105,8 @@ class Source(Line):
             if self.snapshots:
                 return []
         now_s = asyncio.get_running_loop().time
-        read = self.pursuit.next_read(now_s(), wait=wait)
+        block_s = min(BLOCK_S, self.left_s) if wait else 0.0
+        read = self.pursuit.next_read(now_s(), block_s)
         if not read.tracks and wait:
             await self._pause(IDLE_S)
         if not read.commands:

@@ -6,16 +6,20 @@ over, nor how it is asked for (a `Line` does).
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
-from typing import ClassVar, Final, Protocol, Self
+from typing import ClassVar, Final, Generic, Protocol, Self, TypeVar, cast
 
-from consumers.errors import BusError
+from consumers.errors import BusClosed, BusError
 from consumers.reading.line import Line
 from consumers.reading.start import parse_starts, parse_symbols
 from consumers.shared_link import SharedLink
 from wire import BadEntry
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOG_EVERY_S: Final = 60.0
 
@@ -37,7 +41,7 @@ class Attendance(Protocol):
         """No loop reads any more; another may begin later."""
 
 
-class Stream:
+class Stream(ABC, Generic[T]):
     """The common half of `Reader` and `GroupStream`."""
 
     _SKIPPED: ClassVar[str] = "skipped"
@@ -58,10 +62,53 @@ class Stream:
         self._attendance: Final = attendance
         self._is_attended = False
         self._turn = 0
+        self._getting: AsyncGenerator[T | None, None] | None = None
+        self._getting_turn = 0
+        self._is_getting = False
         self._unreadable = 0
         self._unreadable_logged_at_s = -LOG_EVERY_S
         line.on_settled = self._settled
         line.begin(parse_starts(parse_symbols(symbols), start))
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        # A generator and not __anext__: Python closes a generator that a loop has left, and nothing else. None
+        # comes only to who waits with a limit.
+        return cast("AsyncIterator[T]", self._steps())
+
+    @abstractmethod
+    def _steps(self) -> AsyncGenerator[T | None, None]:
+        """One loop over the items; None when a read brought nothing and the line is due."""
+
+    async def get(self, timeout_s: float | None = None) -> T | None:
+        """The next item, or None when there is none within so many seconds (None: wait for ever; 0: what one read
+        brings).
+
+        Unlike a time limit around the iteration it ends nothing: connection and lease stay until `aclose`, until
+        it raises or is cancelled, or until a loop over the same stream ends. Whichever way, the next `get` or loop
+        goes on after the last item. A loop that was running elsewhere raises `BusError` with its next step; while
+        it waits, `get` does. While Redis is silent it takes up to the `timeout_s` of the bus longer. Raises
+        `BusClosed` when the stream is closed, and what the iteration raises.
+        """
+        getting = self._getting
+        if self._line.is_reading or self._is_getting:
+            raise self._taken_over()
+        if getting is None or self._getting_turn != self._turn:
+            if getting is not None:
+                await getting.aclose()
+            self._getting = getting = self._steps()
+        self._line.until_s = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        self._is_getting = True
+        try:
+            item = await anext(getting)
+        except BaseException as error:
+            self._getting = None
+            if isinstance(error, StopAsyncIteration):
+                raise BusClosed("the stream is closed: ask the bus for another") from None
+            raise
+        finally:
+            self._line.until_s, self._is_getting = None, False
+        self._getting_turn = self._turn
+        return item
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -108,6 +155,9 @@ class Stream:
         """End the iteration, wherever it waits, and close its connection. May be called again."""
         self._unattend()
         await self._line.close()
+        getting, self._getting = self._getting, None
+        if getting is not None and not self._is_getting:
+            await getting.aclose()
 
     async def __aenter__(self) -> Self:
         return self
