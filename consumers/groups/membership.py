@@ -103,8 +103,7 @@ class Membership:
             track.wanted, track.claimed = {}, set()
 
     def next_step(self, now_s: float, block_s: float = BLOCK_S) -> Step:
-        """What to ask now; without commands there is nothing to do yet. The server may wait `block_s` for entries,
-        from 1 ms on."""
+        """What to ask now, if there is anything to do; the server may wait `block_s` for entries, from 1 ms on."""
         tracks = list(self._tracks.values())
         if found := [track for track in tracks if track.beginning is not None]:
             return self._make(found[:STREAMS_PER_STEP])
