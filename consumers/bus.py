@@ -180,7 +180,7 @@ class Bus:
             now_ns = server_time_ns(times[0]) + underway_ns if times else 0
             newest: dict[str, tuple[Quote, float]] = {}
             for symbol, *values in zip(names, streamed, asked, strict=True):
-                quote = newer(*(_readable(symbol, value) for value in values))
+                quote = newer(*(readable_quote(symbol, value) for value in values))
                 if quote is not None:
                     newest[symbol] = quote, (now_ns - received_ns(quote)) / 1e9
             if max_age_s is None or not any(
@@ -207,7 +207,7 @@ class Bus:
         judge = QualityJudge(now_ns, fields, quiet_after_s=quiet_after_s)
         found: dict[str, Quality] = {}
         for symbol, state, value in zip(names, states, cached, strict=True):
-            quote = _readable(symbol, value)
+            quote = readable_quote(symbol, value)
             received_ns = None if quote is None else quote.received_ns or quote.time_ns
             found[symbol] = judge.judge(symbol, state, received_ns)
         return found
@@ -373,7 +373,13 @@ class Bus:
         return f"<Bus {state} {self._target.address} namespace={self._keys.namespace}>"
 
 
-def _readable(symbol: Symbol, value: bytes | None) -> Quote | None:
+def parts_of(bus: Bus) -> tuple[SharedLink, Keyspace]:
+    """What the rooms above ask through, and the names of the keys; not for strategies."""
+    return bus._shared, bus._keys
+
+
+def readable_quote(symbol: Symbol, value: bytes | None) -> Quote | None:
+    """The quote in a field of a cache, None where there is none; one that cannot be read is logged."""
     if value is None:
         return None
     try:

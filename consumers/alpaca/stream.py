@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from consumers.alpaca.shapes import DataFeed, model, raw
-from consumers.bus import Bus, connect
+from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusUnavailable, NotCarried
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import parse_symbols
@@ -309,7 +309,8 @@ class StockDataStream:
         """Whether it is still to be found out if the bus carries the feed that was asked for."""
         if self._feed is None:
             return False
-        ((feed,),) = await bus._shared.ask(("HMGET", bus._keys.status, "feed"))
+        link, keys = parts_of(bus)
+        ((feed,),) = await link.ask(("HMGET", keys.status, "feed"))
         if feed is None:
             return True  # no daemon yet
         carried = feed.decode(errors="replace")
@@ -366,7 +367,8 @@ for _name, _channel in {
 
 async def _carried(bus: Bus) -> set[str]:
     """All symbols that the daemon subscribes, or would."""
-    (names,) = await bus._shared.ask(("HKEYS", bus._keys.subscriptions))
+    link, keys = parts_of(bus)
+    (names,) = await link.ask(("HKEYS", keys.subscriptions))
     carried: set[str] = set()
     for name in names:
         # The daemon shows names that it refused, too.
@@ -379,8 +381,9 @@ async def _ends(bus: Bus, symbols: list[str]) -> dict[str, str]:
     """Where the stream of each symbol ends now; `earliest` where there is none yet."""
     if not symbols:
         return {}
-    replies = await bus._shared.ask_each(
-        *(("XREVRANGE", bus._keys.stream(symbol), "+", "-", "COUNT", 1) for symbol in symbols)
+    link, keys = parts_of(bus)
+    replies = await link.ask_each(
+        *(("XREVRANGE", keys.stream(symbol), "+", "-", "COUNT", 1) for symbol in symbols)
     )
     return {
         symbol: reply[0][0].decode() if reply else "earliest"

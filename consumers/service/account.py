@@ -7,15 +7,15 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from consumers.bus import Bus
+from consumers.bus import Bus, parts_of
 from consumers.rest.budget import CALLS_PER_MINUTE, Budget
-from consumers.rest.client import _KEY_NAMES, _SECRET_NAMES, _URL_NAME, AlpacaRest
+from consumers.rest.client import KEY_NAMES, SECRET_NAMES, URL_NAME, AlpacaRest
 from consumers.rest.errors import RestError
 from consumers.rest.retry import Retry
 
 REMEDY: Final = (
     "pass api_key and api_secret to MarketDataService, or set "
-    f"{_KEY_NAMES[0]} and {_SECRET_NAMES[0]} in the environment"
+    f"{KEY_NAMES[0]} and {SECRET_NAMES[0]} in the environment"
 )
 
 
@@ -43,14 +43,12 @@ class Account:
 
         def keys() -> tuple[str, str]:
             return (
-                (api_key, api_secret)
-                if api_key and api_secret
-                else (_named(_KEY_NAMES), _named(_SECRET_NAMES))
+                (api_key, api_secret) if api_key and api_secret else (_named(KEY_NAMES), _named(SECRET_NAMES))
             )
 
         def make(bus: Bus) -> AlpacaRest:
             key, secret = keys()
-            url = rest_url or os.environ.get(_URL_NAME) or None
+            url = rest_url or os.environ.get(URL_NAME) or None
             return AlpacaRest(
                 key,
                 secret,
@@ -60,7 +58,7 @@ class Account:
                 trading_url=url,
                 timeout_s=timeout_s,
                 retry=retry,
-                budget=Budget(bus._shared, bus._keys, key, calls_per_minute),
+                budget=Budget(*parts_of(bus), key, calls_per_minute),
             )
 
         # Closures and not fields: what holds no field cannot be printed by accident.

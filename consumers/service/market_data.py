@@ -11,7 +11,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, overload
 
-from consumers.bus import TIMEOUT_S, Bus, connect
+from consumers.bus import TIMEOUT_S, Bus, connect, parts_of
 from consumers.errors import BusClosed, BusError, BusUnavailable
 from consumers.reading.lag import Lag
 from consumers.reading.start import Start
@@ -207,7 +207,8 @@ class MarketDataService:
         `lag` is of the stream that is furthest behind. Raises `BusUnavailable`.
         """
         bus = await self._reach_bus()
-        (raw,) = await bus._shared.ask(("HGETALL", bus._keys.status))
+        link, keys = parts_of(bus)
+        (raw,) = await link.ask(("HGETALL", keys.status))
         symbols: set[str] = set()
         lags: dict[str, Lag] = {}
         for stream in list(self._streams):
