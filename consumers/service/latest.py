@@ -1,7 +1,8 @@
 """The newest quote, from Redis while it is fresh, else from REST, which then is everybody's.
 
 Decides the order of questions; `rest.freshness` decides what may be handed out. Must never hand out a quote that is
-older than allowed: ages are counted from before the question, by the Redis server's clock.
+older than allowed: ages are counted from before the question, by the Redis server's clock. A daemon whose clock is
+ahead of that one stamps its quotes too late; its heartbeat tells by how much, but for the second between two beats.
 """
 
 import asyncio
@@ -11,8 +12,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from consumers.bus import Bus, _readable
+import msgspec
+
+from consumers.bus import Bus, parts_of, readable_quote
 from consumers.errors import BusError, BusUnavailable, StaleQuote
+from consumers.reading.freshness import server_time_ns
 from consumers.rest.client import AlpacaRest
 from consumers.rest.errors import RestError
 from consumers.rest.flights import Flights
@@ -21,6 +25,7 @@ from consumers.rest.sharing import share
 from consumers.service.book import Seldom
 from consumers.service.callbacks import LOG_EVERY_S
 from wire import Quote, Symbol
+from wire.quality import time_ns_of
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +46,11 @@ class _Known:
     ) -> None:
         self._ahead_ns: Final = server_ns - began_ns
         self._found: Final = found
+
+    def restamped(self, asked: Mapping[str, Quote]) -> dict[str, Quote]:
+        """Quotes that were received by this machine's clock, as received by the server's."""
+        ahead_us = -((time.time_ns() - time.monotonic_ns() - self._ahead_ns) // 1_000)
+        return {name: _later_by(quote, ahead_us) for name, quote in asked.items()}
 
     def judge(self, symbol: str, max_age_s: float, asked: Asked) -> Judgement:
         """The verdict at this moment."""
@@ -81,7 +91,7 @@ class Latest:
         asked: dict[str, Asked] = {}
         lacking = [name for name in names if judged[name].verdict is Verdict.ASK]
         if lacking:
-            asked = await self._ask(bus, lacking, remedy)
+            asked = await self._ask(bus, known, lacking, remedy)
         fresh: dict[str, Quote] = {}
         stale: dict[str, StaleQuote] = {}
         for name in names:
@@ -96,26 +106,29 @@ class Latest:
                 stale[name] = StaleQuote(judgement.quote, age_s, max_age_s, symbol=name, why=judgement.why)
         return LatestQuotes(fresh, stale)
 
-    async def _ask(self, bus: Bus | None, names: list[Symbol], remedy: str | None) -> dict[str, Asked]:
+    async def _ask(
+        self, bus: Bus | None, known: _Known, names: list[Symbol], remedy: str | None
+    ) -> dict[str, Asked]:
         if remedy is not None:
             return dict.fromkeys(names, RestError(f"without credentials REST cannot be asked: {remedy}"))
         try:
-            found = await self._flights.join(tuple(names), lambda: self._bring(bus, names))
+            found = await self._flights.join(tuple(names), lambda: self._bring(bus, known, names))
         except RestError as error:
             return dict.fromkeys(names, error)
         return {name: found.get(name) for name in names}
 
-    async def _bring(self, bus: Bus | None, names: list[Symbol]) -> dict[str, Quote]:
+    async def _bring(self, bus: Bus | None, known: _Known, names: list[Symbol]) -> dict[str, Quote]:
         found = await self._rest().latest_quotes(*names)
+        # By the server's clock, like the ages of the others.
+        here = known.restamped(found)
         if bus is None:
-            return found
+            return here
         try:
-            shared = await share(bus._shared, bus._keys, found.values())
+            shared = await share(*parts_of(bus), found.values())
         except BusError as error:
             self._say("quotes that REST brought are not shared with other strategies: %s", error)
-            return found
-        # By the server's clock, like the ages of the others.
-        return {**found, **shared.quotes}
+            return here
+        return {**here, **shared.quotes}
 
     def _say(self, text: str, error: BusError) -> None:
         if self._seldom.lets_pass(text, asyncio.get_running_loop().time()) is not None:
@@ -124,12 +137,26 @@ class Latest:
 
 async def _known(bus: Bus, names: list[Symbol]) -> _Known:
     began_ns = time.monotonic_ns()
-    (seconds, microseconds), cached, shared = await bus._shared.ask(
-        ("TIME",), ("HMGET", bus._keys.latest, *names), ("HMGET", bus._keys.rest, *names)
+    link, keys = parts_of(bus)
+    told, (heartbeat,), cached, shared = await link.ask(
+        ("TIME",),
+        ("HMGET", keys.status, "heartbeat"),
+        ("HMGET", keys.latest, *names),
+        ("HMGET", keys.rest, *names),
     )
-    server_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
-    found: dict[str, tuple[Quote | None, Quote | None]] = {
-        name: (_readable(name, first), _readable(name, second))
-        for name, first, second in zip(names, cached, shared, strict=True)
-    }
+    server_ns = server_time_ns(told)
+    # What REST brought was stamped by the server's clock, so only the daemon's quotes are corrected.
+    ahead_us = max(0, (time_ns_of((heartbeat or b"").decode(errors="replace")) or 0) - server_ns) // 1_000
+    found: dict[str, tuple[Quote | None, Quote | None]] = {}
+    for name, first, second in zip(names, cached, shared, strict=True):
+        streamed = readable_quote(name, first)
+        corrected = None if streamed is None else _later_by(streamed, -ahead_us)
+        found[name] = corrected, readable_quote(name, second)
     return _Known(server_ns, began_ns, found)
+
+
+def _later_by(quote: Quote, us: int) -> Quote:
+    """The same, as received so much later."""
+    if not us:
+        return quote
+    return msgspec.structs.replace(quote, receive_delay_us=(quote.receive_delay_us or 0) + us)

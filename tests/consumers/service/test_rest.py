@@ -21,7 +21,7 @@ from tests.consumers.conftest import FAST, KEYS, Writer
 from tests.consumers.service.conftest import so, spawn
 from wire import decode_latest, encode_latest
 
-QUICK = Retry(attempts=2, first_delay_s=0.01, max_delay_s=0.02, deadline_s=3.0)
+QUICK = Retry(attempts=2, first_delay_s=0.01, max_delay_s=0.02, deadline_s=20.0)
 MONDAY = datetime(2025, 3, 3, 15, tzinfo=UTC)
 
 
@@ -42,7 +42,7 @@ async def alpaca() -> AsyncIterator[AlpacaSimulator]:
 
 def asking(url: str, alpaca: AlpacaSimulator, **options: Any) -> MarketDataService:
     """A service with credentials whose REST calls go to the double."""
-    options = {"rest_url": alpaca.rest_url, "retry": QUICK, "reconnect": FAST, "timeout_s": 1.0, **options}
+    options = {"rest_url": alpaca.rest_url, "retry": QUICK, "reconnect": FAST, "timeout_s": 10.0, **options}
     return MarketDataService("key", "s3cret", redis_url=url, **options)
 
 
@@ -206,6 +206,45 @@ async def test_get_latest_quote_is_not_shared_by_a_user_who_may_not_write(
     assert caplog.text.count("not shared with other strategies") == 1
 
 
+@pytest.mark.parametrize("ahead_s", [1.5, 4.0, 60.0])
+async def test_get_latest_quote_sees_through_a_daemon_whose_clock_is_ahead(
+    ahead_s: float, server: RedisServer, redis: Redis
+) -> None:
+    """Its quotes look younger than they are, by what its heartbeat is in the future."""
+    beat_ns = await server_ns(redis) + int(ahead_s * 1e9)
+    beat = datetime.fromtimestamp(beat_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S.999Z")
+    await redis.hset(KEYS.status, "heartbeat", beat)
+    await cache(redis, KEYS.latest, "OLD", age_s=7 - ahead_s, venue_age_s=8)
+    await cache(redis, KEYS.latest, "NEW", age_s=1 - ahead_s, venue_age_s=2)
+    async with MarketDataService(redis_url=server.url) as service:
+        found = await service.get_latest_quotes(["OLD", "NEW"])
+    assert found.keys() == {"NEW"}
+    assert 6 < found.stale["OLD"].age_s < 30
+    received_ns = found["NEW"].received_ns
+    assert received_ns is not None
+    assert received_ns <= await server_ns(redis)
+
+
+@pytest.mark.parametrize("ahead_s", [-10, 10])
+async def test_get_latest_quote_works_on_a_machine_whose_clock_is_wrong(
+    ahead_s: int,
+    server: RedisServer,
+    writer: Writer,
+    alpaca: AlpacaSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also for a user who may not share what REST says, whom the server does not tell its time then."""
+    rules = ("~quotes:*", "+@read", "+@connection", "+multi", "+exec", "+time")
+    await writer.raw("ACL", "SETUSER", "reader", "on", ">pw", "resetkeys", "-@all", *rules)
+    right = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: right() + ahead_s * 10**9)
+    for url in (server.url, server.url.replace("//", "//reader:pw@")):
+        async with asking(url, alpaca) as service:
+            quote = await service.get_latest_quote("AAPL" if url == server.url else "MSFT")
+        assert quote.received_ns is not None
+        assert 0 <= right() - quote.received_ns < 5 * 10**9
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     streamed=st.none() | st.floats(-2, 8),
@@ -334,7 +373,7 @@ async def test_rest_stays_under_the_rate_limit_that_services_share(server: Redis
     """Two services of one account spend one allowance; whoever finds it empty is told when to come again."""
     rules = AccountRules(calls_per_minute=1_000)
     async with AlpacaSimulator(SimulatorSettings(account=rules)) as alpaca:
-        retry = Retry(attempts=1, deadline_s=0.5)
+        retry = Retry(attempts=1, deadline_s=10)
         async with (
             asking(server.url, alpaca, retry=retry) as one,
             asking(server.url, alpaca, retry=retry) as two,
