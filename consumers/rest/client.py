@@ -77,8 +77,8 @@ class AlpacaRest:
             key_id=key_id,
             secret_key=secret_key,
             paper=paper,
-            data_url=_base(data_url),
-            trading_url=_base(trading_url),
+            data_url=base_url(data_url),
+            trading_url=base_url(trading_url),
             timeout_s=timeout_s,
         )
         self.feed: Final = feed
@@ -265,7 +265,8 @@ class AlpacaRest:
         return f"<AlpacaRest {'paper' if self.paper else 'live'} feed={self.feed}>"
 
 
-def _base(url: str | None) -> str | None:
+def base_url(url: str | None) -> str | None:
+    """The address as alpaca-py wants it; `ValueError` for one that cannot be used."""
     if url is None:
         return None
     if not url.startswith(("http://", "https://")) or "@" in url:

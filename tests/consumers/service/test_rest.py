@@ -1,6 +1,7 @@
 """Questions of a service: the newest quote from cache or REST, history, market hours, and who needs credentials."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from redis.asyncio import Redis
 
 from consumers import BadSymbol, BusUnavailable, MarketDataService, StaleQuote
 from consumers.rest import RestError, RestLimited, RestRefused, RestUnavailable, Retry
+from consumers.rest.budget import CALLS_PER_MINUTE
 from simulator import AccountRules, AlpacaSimulator, SimQuote, SimulatorSettings
 from simulator.redis_server import RedisServer, free_port
 from simulator.rest.faults import HangRest, RefuseRest
@@ -371,20 +373,19 @@ async def test_rest_that_hangs_is_given_up_in_time(server: RedisServer, redis: R
 
 async def test_rest_stays_under_the_rate_limit_that_services_share(server: RedisServer, redis: Redis) -> None:
     """Two services of one account spend one allowance; whoever finds it empty is told when to come again."""
+    assert CALLS_PER_MINUTE == 200
+    assert inspect.signature(MarketDataService).parameters["calls_per_minute"].default == CALLS_PER_MINUTE
     rules = AccountRules(calls_per_minute=1_000)
     async with AlpacaSimulator(SimulatorSettings(account=rules)) as alpaca:
-        retry = Retry(attempts=1, deadline_s=10)
-        async with (
-            asking(server.url, alpaca, retry=retry) as one,
-            asking(server.url, alpaca, retry=retry) as two,
-        ):
-            for _ in range(100):
+        options: dict[str, Any] = {"retry": Retry(attempts=1, deadline_s=10), "calls_per_minute": 40}
+        async with asking(server.url, alpaca, **options) as one, asking(server.url, alpaca, **options) as two:
+            for _ in range(20):
                 await one.get_market_status()
                 await two.get_market_status()
             for service in (one, two):
                 with pytest.raises(RestLimited, match="by all its strategies together"):
                     await service.get_market_status()
-            assert len(alpaca.rest_calls) == 200
+            assert len(alpaca.rest_calls) == 40
 
 
 # --- credentials --------------------------------------------------------------------------------------------------
@@ -420,6 +421,32 @@ async def test_credentials_come_from_the_environment_too(
     monkeypatch.setenv("QUOTEBUS_REST_URL", alpaca.rest_url)
     async with service:
         assert await service.is_market_open()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"api_key": "k3y\n"}, {"api_secret": " s3cret"}, {"rest_url": "127.0.0.1:1"}]
+)
+def test_credentials_that_can_be_none_are_told_where_they_are_passed(wrong: dict[str, str]) -> None:
+    """Not hours later, with the first question to REST; and they are not shown."""
+    with pytest.raises(ValueError, match=r"copy it again|a REST URL is") as caught:
+        MarketDataService(**{"api_key": "key", "api_secret": "secret", **wrong})  # type: ignore[arg-type]
+    assert "k3y" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_credentials_of_the_environment_that_can_be_none_are_an_error_of_rest(
+    service: MarketDataService, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strategy that is ready for REST to fail is ready for this too, and still has the cached quote."""
+    monkeypatch.setenv("APCA_API_KEY_ID", "k3y\n")
+    monkeypatch.setenv("APCA_API_SECRET_KEY", "s3cret")
+    await writer.quotes("AAPL", 1)
+    with pytest.raises(StaleQuote, match="key_id is empty or has characters that no key has") as caught:
+        await service.get_latest_quote("AAPL")
+    assert caught.value.quote is not None
+    assert "k3y" not in str(caught.value)
+    with pytest.raises(RestError, match="cannot be asked: key_id"):
+        await service.get_market_status()
 
 
 async def test_credentials_that_are_refused_are_told_and_not_shown(
