@@ -29,6 +29,11 @@ from wire.quality import time_ns_of
 
 _log = logging.getLogger(__name__)
 
+REDIS_PATIENCE_S: Final = 2.0
+"""How long Redis is waited for where REST can stand in."""
+REDIS_PAUSE_S: Final = 1.0
+"""How long it is left alone then."""
+
 
 class LatestQuotes(dict[str, Quote]):
     """Fresh quotes by symbol; `stale` says of each symbol that is absent why."""
@@ -72,21 +77,18 @@ class Latest:
         self._remedy: Final = remedy
         self._flights: Final[Flights[dict[str, Quote]]] = Flights()
         self._seldom: Final = Seldom(LOG_EVERY_S)
+        self._redis_from_s = 0.0
+        # While Redis is away: what REST said, so that who asks often does not spend the account's calls, by a
+        # clock that is not set.
+        self._kept: Final[dict[str, Quote]] = {}
+        self._unix_ns: Final = time.time_ns() - time.monotonic_ns()
 
     async def get(self, names: list[Symbol], max_age_s: float) -> LatestQuotes:
         """Fresh quotes of these symbols. Raises `BusUnavailable` when Redis is away and REST cannot stand in."""
         if not max_age_s > 0:
             raise ValueError(f"max_age_s={max_age_s}: take a positive number of seconds")
         remedy = self._remedy()
-        bus: Bus | None = None
-        try:
-            bus = await self._reach()
-            known = await _known(bus, names)
-        except BusUnavailable as error:
-            if remedy is not None:
-                raise
-            self._say("Redis is away, so that REST alone is asked for quotes: %s", error)
-            bus, known = None, _Known(time.time_ns(), time.monotonic_ns(), {})
+        bus, known = await self._look(names, remedy is None)
         judged = {name: known.judge(name, max_age_s, NOT_ASKED) for name in names}
         asked: dict[str, Asked] = {}
         lacking = [name for name in names if judged[name].verdict is Verdict.ASK]
@@ -106,6 +108,28 @@ class Latest:
                 stale[name] = StaleQuote(judgement.quote, age_s, max_age_s, symbol=name, why=judgement.why)
         return LatestQuotes(fresh, stale)
 
+    async def _look(self, names: list[Symbol], may_ask_rest: bool) -> tuple[Bus | None, _Known]:
+        """What Redis says; where it is away and REST can stand in, what REST said to us meanwhile."""
+        now_s = asyncio.get_running_loop().time
+        if not may_ask_rest:
+            bus = await self._reach()
+            return bus, await _known(bus, names)
+        if now_s() >= self._redis_from_s:
+            try:
+                async with asyncio.timeout(REDIS_PATIENCE_S):
+                    bus = await self._reach()
+                    known = await _known(bus, names)
+            except (BusUnavailable, TimeoutError) as error:
+                self._redis_from_s = now_s() + REDIS_PAUSE_S
+                self._say("Redis is away, so that REST alone is asked for quotes: %s", error)
+            else:
+                self._kept.clear()
+                return bus, known
+        here_ns = time.monotonic_ns()
+        return None, _Known(
+            here_ns + self._unix_ns, here_ns, {name: (None, self._kept.get(name)) for name in names}
+        )
+
     async def _ask(
         self, bus: Bus | None, known: _Known, names: list[Symbol], remedy: str | None
     ) -> dict[str, Asked]:
@@ -122,6 +146,7 @@ class Latest:
         # By the server's clock, like the ages of the others.
         here = known.restamped(found)
         if bus is None:
+            self._kept.update(here)
             return here
         try:
             shared = await share(*parts_of(bus), found.values())
@@ -130,9 +155,9 @@ class Latest:
             return here
         return {**here, **shared.quotes}
 
-    def _say(self, text: str, error: BusError) -> None:
+    def _say(self, text: str, error: Exception) -> None:
         if self._seldom.lets_pass(text, asyncio.get_running_loop().time()) is not None:
-            _log.warning(text, error)
+            _log.warning(text, str(error) or f"no answer within {REDIS_PATIENCE_S:g} s")
 
 
 async def _known(bus: Bus, names: list[Symbol]) -> _Known:

@@ -192,6 +192,30 @@ async def test_get_latest_quote_has_rest_when_redis_is_away(alpaca: AlpacaSimula
             await poor.get_latest_quote("AAPL")
 
 
+async def test_get_latest_quote_spends_one_call_while_fresh_when_redis_hangs(
+    alpaca: AlpacaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is not waited for as long as where nobody else can be asked, and what REST said is kept meanwhile."""
+    monkeypatch.setattr("consumers.service.latest.REDIS_PATIENCE_S", 0.5)
+    with RedisServer() as mortal:
+        async with asking(mortal.url, alpaca, timeout_s=30) as service:
+            await service.get_latest_quote("MSFT")
+            mortal.pause()
+            try:
+                async with asyncio.timeout(20):
+                    for _ in range(20):
+                        assert (await service.get_latest_quote("AAPL", 60)).symbol == "AAPL"
+                assert len(alpaca.rest_calls) == 2
+                await service.get_latest_quotes("AAPL", 0.001)
+                assert len(alpaca.rest_calls) == 3
+            finally:
+                mortal.resume()
+            async with asyncio.timeout(20):
+                while service._latest._kept:
+                    await service.get_latest_quote("AAPL", 60)
+                    await asyncio.sleep(0.05)
+
+
 async def test_get_latest_quote_is_not_shared_by_a_user_who_may_not_write(
     server: RedisServer,
     redis: Redis,
