@@ -18,7 +18,7 @@ run: setup  ## the daemon, settings from the environment or a .env file
 	@$(BIN)/quotebus run
 
 test: setup lint types layers  ## everything that CI checks, against real servers
-	@$(BIN)/python -m pytest -n 4 --dist worksteal
+	@$(BIN)/python -m pytest -n 6 --dist worksteal
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from benchmarks.departures import measure_claims, measure_leases, measure_trimming
 from benchmarks.end_to_end import FRAME_SIZES, LOOPS, Comparison, compare, compare_symbol_counts
 from benchmarks.latency import Latency, measure_idle, measure_latency
 from benchmarks.processes import BenchmarkFailed
@@ -253,6 +254,25 @@ def strategies(report: Report, quick: bool) -> None:
     )
 
 
+def departures(report: Report, quick: bool) -> None:
+    """Strategies that go, and one that falls behind."""
+    rows: list[tuple[Cell, ...]] = [
+        ("a strategy is interrupted: seconds until unsubscribed", measure_leases(kill=False)),
+        ("a strategy is killed: seconds until unsubscribed", measure_leases(kill=True)),
+    ]
+    for claim_after_s in (5.0,) if quick else (5.0, 30.0):
+        claims = measure_claims(claim_after_s=claim_after_s, entries=100)
+        name = f"a worker is killed, claim_after_s={claim_after_s:g}: seconds until another has its"
+        rows += [(f"{name} first entry", claims.first_s), (f"{name} last of {claims.entries}", claims.last_s)]
+    told = measure_trimming(kept=1_000, written=10_000)
+    rows += [
+        ("a reader sleeps while 10,000 come and 1,000 are kept: quotes read", told.read),
+        ("and told as trimmed, in gaps", sum(missing or 0 for missing in told.gaps)),
+        ("gaps", len(told.gaps)),
+    ]
+    report.add(Table("Strategies that go, or fall behind", "", ("", "figure"), rows))
+
+
 def stages(report: Report, quick: bool) -> None:
     """The hot path, cut up."""
     measured = measure_stages(rounds=3 if quick else 7, quotes=30_000)
@@ -277,6 +297,7 @@ SECTIONS: Final[dict[str, Callable[[Report, bool], None]]] = {
     "latency": latency,
     "reading": reading,
     "strategies": strategies,
+    "departures": departures,
 }
 
 

@@ -203,14 +203,14 @@ def control(redis_url: str) -> Any:
     return client
 
 
-def until(what: str, holds: Any, *children: Program) -> None:
+def until(what: str, holds: Any, *children: Program, timeout_s: float = START_TIMEOUT_S) -> None:
     """Wait until it holds; `BenchmarkFailed` when a child dies first or it takes too long."""
-    deadline_s = time.monotonic() + START_TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s
     while not holds():
         for child in children:
             child.check()
         if time.monotonic() > deadline_s:
-            raise BenchmarkFailed(f"{what} did not come about within {START_TIMEOUT_S:g} s")
+            raise BenchmarkFailed(f"{what} did not come about within {timeout_s:g} s")
         time.sleep(0.01)
 
 

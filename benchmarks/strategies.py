@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.processes import (
+    MEASURE_TIMEOUT_S,
     BenchmarkFailed,
     Program,
     SentinelWatch,
@@ -162,7 +163,7 @@ def measure_reading(*, rounds: int, quotes: int, symbols: int, kinds: list[str])
     """Each kind in turn, `rounds` times, reads streams that are full already, from the first entry to the last."""
     found = []
     with RedisServer() as server:
-        _fill(control(server.url), quotes, symbols)
+        append_quotes(control(server.url), quotes, symbols)
         for _ in range(rounds):
             for kind in kinds:
                 arguments = ("--symbols", str(symbols), "--start", "earliest", "--count", str(quotes))
@@ -173,7 +174,8 @@ def measure_reading(*, rounds: int, quotes: int, symbols: int, kinds: list[str])
     return found
 
 
-def _fill(client: Any, quotes: int, symbols: int) -> None:
+def append_quotes(client: Any, quotes: int, symbols: int) -> None:
+    """Write so many quotes, the last one the sentinel's, as the contract asks, in a thousand per pipeline."""
     names = symbol_names(symbols)
     first_ns = time.time_ns() - quotes * 1_000
     made: Iterator[Any] = iter(make_quotes(quotes, names, first_ns, "equal"))
@@ -192,7 +194,7 @@ def _fill(client: Any, quotes: int, symbols: int) -> None:
 
 
 def _hear(kind: str, reader: Program) -> Told:
-    until("a strategy's account", lambda: '"count"' in reader.output, reader)
+    until("a strategy's account", lambda: '"count"' in reader.output, reader, timeout_s=MEASURE_TIMEOUT_S)
     words = json.loads(reader.output.strip().splitlines()[-1])
     count, elapsed_s = words["count"], words["elapsed_s"]
     return Told(

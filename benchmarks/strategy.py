@@ -2,10 +2,10 @@
 
 Decides how each way of reading is used at its best, and what it tells: one line of JSON at its end, after so many
 quotes or, without a number, when the sentinel's quote came and nothing after it for a second. `digests` are per
-symbol the number of entries, a hash over their ids in the order in which they came, and the first id, so that who
-started it can compare them with the stream. Kinds: the library's `quotes`, `batches`, `newest` and its synchronous
-twin `sync`; `xread`, the loop that people write by hand over redis-py with `json.loads`; `xread-msgspec`, the same
-with this project's own decoder.
+symbol the number of entries, a hash over their ids in the order in which they came, and the first id, so that
+whoever started it can compare them with the stream. Kinds: the library's `quotes`, `batches`, `newest` and its
+synchronous twin `sync`; `hoard`, a worker that is there to be killed; `xread`, the loop that people write by hand
+over redis-py with `json.loads`; `xread-msgspec`, the same with this project's own decoder.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from wire import Keyspace, decode_quote
 
 KEYS: Final = Keyspace()
 GO: Final = "READY"
+GROUP: Final = "departures"
 
 
 class Account:
@@ -145,6 +146,15 @@ async def newest(url: str, symbols: list[str], start: str, account: Account) -> 
                 return
 
 
+async def hoard(url: str, symbols: list[str], start: str, account: Account) -> None:
+    """A worker of a group that acknowledges nothing, and is ready when it has so many."""
+    async with connect(url) as bus:
+        async for delivery in bus.group(GROUP, *symbols, start=start, lease=False):
+            if not isinstance(delivery.item, Gap) and account.take(delivery.item):
+                ready()
+                await asyncio.Event().wait()
+
+
 def sync(url: str, symbols: list[str], start: str, account: Account) -> None:
     """The synchronous twin."""
     with twin.connect(url) as bus:
@@ -197,6 +207,7 @@ ASYNC_KINDS: Final[dict[str, Callable[[str, list[str], str, Account], Any]]] = {
     "quotes": quotes,
     "batches": batches,
     "newest": newest,
+    "hoard": hoard,
 }
 SYNC_KINDS: Final[dict[str, Callable[[str, list[str], str, Account], None]]] = {
     "sync": sync,

@@ -4,18 +4,20 @@ Decides which connection a question takes: short ones share one, each iteration 
 would make the others wait. Must never know how a position is kept or what makes a gap.
 """
 
+import asyncio
 import logging
+import math
 import os
 import secrets
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from consumers.errors import BadStart, ContractTooNew, StaleQuote
+from consumers.errors import BadStart, BusError, ContractTooNew, StaleQuote
 from consumers.groups.share import Share
 from consumers.groups.worker import GroupStream, check_group
 from consumers.identity import default_name, parse_name
@@ -23,7 +25,8 @@ from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
 from consumers.link import Command, Target
-from consumers.reading.freshness import check_max_age_s, received_ns, server_time_ns
+from consumers.reading.cached import readable_quote
+from consumers.reading.freshness import check_max_age_s, is_number, received_ns, server_time_ns
 from consumers.reading.history import History, PastQuotes
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
@@ -36,14 +39,11 @@ from wire import (
     CONTRACT_VERSION,
     QUIET_AFTER_S,
     STATUS_FIELDS,
-    BadEntry,
     Gap,
     Keyspace,
     Quality,
     QualityJudge,
     Quote,
-    Symbol,
-    decode_latest,
 )
 from wire.quote import newer
 
@@ -78,8 +78,8 @@ def connect(
     else:
         # Two programs may choose one name, and neither may end the other's leases.
         consumer_id = f"{parse_name(name)}#{secrets.token_hex(3)}"
-    if not timeout_s > 0:
-        raise ValueError(f"timeout_s={timeout_s}: take a positive number of seconds")
+    if not (is_number(timeout_s) and 0 < timeout_s < math.inf):
+        raise ValueError(f"timeout_s={timeout_s!r}: take a positive number of seconds")
     return Bus(
         Target(url, timeout_s=timeout_s, name=name),
         Keyspace(namespace),
@@ -92,7 +92,7 @@ def connect(
 class Bus:
     """The quotes of one namespace on one Redis server; made by `connect`.
 
-    Belongs to one event loop. Any number of tasks may use it at once.
+    Belongs to the event loop that opened it. Any number of tasks may use it at once.
     """
 
     def __init__(
@@ -109,10 +109,19 @@ class Bus:
         self._keys: Final = keys
         self._reconnect: Final = reconnect
         self._shared: Final = SharedLink(target)
-        self._leases: Final = LeaseKeeper(self._shared, keys, consumer_id)
+        self._consumer_id: Final = consumer_id
+        self._is_entered = False
+        self._leases = LeaseKeeper(self._shared, keys, consumer_id)
         self._streams: Final[weakref.WeakSet[Reader | GroupStream]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
+        if self._is_entered:
+            raise BusError(
+                "this bus is open already, and its first `async with` closes it: call connect() again"
+            )
+        self._is_entered = True
+        if self._leases.is_closed:
+            self._leases = LeaseKeeper(self._shared, self._keys, self._consumer_id)
         self._shared.open()
         try:
             await self._check_contract()
@@ -133,10 +142,12 @@ class Bus:
 
     async def aclose(self) -> None:
         """End every iteration, give every lease back and close every connection. May be called again."""
-        for stream in list(self._streams):
-            await stream.aclose()
-        await self._leases.aclose()
-        await self._shared.close()
+        self._is_entered = False
+        async with AsyncExitStack() as whatever_fails:
+            whatever_fails.push_async_callback(self._shared.close)
+            whatever_fails.push_async_callback(self._leases.aclose)
+            # At once, because each may wait for a server that is away.
+            await asyncio.gather(*(stream.aclose() for stream in list(self._streams)))
 
     async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.
@@ -208,8 +219,7 @@ class Bus:
         found: dict[str, Quality] = {}
         for symbol, state, value in zip(names, states, cached, strict=True):
             quote = readable_quote(symbol, value)
-            received_ns = None if quote is None else quote.received_ns or quote.time_ns
-            found[symbol] = judge.judge(symbol, state, received_ns)
+            found[symbol] = judge.judge(symbol, state, None if quote is None else received_ns(quote))
         return found
 
     def quotes(
@@ -288,12 +298,13 @@ class Bus:
         that passes work on would lose it without a sign, while a forgotten `ack` soon shows.
 
         A worker begins with what it has pending under its name, then gets what is new. `consumer` is that name, by
-        default the bus's own; a fixed one, such as `worker-3`, lets a restarted worker have its entries at once.
+        default one that no other bus has; a fixed one, such as `worker-3`, lets a restarted worker have its entries
+        at once.
         What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
         than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
         after at most twice that time. `start` says where the group begins in a stream where there is no such group
-        yet; `prefetch` is how many entries are taken at once, all symbols together. With `leave` (default: when
-        `consumer` is not given) `aclose` removes the name from the group or, if something is pending under it, lets
+        yet; `prefetch` is how many entries are taken at once, at least one of each symbol. With `leave` (default:
+        without `consumer`) `aclose` removes the name from the group or, if something is pending under it, lets
         others claim that at once.
 
         A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
@@ -305,7 +316,7 @@ class Bus:
         `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        name = self.name if consumer is None else consumer
+        name = self._consumer_id if consumer is None else consumer
         check_group(group, name, claim_after_s, prefetch)
         held = self._attendance(lease)
         share = Share(
@@ -376,14 +387,3 @@ class Bus:
 def parts_of(bus: Bus) -> tuple[SharedLink, Keyspace]:
     """What the rooms above ask through, and the names of the keys; not for strategies."""
     return bus._shared, bus._keys
-
-
-def readable_quote(symbol: Symbol, value: bytes | None) -> Quote | None:
-    """The quote in a field of a cache, None where there is none; one that cannot be read is logged."""
-    if value is None:
-        return None
-    try:
-        return decode_latest(symbol, value)
-    except BadEntry as error:
-        _log.warning("ignored: %s", str(error)[:300])
-        return None

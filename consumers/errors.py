@@ -17,6 +17,7 @@ __all__ = [
     "ContractTooNew",
     "ExtraMissing",
     "StaleQuote",
+    "elsewhere",
     "forked",
 ]
 
@@ -104,6 +105,14 @@ def forked() -> BusError:
     return BusError(
         "this bus was opened in another process, from which this one was forked: a connection belongs to the "
         "process that opened it, so call connect() here too"
+    )
+
+
+def elsewhere() -> BusError:
+    """What to say in another event loop than the one that opened the bus."""
+    return BusError(
+        "this bus was opened in another event loop: a connection belongs to its loop, and each asyncio.run() makes "
+        "a new one, so call connect() in this one too, or use consumers.sync from threads"
     )
 
 

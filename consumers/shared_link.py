@@ -10,7 +10,7 @@ from typing import Final
 
 from redis.exceptions import ReadOnlyError, RedisError
 
-from consumers.errors import BusClosed, BusUnavailable, forked
+from consumers.errors import BusClosed, BusUnavailable, elsewhere, forked
 from consumers.link import Command, Link, Reply, Target
 from consumers.reconnect import is_passing, reason
 
@@ -24,6 +24,7 @@ class SharedLink:
         self._lock: Final = asyncio.Lock()
         self._is_open = False
         self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_open(self) -> bool:
@@ -31,16 +32,26 @@ class SharedLink:
         return self._is_open
 
     def open(self) -> None:
-        """Allow questions, in this process."""
+        """Allow questions, in this process and this event loop, or else in the first that asks."""
         self._is_open = True
         self._pid = os.getpid()
+        self._loop = _loop_here()
 
     def check_open(self) -> None:
-        """Raise `BusClosed` unless it may be asked, `BusError` in a process forked from the one that opened it."""
+        """Raise `BusClosed` unless it may be asked, `BusError` in another process or loop than it was opened in."""
         if self._is_open and os.getpid() != self._pid:
             raise forked()
         if not self._is_open:
             raise BusClosed("the bus is not open: use it inside `async with connect(url) as bus:`")
+        self.check_loop()
+
+    def check_loop(self) -> None:
+        """Raise `BusError` in another event loop than the one it was opened in, to which its connection belongs."""
+        here = _loop_here()
+        if here is not None and here is not self._loop:
+            if self._loop is not None:
+                raise elsewhere()
+            self._loop = here
 
     async def ask(self, *commands: Command) -> list[Reply]:
         """The replies, in order. A question may reach Redis twice, so it must be one that does no harm then.
@@ -97,3 +108,10 @@ class SharedLink:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -61,8 +61,12 @@ class Looks:
 
     def due(self, tracks: Iterable[Track], now_s: float) -> list[Track]:
         """The streams to look at now: all that are not trusted, and some of those whose round has come."""
-        untrusted = [track for track in tracks if track.joined and track.look_now]
-        rounds = [track for track in tracks if track.look_at <= now_s and track not in set(untrusted)]
+        untrusted, rounds = [], []
+        for track in tracks:
+            if track.joined and track.look_now:
+                untrusted.append(track)
+            elif track.look_at <= now_s:
+                rounds.append(track)
         return untrusted + sorted(rounds, key=lambda track: track.look_at)[:LOOKS_AT_ONCE]
 
     def questions(self, track: Track, now_s: float) -> list[Command]:

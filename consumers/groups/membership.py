@@ -94,6 +94,8 @@ class Membership:
         self._answered_at = None
         for track in self._tracks.values():
             track.look_now = True
+            if not track.joined:
+                track.look_at = 0.0
             track.recover_from = START
             track.claim_from = None
             track.beginning = None
@@ -196,19 +198,22 @@ class Membership:
     def _fetch(self, tracks: list[Track]) -> Step:
         """Get the entries that were found pending; this counts as one more delivery."""
         asked = [(track, dict(list(track.wanted.items())[:PAGE])) for track in tracks]
-        commands: list[Command] = [
-            ("XCLAIM", track.key, self._group, self._consumer, 0, *some) for track, some in asked
-        ]
+        commands: list[Command] = []
+        for track, some in asked:
+            commands.append(("XCLAIM", track.key, self._group, self._consumer, 0, *some))
+            # One that is not claimed is lost, or was acknowledged late: only the stream can tell.
+            commands += [("XRANGE", track.key, entry_id, entry_id) for entry_id in some]
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            runs = []
-            for (track, some), found in zip(asked, replies, strict=True):
+            runs, answers = [], iter(replies)
+            for track, some in asked:
+                found, *there = [next(answers) for _ in range(1 + len(some))]
                 if self._is_lost(track, found) or track.dropped:
                     continue
                 # Before Redis 7.0 an entry that the stream no longer holds is null here.
                 entries = [entry for entry in found if entry is not None and entry[1] is not None]
                 here = {raw_id.decode() for raw_id, _ in entries}
-                lost = [entry_id for entry_id in some if entry_id not in here]
+                lost = [key for key, stands in zip(some, there, strict=True) if not (key in here or stands)]
                 claimed = track.claimed & here
                 gap = gone(track.symbol, lost) if lost else None
                 times = {entry_id: times + 1 for entry_id, times in some.items()}

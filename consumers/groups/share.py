@@ -188,7 +188,9 @@ class Share:
         for run in runs:
             for entry_id in run.settled:
                 self.book.done(run.track.symbol, entry_id)
-        if not any(track.joined for track in self.membership.tracks.values()):
+        # Not with something in hand or to be made: whoever gives up on us while we pause would lose that.
+        tracks = self.membership.tracks.values()
+        if not runs and not any(track.joined or track.beginning is not None for track in tracks):
             await self._pause(IDLE_S / 5)
         self._tell_barred()
         return runs

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Final, Self
@@ -18,10 +19,11 @@ from consumers.groups.lag import count_question, lag_questions, measure
 from consumers.groups.share import Share
 from consumers.groups.track import Run, Track
 from consumers.reading.entry import decode_entry
+from consumers.reading.freshness import is_number
 from consumers.reading.reader import LOG_EVERY_S, Attendance
 from consumers.reading.start import Place, Wish, parse_starts, parse_symbols
 from consumers.shared_link import SharedLink
-from wire import BadEntry, Symbol
+from wire import BadEntry, Gap, Symbol
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class GroupStream:
         self._attendance: Final = attendance
         self._is_attended = False
         self._turn = 0
+        self._owed: Final[deque[tuple[Track, Gap]]] = deque()
         self._unreadable = 0
         self._unreadable_logged_at_s = -LOG_EVERY_S
         self._renewed_at_s = 0.0
@@ -127,11 +130,15 @@ class GroupStream:
 
         When Redis does not answer, returns all the same: the loop sends them again when it is back, and until
         then they count as `acks_waiting`. Gaps without an id need none and are ignored. Raises `BusUnavailable`
-        when Redis refuses us, `BusClosed` after the bus was closed.
+        when Redis refuses us, `BusClosed` after the bus was closed, `TypeError` for what is no `Delivery`.
         """
         self._share.check_process()
         self._shared.check_open()
         for delivery in deliveries:
+            if not isinstance(delivery, Delivery):
+                raise TypeError(
+                    f"ack() got a {type(delivery).__name__}: pass deliveries one by one, as in ack(*deliveries)"
+                )
             if delivery.id is not None:
                 self._book.done(delivery.symbol, delivery.id)
         sending = self._book.sending()
@@ -174,6 +181,7 @@ class GroupStream:
         """
         if self._share.is_closed:
             return
+        self._unattend()
         await self._share.close()
         if not self._shared.is_open:
             return
@@ -199,6 +207,7 @@ class GroupStream:
         return f"<GroupStream {self.consumer} in {self.group}, {len(self.symbols)} symbols>"
 
     async def _deliveries(self) -> AsyncGenerator[Delivery, None]:
+        self._shared.check_loop()
         if self._share.is_reading:
             raise self._taken_over()
         self._turn += 1
@@ -208,15 +217,24 @@ class GroupStream:
         clock = asyncio.get_running_loop().time
         try:
             while not self._share.is_closed:
+                # Gaps that an earlier loop had found and was left before: unlike entries, Redis has them no more.
+                while self._owed:
+                    track, gap = self._owed.popleft()
+                    if not track.dropped:
+                        yield Delivery(gap, track.symbol, None)
+                        self._check(turn)
                 if self._book.held >= HELD_MAX:
                     raise self._forgotten()
                 runs = await self._share.next_runs()
+                self._owed.extend((run.track, run.gap) for run in runs if run.gap is not None)
                 self._renewed_at_s = clock()
                 for number, run in enumerate(runs):
                     track, entries = run.track, run.entries
-                    if run.gap is not None and not track.dropped:
-                        yield Delivery(run.gap, track.symbol, None)
-                        self._check(turn)
+                    if run.gap is not None:
+                        self._owed.popleft()
+                        if not track.dropped:
+                            yield Delivery(run.gap, track.symbol, None)
+                            self._check(turn)
                     mine: set[str] | None = None
                     for at, (raw_id, fields) in enumerate(entries):
                         if track.dropped:
@@ -324,7 +342,7 @@ class GroupStream:
             )
 
 
-def check_group(group: object, consumer: object, claim_after_s: float, prefetch: int) -> None:
+def check_group(group: object, consumer: object, claim_after_s: float, prefetch: object) -> None:
     """Raise `ValueError` for an argument of `Bus.group` that cannot be used."""
     for what, name in (("group", group), ("consumer", consumer)):
         is_usable = isinstance(name, str) and 1 <= len(name) <= NAME_MAX and name.isprintable()
@@ -332,7 +350,7 @@ def check_group(group: object, consumer: object, claim_after_s: float, prefetch:
             raise ValueError(
                 f"{what}={str(name)[:60]!r} is not usable: take 1 to {NAME_MAX} printable characters without spaces"
             )
-    if not (0 < claim_after_s < math.inf):
-        raise ValueError(f"claim_after_s={claim_after_s}: take a positive number of seconds")
-    if not 1 <= prefetch <= 100_000:
-        raise ValueError(f"prefetch={prefetch}: take 1 to 100000 entries")
+    if not (is_number(claim_after_s) and 0 < claim_after_s < math.inf):
+        raise ValueError(f"claim_after_s={claim_after_s!r}: take a positive number of seconds")
+    if not isinstance(prefetch, int) or not 1 <= prefetch <= 100_000:
+        raise ValueError(f"prefetch={prefetch!r}: take 1 to 100000 entries")

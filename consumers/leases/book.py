@@ -160,6 +160,8 @@ class LeaseBook:
 
     def answered(self, sent: Round, replies: Sequence[object], now_s: float) -> list[Note]:
         """Redis answered each command, some perhaps with a `Refusal`. Returns what to tell."""
+        if not sent.commands:
+            return []  # What was to be given back has ended by itself meanwhile.
         if sent.sweeps:
             *replies, swept = replies
             self._sweep_due_s = now_s + SWEEP_EVERY_S

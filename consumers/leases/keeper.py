@@ -45,6 +45,11 @@ class LeaseKeeper:
         return self._book.symbols
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it takes no leases any more."""
+        return self._closing
+
+    @property
     def trouble(self) -> str | None:
         """Why leases cannot be written at present, or None."""
         return self._book.trouble

@@ -7,7 +7,9 @@ Age is the server's time less the moment of receipt: the daemon and all readers 
 only that of the Redis server is the same for everybody.
 """
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Final
 
 from wire import Gap, Quote
@@ -21,9 +23,14 @@ _DRIFT_PER_NS: Final = 0.000_5
 
 def check_max_age_s(max_age_s: float | None) -> float | None:
     """The limit as given; `ValueError` unless it is None or a positive number of seconds."""
-    if max_age_s is not None and not max_age_s > 0:
-        raise ValueError(f"max_age_s={max_age_s}: take a positive number of seconds, or None for no limit")
+    if max_age_s is not None and not (is_number(max_age_s) and 0 < max_age_s < math.inf):
+        raise ValueError(f"max_age_s={max_age_s!r}: take a positive number of seconds, or None for no limit")
     return max_age_s
+
+
+def is_number(given: object) -> bool:
+    """Whether a caller gave a number, be it Python's or numpy's; a text that reads as one is none."""
+    return isinstance(given, Real) and not isinstance(given, bool)
 
 
 def server_time_ns(reply: Any) -> int:

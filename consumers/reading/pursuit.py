@@ -109,9 +109,9 @@ class Pursuit:
     def __init__(self, keys: Keyspace) -> None:
         self._keys = keys
         self._tracks: dict[str, Track] = {}
-        # Replaced, never changed: a read that is under way keeps the tracks that it was made for, so that a
+        # Made anew, never changed: a read that is under way keeps the tracks that it was made for, so that a
         # symbol removed and added meanwhile does not receive the entries of its former self.
-        self._by_key: Mapping[bytes, Track] = {}
+        self._by_key: Mapping[bytes, Track] | None = None
         self._answered_at: float | None = None
         self._look_at = 0.0
 
@@ -139,7 +139,7 @@ class Pursuit:
         key = self._keys.stream(symbol).encode()
         track = Track(symbol, key, str(place.after), place.anchor)
         self._tracks[symbol] = track
-        self._by_key = {**self._by_key, key: track}
+        self._by_key = None
         return track
 
     def drop(self, symbol: str) -> None:
@@ -147,7 +147,7 @@ class Pursuit:
         track = self._tracks.pop(symbol, None)
         if track is not None:
             track.dropped = True
-            self._by_key = {key: kept for key, kept in self._by_key.items() if kept is not track}
+            self._by_key = None
 
     def halt(self) -> None:
         """Hand nothing out any more; positions stay as they are."""
@@ -180,6 +180,8 @@ class Pursuit:
             commands.append(("XREAD", "COUNT", count, *block, "STREAMS", *keys_and_ids))
         if looked:
             commands.append(("EXEC",))
+        if self._by_key is None:
+            self._by_key = {track.key: track for track in tracks}
         return Read(tuple(commands), readable, self._by_key, tuple(looked), count)
 
     def digest(self, read: Read, replies: list[Reply], now_s: float) -> list[Run]:

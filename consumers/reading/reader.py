@@ -6,7 +6,8 @@ asked for (`source` does) nor how they are handed over (`quotes` and `newest` do
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 from consumers.errors import BusError
 from consumers.link import Command
@@ -24,7 +25,11 @@ LOG_EVERY_S: Final = 60.0
 
 
 class Attendance(Protocol):
-    """Whoever must know which symbols are being read, such as a lease. No call may block or raise."""
+    """Whoever must know which symbols are being read, such as a lease. No call may block or raise.
+
+    A symbol is told when its place in its stream is known, and not before: whoever brings quotes about by it would
+    otherwise have them written before the place where reading begins.
+    """
 
     def began(self, symbols: frozenset[str]) -> None:
         """A loop begins to read these symbols."""
@@ -57,6 +62,7 @@ class Reader:
         self._turn = 0
         self._unreadable = 0
         self._unreadable_logged_at_s = -LOG_EVERY_S
+        source.on_settled = self._settled
         source.begin(parse_starts(parse_symbols(symbols), start))
 
     @property
@@ -92,14 +98,14 @@ class Reader:
     def add(self, *symbols: str, start: object = "now") -> None:
         """Follow more symbols, from the next read on (within half a second). One that is followed stays as it is.
 
-        Raises `BadSymbol` and `BadStart`.
+        A lease on a symbol that begins `"now"` or with a `"snapshot"` is taken with that read, when its place is
+        known: no quote that the lease brings about is missed. Raises `BadSymbol` and `BadStart`.
         """
         starts = parse_starts(parse_symbols(symbols), start)
         known = self.symbols
         added = {symbol: origin for symbol, origin in starts.items() if symbol not in known}
         self._source.begin(added)
-        if added and self._is_attended and self._attendance is not None:
-            self._attendance.changed(frozenset(added), frozenset())
+        self._settled(self._source.settled.intersection(added))
 
     def remove(self, *symbols: str) -> None:
         """Follow these symbols no more, at once; one that is not followed is ignored. Raises `BadSymbol`."""
@@ -143,6 +149,14 @@ class Reader:
             low = EntryId.parse(page[-1][0])
         return Lag(lag.symbol, lag.entries + counted, is_exact=False, ms=lag.ms)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     async def aclose(self) -> None:
         """End the iteration, wherever it waits, and close its connection. May be called again."""
         self._unattend()
@@ -159,6 +173,7 @@ class Reader:
     async def _enter(self) -> int:
         """Begin a loop; its number, by which it finds out whether another has taken over."""
         self._source.check_process()
+        self._source.shared.check_loop()
         if self._source.is_reading:
             raise self._taken_over()
         self._turn += 1
@@ -166,8 +181,12 @@ class Reader:
         await self._source.rewind()
         if self._attendance is not None and not self._is_attended and not self._source.is_closed:
             self._is_attended = True
-            self._attendance.began(self.symbols)
+            self._attendance.began(self._source.settled)
         return turn
+
+    def _settled(self, symbols: frozenset[str]) -> None:
+        if symbols and self._is_attended and self._attendance is not None:
+            self._attendance.changed(symbols, frozenset())
 
     async def _leave(self, turn: int) -> None:
         if turn == self._turn:

@@ -54,6 +54,8 @@ class Source:
         self._reconnect: Final = reconnect
         self._on_return: Final = on_return
         """Called when Redis is reached again after a failure; must not block or raise."""
+        self.on_settled: Callable[[frozenset[str]], None] = lambda _: None
+        """Called with the symbols whose place Redis has just told; must not block or raise."""
         self._wishes: dict[Symbol, Wish] = {}
         self._clock: ServerClock | None = None
         self._link: Link | None = None
@@ -67,6 +69,11 @@ class Source:
     def symbols(self) -> frozenset[str]:
         """The symbols that are followed now."""
         return frozenset(self.pursuit.positions) | frozenset(self._wishes)
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Those of them whose place in their stream is known."""
+        return frozenset(self.pursuit.positions)
 
     @property
     def is_connected(self) -> bool:
@@ -234,15 +241,18 @@ class Source:
             if isinstance(reply, Exception) and not tells_of_key(reply):
                 raise reply
         answers = iter(replies)
+        settled = []
         for symbol, wish, parts in asked:
             place = settle(symbol, wish, [next(answers) for _ in parts])
             if self._wishes.pop(symbol, None) is None:
                 continue  # removed while we asked
             track = self.pursuit.follow(symbol, place)
+            settled.append(symbol)
             if place.quote is not None:
                 # Until the quote is handed out, a saved position must still lead to it.
                 track.after = str(before(place.after))
                 self.snapshots.append((track, place.quote))
+        self.on_settled(frozenset(settled))
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

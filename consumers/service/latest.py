@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
-from consumers.bus import Bus, parts_of, readable_quote
+from consumers.bus import Bus, parts_of
 from consumers.errors import BusError, BusUnavailable, StaleQuote
+from consumers.reading.cached import readable_quote
 from consumers.reading.freshness import server_time_ns
 from consumers.rest.client import AlpacaRest
 from consumers.rest.errors import RestError

@@ -209,8 +209,9 @@ class Bus:
     def _all(self, items: Callable[[native.Bus], AsyncGenerator[R, None]]) -> Iterator[R]:
         self._portal.check()
         pump: Pump[R] = Pump(self._portal, lambda: in_chunks(items(self._portal.thing), CHUNK))
+        chunk: list[R] | None = None
         try:
-            while (chunk := pump.take()) is not None:
+            while (chunk := pump.take(chunk)) is not None:
                 yield from chunk
         finally:
             pump.stop()

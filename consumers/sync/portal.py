@@ -42,12 +42,13 @@ class Portal(Generic[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self.is_closed = False
+        """Whether it is open no more, or is being closed."""
 
     @property
     def is_open(self) -> bool:
         """Whether it may be called."""
-        return self._thread.is_alive() and not self._closed and self._entered.done()
+        return self._thread.is_alive() and not self.is_closed and self._entered.done()
 
     @property
     def thing(self) -> T:
@@ -73,7 +74,7 @@ class Portal(Generic[T]):
         """Leave the thing, end the loop, and wait for its thread for at most `LEAVE_S`. May be called again."""
         if self.is_elsewhere:
             return
-        self._closed = True
+        self.is_closed = True
         loop, leaving, task = self._loop, self._leaving, self._task
         if loop is not None and leaving is not None and task is not None and self._thread.is_alive():
             _tell(loop, leaving.set if self._entered.done() else task.cancel)
@@ -159,7 +160,7 @@ class Portal(Generic[T]):
         self._task = asyncio.current_task()
         self._leaving = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        if self._closed:
+        if self.is_closed:
             raise BusClosed("the bus was closed while it was opened")
         async with self._manager as thing:
             self._thing = thing

@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import queue
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from consumers.errors import BusClosed, BusError, BusUnavailable
+from consumers.errors import BusError
 from consumers.sync.portal import Portal
 
 T = TypeVar("T")
@@ -19,74 +20,94 @@ WATCH_S: Final = 1.0
 
 
 class Pump(Generic[T]):
-    """One task of the loop that goes through `source` as far as it is asked to. One thread at a time takes."""
+    """One task of the loop that goes through `source` as far as it is asked to. One thread at a time takes.
 
-    def __init__(self, portal: Portal[Any], source: Callable[[], AsyncGenerator[list[T], None]]) -> None:
+    A batch is taken by keeping it: it is brought again for as long as the taker says that its last one is another.
+    So a Ctrl-C, which may strike between any two lines of the taker, loses none.
+    """
+
+    def __init__(
+        self, portal: Portal[Any], source: Callable[[], AsyncGenerator[list[T], None]], last: Any = None
+    ) -> None:
         self._portal: Final = portal
         self._source: Final = source
         self._demand: Final = asyncio.Event()
-        self._queue: Final[queue.SimpleQueue[list[T] | BaseException | None]] = queue.SimpleQueue()
+        self._wanted = 0
+        # In one piece, because two threads look at it.
+        self._brought: tuple[int, list[T]] = 0, last
+        self._news: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
         self._task: asyncio.Task[Any] | None = None
-        self.is_asked = False
-        """Whether a batch was asked for that has not been taken."""
-        self._is_stopped = False
-        self.waiting: list[T] = []
-        """The batch that was brought last; whether it was taken is for the taker to know."""
+        self._error: Exception | None = None
+        self._is_ended = False
+        self.is_over = False
+        """Whether it was stopped, or has failed and said so."""
         self._future: Final = portal.submit(self._run)
-        self._future.add_done_callback(lambda _: self._queue.put(None))
+        self._future.add_done_callback(self._end_news)
 
-    def take(self, timeout_s: float | None = None) -> list[T] | None:
-        """The next batch, or None at the end; `TimeoutError` when there is none in time, and nothing is lost then.
+    @property
+    def waiting(self) -> list[T]:
+        """The batch that was brought last; whether it was taken is for the taker to know."""
+        return self._brought[1]
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a batch was asked for that has not been brought."""
+        return self._wanted > self._brought[0]
+
+    def take(self, last: Any, timeout_s: float | None = None) -> list[T] | None:
+        """The batch after `last`, or None at the end; `TimeoutError` when there is none in time.
 
         Raises what the source raises, `BusClosed` when the loop is gone.
         """
-        if not self.is_asked:
-            self.is_asked = True
-            self._portal.tell(self._demand.set)
+        is_asked = False
         while True:
+            number, batch = self._brought
+            if batch is not last:
+                return batch
+            if self._error is not None:
+                self.is_over = True
+                raise self._error
+            if self._is_ended:
+                return None
+            if not is_asked:
+                # Said by number, so that it may be said twice.
+                self._portal.tell(partial(self._want, number + 1))
+                is_asked = True
             wait_s = WATCH_S if timeout_s is None else min(WATCH_S, timeout_s)
             try:
-                found = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
-                break
+                if wait_s > 0:
+                    self._news.get(timeout=wait_s)
+                else:
+                    self._news.get_nowait()
             except queue.Empty:
                 if timeout_s is not None:
                     timeout_s -= wait_s
                     if timeout_s <= 0:
                         raise TimeoutError from None
                 self._portal.check()
-        self.is_asked = False
-        if isinstance(found, BaseException):
-            raise found
-        return found
-
-    def left_over(self) -> list[T]:
-        """What was brought and not taken, after `stop`."""
-        left: list[T] = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                found = self._queue.get_nowait()
-                if isinstance(found, list):
-                    left = found
-        # Another thread may still be waiting for the end.
-        self._queue.put(None)
-        return left
 
     def stop(self) -> None:
         """End the reading and wait until its connection is closed; from the loop's own thread, without waiting."""
+        self.is_over = True
         if self._portal.is_elsewhere:
             return
         if self._portal.is_here:
             self.abandon()
             return
-        with contextlib.suppress(BusClosed, BusError, BusUnavailable):
+        with contextlib.suppress(BusError):
             self._portal.call(self._end)
 
     def abandon(self) -> None:
         """End the reading some time soon."""
+        self.is_over = True
         self._portal.tell(self._cancel)
 
+    def _want(self, number: int) -> None:
+        self._wanted = max(self._wanted, number)
+        self._demand.set()
+
     def _cancel(self) -> None:
-        self._is_stopped = True
+        self.is_over = True
         if self._task is not None:
             self._task.cancel()
 
@@ -95,19 +116,25 @@ class Pump(Generic[T]):
         if self._task is not None:
             await asyncio.wait({self._task})
 
+    def _end_news(self, _: object) -> None:
+        self._is_ended = True
+        self._news.put(None)
+
     async def _run(self, _: object) -> None:
         self._task = asyncio.current_task()
         async with contextlib.aclosing(self._source()) as batches:
             # A cancellation that comes as an answer does may be lost below us, so the flag has the last word.
-            while not self._is_stopped:
+            while not self.is_over:
                 await self._demand.wait()
                 self._demand.clear()
+                if not self.is_asked:
+                    continue
                 try:
                     batch = await anext(batches)
                 except StopAsyncIteration:
                     return
                 except Exception as error:
-                    self._queue.put(error)
+                    self._error = error
                     return
-                self.waiting = batch
-                self._queue.put(batch)
+                self._brought = self._brought[0] + 1, batch
+                self._news.put(None)

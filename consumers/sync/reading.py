@@ -16,7 +16,7 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from consumers import bus as native
 from consumers.errors import BusClosed, BusError
@@ -25,6 +25,7 @@ from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Reading(Generic[T]):
@@ -42,7 +43,8 @@ class Reading(Generic[T]):
         self._batch: list[T | None] = []
         self._index = 0
         self._turn = 0
-        self._taking: Final = threading.Lock()
+        # One that a Ctrl-C in the wrong moment does not close for its own thread.
+        self._taking: Final = threading.RLock()
         self._closed = False
 
     def __iter__(self) -> Iterator[T]:
@@ -70,7 +72,7 @@ class Reading(Generic[T]):
     @property
     def symbols(self) -> frozenset[str]:
         """The symbols that are followed now."""
-        return frozenset(self._on_loop(lambda: self._source.symbols))
+        return frozenset(self._even_closed(lambda: self._source.symbols))
 
     @property
     def unreadable(self) -> int:
@@ -133,11 +135,22 @@ class Reading(Generic[T]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}, a twin of {self._source!r}>"
 
+    @property
+    def _is_closed(self) -> bool:
+        return self._closed or self._portal.is_closed
+
     def _on_loop(self, ask: Callable[[], Any]) -> Any:
         async def answer(_: native.Bus) -> Any:
             return ask()
 
         return self._portal.call(answer)
+
+    def _even_closed(self, ask: Callable[[], R]) -> R:
+        try:
+            return cast("R", self._on_loop(ask))
+        except BusClosed:
+            # The loop is over, so nothing changes any more.
+            return ask()
 
     @staticmethod
     def _batches_of(source: Any) -> AsyncGenerator[list[T], None]:
@@ -145,19 +158,23 @@ class Reading(Generic[T]):
 
     def _items(self) -> Generator[T, None, None]:
         turn = self._take_over()
+        portal = self._portal
         try:
             while True:
                 batch = self._batch
                 # Not a loop over the list: `get` and `batches` may take from it between two items.
-                while self._index < len(batch):
+                while self._index < len(batch) and not (self._closed or portal.is_closed):
                     item = batch[self._index]
+                    if item is None:
+                        self._index += 1
+                        continue
+                    # No call between here and the hand-over, so that a Ctrl-C comes before both or after both.
+                    self._note(item)
                     self._index += 1
-                    if item is not None:
-                        self._note(item)
-                        yield item
-                        if turn != self._turn:
-                            raise self._taken_over()
-                        batch = self._batch
+                    yield item
+                    if turn != self._turn:
+                        raise self._taken_over()
+                    batch = self._batch
                 if not self._refill(None):
                     return
         finally:
@@ -172,17 +189,17 @@ class Reading(Generic[T]):
     def _note(self, item: T) -> None:
         """This is handed out now."""
 
-    def _held(self, batch: list[T]) -> list[T]:
-        """A batch that was asked for by a `get` that gave up, so that it may have waited here."""
-        return batch
+    def _look_again(self, batch: list[T]) -> None:
+        """This batch was asked for by a `get` that gave up, so that it may have waited here."""
 
     def _hand_out(self) -> T | None:
-        while self._index < len(self._batch):
+        while self._index < len(self._batch) and not self._is_closed:
             item = self._batch[self._index]
-            self._index += 1
             if item is not None:
                 self._note(item)
+                self._index += 1
                 return item
+            self._index += 1
         return None
 
     def _waiting(self) -> Iterable[T]:
@@ -196,18 +213,25 @@ class Reading(Generic[T]):
         if not self._taking.acquire(blocking=False):
             raise BusError(f"{self!r} is read by another thread: ask the bus for a second one")
         try:
-            if self._closed:
+            if self._is_closed:
                 return False
+            if self._pump is not None and self._pump.is_over:
+                self._end()
+                if self._index < len(self._batch):
+                    return True
             if self._pump is None:
                 self._begin()
                 # Nothing of the loop may hold this object, or it would never be forgotten.
-                self._pump = Pump(self._portal, partial(self._batches_of, self._source))
-            was_asked = self._pump.is_asked
-            found = self._pump.take(timeout_s)
-            if found is None:
-                self._pump = None
+                self._pump = Pump(self._portal, partial(self._batches_of, self._source), self._batch)
+            pump = self._pump
+            was_brought = pump.is_asked or pump.waiting is not self._batch
+            found = pump.take(self._batch, timeout_s)
+            if found is None or self._is_closed:
+                self._end()
                 return False
-            self._batch, self._index = self._held(found) if was_asked else found, 0  # type: ignore[assignment]
+            if was_brought:
+                self._look_again(found)
+            self._batch, self._index = found, 0  # type: ignore[assignment]
             return True
         finally:
             self._taking.release()
@@ -222,11 +246,13 @@ class Reading(Generic[T]):
             self._end()
 
     def _end(self) -> None:
-        pump, self._pump = self._pump, None
+        pump = self._pump
         if pump is not None:
             pump.stop()
             rest = self._batch[self._index :]
-            self._batch, self._index = [*rest, *pump.left_over()], 0
+            if pump.waiting is not self._batch:
+                rest = [*rest, *pump.waiting]
+            self._batch, self._index, self._pump = rest, 0, None
 
     def _taken_over(self) -> BusError:
         return BusError(f"{self!r} is read by another loop: ask the bus for a second one")

@@ -34,20 +34,19 @@ class Following(Reading[T]):
         """Symbol -> entry id after which reading goes on: that of the last item handed out.
 
         Save it, and pass it as `start` later: nothing is missed and nothing comes twice. A symbol whose start
-        Redis has not yet been asked for is absent.
+        Redis has not yet been asked for is absent. To be had after the bus was closed, too.
         """
+        return self._even_closed(self._places)
 
-        async def ask(_: native.Bus) -> dict[str, str]:
-            positions: dict[str, str] = dict(self._source.positions)
-            places: dict[str, str | None] = {}
-            for item in self._waiting():
-                symbol, entry_id = item.symbol, self._id_of(item)  # type: ignore[attr-defined]
-                if places.get(symbol) is None:
-                    behind = None if entry_id is None else str(before(EntryId.parse(entry_id)))
-                    places[symbol] = self._after.get(symbol) or behind
-            return positions | {symbol: place for symbol, place in places.items() if place is not None}
-
-        return self._portal.call(ask)
+    def _places(self) -> dict[str, str]:
+        positions: dict[str, str] = dict(self._source.positions)
+        places: dict[str, str | None] = {}
+        for item in self._waiting():
+            symbol, entry_id = item.symbol, self._id_of(item)  # type: ignore[attr-defined]
+            if places.get(symbol) is None:
+                behind = None if entry_id is None else str(before(EntryId.parse(entry_id)))
+                places[symbol] = self._after.get(symbol) or behind
+        return positions | {symbol: place for symbol, place in places.items() if place is not None}
 
     @staticmethod
     def _id_of(item: Any) -> str | None:
@@ -82,10 +81,12 @@ class QuoteStream(Following[Quote | Gap]):
         try:
             while True:
                 rest = [item for item in self._batch[self._index :] if item is not None]
-                self._index = len(self._batch)
-                for item in rest:
-                    self._note(item)
-                if rest:
+                after = {item.symbol: item.id for item in rest}
+                if rest and not self._is_closed:
+                    end = len(self._batch)
+                    # No call between here and the hand-over, so that a Ctrl-C comes before both or after both.
+                    self._after |= after
+                    self._index = end
                     yield rest
                     if turn != self._turn:
                         raise self._taken_over()
@@ -118,20 +119,19 @@ class QuoteStream(Following[Quote | Gap]):
     def _note(self, item: Quote | Gap) -> None:
         self._after[item.symbol] = item.id
 
-    def _held(self, batch: list[Quote | Gap]) -> list[Quote | Gap]:
+    def _look_again(self, batch: list[Quote | Gap]) -> None:
         source: quotes.QuoteStream = self._source
         guard = source._guard
         if guard is None:
-            return batch
+            return
 
-        def judged() -> list[Quote | Gap]:
-            return [
-                item if source._is_fresh(guard, item) else too_old(item.symbol, 1, item.time_ns, item.time_ns)
-                for item in batch
-                if isinstance(item, Quote)
-            ] or batch
+        def judge() -> None:
+            # In place: a batch is known by being itself.
+            for at, item in enumerate(batch):
+                if isinstance(item, Quote) and not source._is_fresh(guard, item):
+                    batch[at] = too_old(item.symbol, 1, item.time_ns, item.time_ns)
 
-        return list(self._on_loop(judged))
+        self._on_loop(judge)
 
     @staticmethod
     def _batches_of(source: quotes.QuoteStream) -> AsyncGenerator[list[Quote | Gap], None]:

@@ -85,7 +85,7 @@ class Writer:
         self._last[symbol] = ZERO_ID
 
 
-async def take(items: AsyncIterator[Quote | Gap], count: int, timeout_s: float = 20.0) -> list[Quote | Gap]:
+async def take(items: AsyncIterator[Quote | Gap], count: int, timeout_s: float = 60.0) -> list[Quote | Gap]:
     """The next so many items, or `TimeoutError`."""
     async with asyncio.timeout(timeout_s):
         return [await anext(items) for _ in range(count)]
@@ -96,7 +96,7 @@ def numbers(items: list[Quote | Gap], symbol: str | None = None) -> list[int | f
     return [item.bid_size for item in items if isinstance(item, Quote) and symbol in {None, item.symbol}]
 
 
-async def until(is_so: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def until(is_so: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
     """Wait for a state, asking often; `TimeoutError` if it does not come."""
     async with asyncio.timeout(timeout_s):
         while not await is_so():  # noqa: ASYNC110

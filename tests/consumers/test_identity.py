@@ -26,6 +26,14 @@ async def test_a_bus_without_a_name_has_one_of_its_own(server: RedisServer, redi
         assert {f"quotebus-consumers:{one.name}", f"quotebus-consumers:{two.name}"} <= names
 
 
+async def test_two_buses_of_one_name_are_two_workers(server: RedisServer, redis: Redis) -> None:
+    """Or each would fetch what the other has in its hands."""
+    async with connect(server.url, name="desk") as one, connect(server.url, name="desk") as two:
+        names = {one.group("g", "AAPL").consumer, two.group("g", "AAPL").consumer}
+        assert len(names) == 2
+        assert all(name.startswith("desk#") for name in names)
+
+
 @pytest.mark.parametrize(
     "program", ["", "/opt/my bots/gap @ noon.py", "ü", "x" * 500, "-c", "pkg/__main__.py"]
 )

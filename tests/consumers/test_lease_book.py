@@ -225,6 +225,21 @@ def test_a_name_that_would_move_the_symbol_or_act_on_a_terminal_is_no_consumer_i
     assert str(error.value).isprintable()
 
 
+def test_what_has_ended_by_itself_is_not_given_back() -> None:
+    """And the log does not say of a server that refuses that it takes leases again."""
+    leases = book()
+    leases.hold({"AAPL"})
+    first = leases.next_round(100.0, NOW_MS)
+    leases.answered(first, [1] * len(first.commands), 100.0)
+    leases.release({"AAPL"})
+    second = leases.next_round(101.0, NOW_MS)
+    leases.answered(second, [DENIED], 101.0)
+    third = leases.next_round(101.0 + 2 * TTL_S, NOW_MS)
+    assert third.commands == ()
+    assert leases.answered(third, [], 101.0 + 2 * TTL_S) == []
+    assert leases.wait_s(101.0 + 2 * TTL_S) is None
+
+
 class LeasesMachine(RuleBasedStateMachine):
     """Streams come and go, time passes, the server forgets, is away or refuses; in the end it has what is held."""
 
@@ -283,7 +298,7 @@ class LeasesMachine(RuleBasedStateMachine):
                 break
             self.now_s += wait_s
             due = self.book.next_round(self.now_s, self.server_ms)
-            assert due.commands
+            assert due.commands or not self.book.symbols
             self.apply(due.commands)
             self.book.answered(due, [1] * len(due.commands), self.now_s)
         else:

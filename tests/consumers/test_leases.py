@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from consumers import Bus, BusClosed, connect
 from consumers.leases.book import BEAT_S, TTL_S
 from simulator.redis_server import RedisServer, free_port
-from tests.consumers.conftest import FAST, KEYS, Writer, numbers, take, until
+from tests.consumers.conftest import FAST, KEYS, Writer, blocked, numbers, take, until
 
 OTHER = "AAPL@somebody-else"
 
@@ -31,7 +31,7 @@ async def leases_of(redis: Redis) -> dict[str, float]:
     }
 
 
-async def wanted(redis: Redis, *symbols: str, timeout_s: float = 10.0) -> None:
+async def wanted(redis: Redis, *symbols: str, timeout_s: float = 30.0) -> None:
     """Wait until exactly these symbols have a lease."""
 
     async def is_so() -> bool:
@@ -322,7 +322,7 @@ async def test_who_wants_only_the_newest_has_leases_too(bus: Bus, redis: Redis, 
     stream = bus.newest("AAPL", start="earliest")
     async for _ in stream:
         await wanted(redis, "AAPL")
-        stream.add("MSFT")
+        stream.add("MSFT", start="earliest")
         await wanted(redis, "AAPL", "MSFT")
         break
     await wanted(redis)
@@ -350,13 +350,35 @@ async def test_leases_follow_the_symbols_of_a_running_loop(bus: Bus, redis: Redi
         await wanted(redis, "AAPL", "NVDA")
         async for _ in stream:
             await wanted(redis, "AAPL", "NVDA", "TSLA")
-            stream.add("MSFT")
+            stream.add("MSFT", start="earliest")
             stream.remove("TSLA", "AAPL")
             await wanted(redis, "AAPL", "MSFT", "NVDA")
             break
         await wanted(redis, "AAPL", "NVDA")
         break
     await wanted(redis)
+
+
+async def test_no_quote_that_a_lease_brings_about_is_missed(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """The place of a new symbol is known before it is leased, so a daemon may be as quick as it likes."""
+
+    async def bring(symbol: str) -> None:
+        async with asyncio.timeout(10):
+            while not any(member.startswith(f"{symbol}@") for member in await leases_of(redis)):
+                pass
+        await writer.quotes(symbol, 3)
+
+    stream = bus.quotes("FIRST")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bring("FIRST"))
+        items = aiter(stream)
+        assert numbers(await take(items, 3)) == [0, 1, 2]
+        reading = group.create_task(take(items, 3))
+        await blocked(redis)
+        group.create_task(bring("SECOND"))
+        stream.add("SECOND")
+        assert numbers(await reading) == [0, 1, 2]
+    await stream.aclose()
 
 
 async def test_without_lease_nothing_is_written(bus: Bus, redis: Redis, writer: Writer) -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import os
+import signal
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -120,6 +123,85 @@ async def test_closing_the_bus_ends_its_loops(redis: Redis, server: RedisServer)
 
 
 @pytest.mark.real_server("a server that is killed")
+async def test_a_stream_is_closed_by_async_with(bus: Bus, writer: Writer) -> None:
+    """As each twin is by `with`, and a group's stream is."""
+    await writer.quotes("AAPL", 10)
+    streams: list[Any] = [bus.quotes("AAPL", start="earliest"), bus.newest("AAPL", start="earliest")]
+    for stream in streams:
+        async with stream as same:
+            items = aiter(same)
+            await anext(items)
+        with pytest.raises(StopAsyncIteration):
+            await anext(items)
+        await gone(writer.redis)
+
+
+async def test_a_bus_that_was_closed_may_be_opened_again(
+    server: RedisServer, redis: Redis, writer: Writer
+) -> None:
+    """As a notebook does whose cell runs twice: with leases, too. One that is open is not opened within."""
+    bus = connect(server.url, reconnect=FAST)
+    for _ in range(2):
+        async with bus:
+            with pytest.raises(BusError, match=r"open already.*call connect\(\) again"):
+                await bus.__aenter__()
+            async with asyncio.TaskGroup() as tasks:
+                first = tasks.create_task(take(aiter(bus.quotes("AAPL")), 1))
+                await blocked(redis)
+                await until(lambda: leased(redis))
+                await writer.quotes("AAPL")
+            assert len(first.result()) == 1
+
+
+async def leased(redis: Redis) -> bool:
+    """Whether somebody wants anything."""
+    return bool(await redis.zcard(KEYS.interest))
+
+
+async def test_a_bus_belongs_to_one_loop(server: RedisServer, bus: Bus, writer: Writer) -> None:
+    """Another one, such as a second asyncio.run, is told so in words, whatever it asks."""
+    await writer.quotes("AAPL", 10)
+    stream, group = bus.quotes("AAPL", start="earliest"), bus.group("g", "AAPL", start="earliest")
+
+    async def elsewhere() -> None:
+        loops: list[Any] = [aiter(stream), aiter(group)]
+        for items in loops:
+            with pytest.raises(BusError, match="another event loop"):
+                await anext(items)
+        with pytest.raises(BusError, match=r"another event loop.*call connect\(\) in this one too"):
+            await bus.latest("AAPL")
+        with pytest.raises(BusError, match="another event loop"):
+            bus.newest("AAPL")
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    assert numbers(await take(aiter(stream), 2)) == [0, 1]
+
+
+@pytest.mark.real_server("a server that stands still")
+async def test_a_close_that_is_cancelled_closes_all_the_same(server: RedisServer, redis: Redis) -> None:
+    """Streams of groups, which say goodbye to a server that does not answer, leases, and connections."""
+    bus = connect(server.url)
+    await bus.__aenter__()
+    stream = bus.quotes("AAPL")
+    groups = [bus.group(f"g{k}", "AAPL") for k in range(3)]
+    loops: list[Any] = [aiter(stream), *(aiter(each) for each in groups)]
+    waiting = [asyncio.create_task(anext(items)) for items in loops]  # noqa: TID251
+    await blocked(redis)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await bus.aclose()
+        assert not bus._shared.is_open
+        async with asyncio.timeout(10):
+            await asyncio.wait(waiting)
+            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await gone(redis, 0)
+
+
 async def test_aclose_does_not_wait_for_a_reconnect(server: RedisServer, redis: Redis) -> None:
     """A loop in its pause between attempts ends at once."""
     with RedisServer() as mortal:
@@ -207,14 +289,20 @@ async def test_who_attends_knows_what_is_read_and_when(server: RedisServer, bus:
     stream.remove("MSFT", "NONE")
     # Another loop takes over: reading never ends in between.
     await take(aiter(stream), 1)
-    assert roll.notes == [("began", ["AAPL", "MSFT"]), ("changed", ["+TSLA"]), ("changed", ["-MSFT"])]
+    # A place that only Redis can tell is told first.
+    assert roll.notes == [
+        ("began", ["AAPL"]),
+        ("changed", ["+MSFT"]),
+        ("changed", ["-MSFT"]),
+        ("changed", ["+TSLA"]),
+    ]
     async for _ in stream:
         break
     await asyncio.sleep(0)
     await until(lambda: asyncio.sleep(0, roll.notes[-1] == ("ended", [])))
     stream.add("NEW")
-    assert len(roll.notes) == 4
+    assert len(roll.notes) == 5
     await take(aiter(stream), 1)
     await stream.aclose()
     await stream.aclose()
-    assert roll.notes[4:] == [("began", ["AAPL", "NEW", "TSLA"]), ("ended", [])]
+    assert roll.notes[5:] == [("began", ["AAPL", "TSLA"]), ("changed", ["+NEW"]), ("ended", [])]

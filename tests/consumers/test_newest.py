@@ -11,7 +11,7 @@ from tests.consumers.conftest import KEYS, Writer, blocked
 pytestmark = pytest.mark.both_servers
 
 
-async def one(items: object, timeout_s: float = 20.0) -> Newest | Gap:
+async def one(items: object, timeout_s: float = 60.0) -> Newest | Gap:
     """The next item, or `TimeoutError`."""
     async with asyncio.timeout(timeout_s):
         item = await anext(items)  # type: ignore[call-overload]

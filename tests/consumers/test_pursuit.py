@@ -1,5 +1,6 @@
 """The rules of going on: when an answer is trusted, and when the stream is looked at first."""
 
+import time
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -216,3 +217,16 @@ def test_a_symbol_that_was_replaced_meanwhile_gets_nothing_of_its_former_self() 
     pursuit.follow("A", Place(EntryId(90, 0), Anchor.SEEN))
     assert pursuit.digest(read, [[[KEY, entries(60)]]], 0.02) == []
     assert pursuit.positions == {"A": "90-0"}
+
+
+def test_twenty_thousand_symbols_come_and_go_at_once() -> None:
+    """Each costs the same, however many there are; with the square of their number it would be some 10 s."""
+    symbols = [f"S{k}" for k in range(20_000)]
+    began_s = time.perf_counter()
+    pursuit = pursuit_of(*symbols)
+    read = pursuit.next_read(0.0)
+    for symbol in symbols:
+        pursuit.drop(symbol)
+    assert time.perf_counter() - began_s < 3
+    assert len(read.by_key) == len(symbols)
+    assert pursuit.next_read(0.0).by_key == {}

@@ -1,6 +1,7 @@
 """The README's reference tables say what the code says, no less and no more."""
 
 import re
+import tomllib
 from enum import Enum
 from typing import Any
 
@@ -9,15 +10,13 @@ import typer.main
 from pydantic import ByteSize, SecretStr
 from typer.testing import CliRunner
 
-import consumers
-from consumers.reading.gaps import STREAM_RECREATED, TRIMMED
 from ingestor.cli import app
 from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials
 from ingestor.settings import KNOWN_VARIABLES, Settings
 from ingestor.watching.metrics import render
-from tests.repo.tree import README, modules, rows, table
-from wire import Gap, Keyspace, Level, Quality, Quote
+from tests.repo.tree import README, ROOT, rows, table
+from wire import Keyspace
 
 
 def shown(default: Any) -> str:
@@ -107,45 +106,8 @@ async def test_every_status_field_is_documented() -> None:
     assert re.findall(r"`(\w+)`", cell)[: len(fields)] == fields
 
 
-@pytest.mark.parametrize("kind", [Quote, Gap, Quality])
-def test_every_field_that_a_strategy_reads_is_documented(kind: type[Quote | Gap | Quality]) -> None:
-    """The tables of quote, gap and quality have each field and each computed one, and no other."""
-    said = [name for cells in table(f"`{kind.__name__}`") for name in re.findall(r"`(\w+)`", cells[0])]
-    computed = [name for name, value in vars(kind).items() if isinstance(value, property)]
-    assert sorted(said) == sorted([*kind.__struct_fields__, *computed])
-
-
-def test_every_level_of_quality_is_documented() -> None:
-    """The table has each level, the best first, and no other."""
-    assert [cells[0].strip("`") for cells in table("level")] == [level.value for level in Level]
-
-
-def test_every_error_of_the_library_is_documented() -> None:
-    """The table of errors has each one that is exported, with what it is."""
-    errors = {
-        name: {base.__name__ for base in found.__bases__}
-        for name in consumers.__all__
-        if isinstance(found := getattr(consumers, name), type) and issubclass(found, Exception)
-    }
-    said = {cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[1])) for cells in table("error")}
-    assert said == errors
-
-
-def test_every_reason_of_a_gap_is_documented() -> None:
-    """Every reason that the code names for a gap stands in the table, and each in the table is in the code."""
-    texts = [path.read_text() for path in modules()]
-    said = [cells[0].strip("`") for cells in table("reason of a gap")]
-    for reason in said:
-        assert any(f'"{reason}"' in text for text in texts), reason
-    named = r'(?:open_gap|open_gap_behind|_note_hole|note_hole)\([^()]*(?:\([^()]*\)[^()]*)*"(\w+)"\)'
-    given = {reason for text in texts for reason in re.findall(named, text)}
-    assert {"feed_disconnected", "not_subscribed", "refused_by_redis", TRIMMED, STREAM_RECREATED} < set(said)
-    assert given <= set(said)
-
-
-def test_the_python_example_uses_names_that_exist() -> None:
-    """The README's program compiles, and imports what the library exports."""
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        compile(block, "README.md", "exec")
-        for names in re.findall(r"from consumers import (.+)", block):
-            assert set(names.split(", ")) <= set(consumers.__all__)
+def test_every_extra_is_documented() -> None:
+    """The table of extras has each one that a user may install, and no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = {name for cells in table("extra") for name in re.findall(r"`(\w+)`", cells[0])}
+    assert said == project["optional-dependencies"].keys() - {"dev"}

@@ -6,6 +6,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = (ROOT / "README.md").read_text()
+REFERENCE: Final = (ROOT / "docs" / "reference-consumers.md").read_text()
 PACKAGES: Final = ("wire", "ingestor", "consumers", "simulator")
 _NOT_OURS: Final = frozenset({"__pycache__", "dist", "build"})
 
@@ -24,9 +25,9 @@ def modules() -> list[Path]:
     return [path for path in files(".py") if path.relative_to(ROOT).parts[0] in PACKAGES]
 
 
-def table(head: str) -> list[list[str]]:
-    """The cells of every row of the README's table whose first column has this head."""
-    lines = README.split(f"\n| {head} |", 1)[1].splitlines()[2:]
+def table(head: str, page: str = README) -> list[list[str]]:
+    """The cells of every row of a page's table whose first column has this head."""
+    lines = page.split(f"\n| {head} |", 1)[1].splitlines()[2:]
     ends = next(i for i, line in enumerate(lines) if not line.startswith("|"))
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[:ends]]
 

@@ -18,7 +18,7 @@ from wire import encode_quote
 
 JOINED_QUOTES = 200_000
 MANY_STREAMS_MS = {1000: 4.0, 5000: 20.0}
-"""What the README says of the time from an entry to a loop that follows so many symbols, at the median."""
+"""What the guide says of the time from an entry to a loop that follows so many symbols, at the median."""
 
 
 @pytest.mark.fault("Q03")

@@ -1,6 +1,8 @@
 """A group whose streams, entries or server go away: what its workers do, and what they tell."""
 
 import asyncio
+import contextlib
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -123,6 +125,39 @@ async def test_pending_entries_that_were_trimmed_are_told_and_settled(
     assert numbers(rest) == [6, 7, 8, 9]
     assert all(d.is_claimed for d in rest)
     assert await pending(redis, "AAPL") == 0
+
+
+@pytest.mark.fault("Q01")
+async def test_gaps_that_were_found_together_outlive_a_loop_that_is_left(bus: Bus, writer: Writer) -> None:
+    """A break at the first leaves the second to the next loop: Redis has forgotten what it stands for."""
+    symbols = ("AAPL", "MSFT")
+    for symbol in symbols:
+        await writer.quotes(symbol, 10)
+    await deliver(bus.group("g", *symbols, start="earliest", consumer="w"), 20, ack=False)
+    for symbol in symbols:
+        await writer.raw("XTRIM", KEYS.stream(symbol), "MAXLEN", 3)
+    stream = bus.group("g", *symbols, consumer="w")
+    found = [d for _ in range(8) for d in await deliver(stream, 1)]
+    assert [(gap.symbol, gap.missing) for gap in gaps(found)] == [("AAPL", 7), ("MSFT", 7)]
+
+
+@pytest.mark.fault("Q02")
+async def test_a_strategy_that_never_waits_long_heals_its_group_too(bus: Bus, writer: Writer) -> None:
+    """And is told: each of its short waits makes a connection, and ends in any moment."""
+    await writer.quotes("AAPL", 10)
+    stream = bus.group("g", "AAPL", start="earliest", claim_after_s=0.3)
+    await deliver(stream, 10)
+    await writer.rewind("AAPL")
+    await writer.raw("XADD", STREAM, "5-1", "gap", b'{"from":1,"to":2,"reason":"x","epoch":1}')
+    found: list[Delivery] = []
+    async with asyncio.timeout(20 * REWIND_HOLDS_S):
+        while len(found) < 2:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    async for delivery in stream:
+                        found.append(delivery)
+                        await stream.ack(delivery)
+    assert [gap.reason for gap in gaps(found)] == ["stream_recreated", "x"]
 
 
 @pytest.mark.fault("Q01")
@@ -324,10 +359,41 @@ async def test_a_user_without_the_rights_is_told_so(
         {"consumer": "a b"},
         {"claim_after_s": 0},
         {"claim_after_s": float("nan")},
+        {"claim_after_s": "30"},
         {"prefetch": 0},
+        {"prefetch": "500"},
+        {"prefetch": 0.5},
     ],
 )
 async def test_an_option_that_cannot_be_used_is_named(bus: Bus, options: dict[str, object]) -> None:
     """Before anything is asked."""
     with pytest.raises(ValueError, match=next(iter(options))):
         bus.group("g", "AAPL", **options)  # type: ignore[arg-type]
+
+
+async def test_only_deliveries_are_acknowledged(bus: Bus) -> None:
+    """A list of them, or an id, is refused with the remedy."""
+    stream = bus.group("g", "AAPL")
+    odds: tuple[Any, ...] = ([], "1763000000000-0")
+    for odd in odds:
+        with pytest.raises(TypeError, match=r"pass deliveries one by one, as in ack\(\*deliveries\)"):
+            await stream.ack(odd)
+
+
+async def test_what_is_acknowledged_late_is_no_loss(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """Its first worker may be done with it while another is about to fetch it: then nobody has missed anything."""
+    await writer.quotes("AAPL", 3)
+    await deliver(bus.group("g", "AAPL", start="earliest", consumer="slow"), 3, ack=False)
+    stream = bus.group("g", "AAPL", consumer="quick", claim_after_s=0.2)
+    membership, fetch = stream._share.membership, stream._share.membership._fetch
+
+    def acknowledged_just_before(tracks: list[Any]) -> Any:
+        step = fetch(tracks)
+        late = ("XACK", STREAM, "g", *writer.ids["AAPL"][:2])
+        return step._replace(
+            commands=[late, *step.commands], digest=lambda replies, now_s: step.digest(replies[1:], now_s)
+        )
+
+    membership._fetch = acknowledged_just_before  # type: ignore[method-assign]
+    assert numbers(await deliver(stream, 1)) == [2]
+    assert await pending(redis, "AAPL") == 0

@@ -1,0 +1,1 @@
+"""The programs under `examples/`, run as a newcomer would run them."""
