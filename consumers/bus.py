@@ -5,7 +5,6 @@ would make the others wait. Must never know how a position is kept or what makes
 """
 
 import asyncio
-import logging
 import math
 import os
 import secrets
@@ -46,8 +45,6 @@ from wire import (
     Quote,
 )
 from wire.quote import newer
-
-_log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 5.0
 URL_VARIABLE: Final = "QUOTEBUS_REDIS_URL"
