@@ -33,6 +33,8 @@ from consumers.reading.reader import Reader
 from consumers.reading.source import Source
 from consumers.reading.start import Start, parse_symbols, parse_time_ns
 from consumers.reconnect import Reconnect
+from consumers.rest.budget import CALLS_PER_MINUTE, Budget
+from consumers.rest.sharing import check_shareable, share
 from consumers.shared_link import SharedLink
 from wire import (
     CONTRACT_VERSION,
@@ -368,6 +370,15 @@ class Bus:
         async with aclosing(past.items()) as items:
             async for item in items:
                 yield item
+
+    def budget(self, key_id: str, calls_per_minute: int = CALLS_PER_MINUTE) -> Budget:
+        """The count of REST calls that all strategies of this Alpaca key share; for `AlpacaRest(…, budget=…)`."""
+        return Budget(self._shared, self._keys, key_id, calls_per_minute)
+
+    async def share(self, *quotes: Quote) -> None:
+        """Let everybody's `latest` have what `AlpacaRest.latest_quotes` brought, where newer; no other quotes."""
+        check_shareable(quotes)
+        await share(self._shared, self._keys, quotes)
 
     def _attendance(self, lease: bool) -> Lease | None:
         return Lease(self._leases) if lease else None

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from consumers.bus import Bus, parts_of
+from consumers.bus import Bus
 from consumers.rest.asker import check_key
-from consumers.rest.budget import Budget, check_calls
+from consumers.rest.budget import check_calls
 from consumers.rest.client import KEY_NAMES, SECRET_NAMES, URL_NAME, AlpacaRest, base_url
 from consumers.rest.errors import RestError
 from consumers.rest.retry import Retry
@@ -64,7 +64,7 @@ class Account:
                 trading_url=url,
                 timeout_s=timeout_s,
                 retry=retry,
-                budget=Budget(*parts_of(bus), key, calls_per_minute),
+                budget=bus.budget(key, calls_per_minute),
             )
 
         # Closures and not fields: what holds no field cannot be printed by accident.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from consumers import Bus
 from consumers.link import Target
 from consumers.rest import AlpacaRest, Budget, RestLimited, Retry
 from consumers.rest.budget import REDIS_PAUSE_S
@@ -66,6 +67,20 @@ async def test_ten_processes_share_one_budget(
     assert most_in_a_window(times_s, window_s) <= limit
     # Nor is the budget left unused: 40 calls at 12 in 1 s take 3 s and what the waits are spread by.
     assert times_s[-1] - began_s < 3 * 6
+
+
+async def test_a_bus_makes_the_budget_of_its_account(sim: AlpacaSimulator, bus: Bus) -> None:
+    """Two strategies with a bus each need nothing else to count together."""
+    first, second = (
+        AlpacaRest(KEY, SECRET, data_url=sim.rest_url, budget=bus.budget(KEY, 2), retry=Retry(deadline_s=1.0))
+        for _ in range(2)
+    )
+    async with first, second:
+        await first.latest_quotes("AAPL")
+        await second.latest_quotes("AAPL")
+        with pytest.raises(RestLimited):
+            await first.latest_quotes("AAPL")
+    assert len(sim.rest_calls) == 2
 
 
 async def test_calls_are_not_spent_twice_in_one_process(

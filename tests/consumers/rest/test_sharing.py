@@ -35,6 +35,19 @@ async def stored(redis: Redis, symbol: str = "AAPL") -> Quote | None:
     return None if value is None else decode_latest(symbol, value)
 
 
+async def test_a_strategy_shares_by_the_bus_alone(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """What REST brought is everybody's newest; what a stream brought is refused before anything is written."""
+    now_ns = time.time_ns()
+    await bus.share(quote(now_ns, now_ns))
+    assert (await bus.latest("AAPL")) == await stored(redis)
+    await writer.quotes("MSFT")
+    streamed = await bus.latest("MSFT")
+    assert streamed is not None
+    with pytest.raises(ValueError, match="only quotes of AlpacaRest"):
+        await bus.share(quote(now_ns, now_ns, symbol="TSLA"), streamed)
+    assert await redis.hkeys(KEYS.rest) == [b"AAPL"]
+
+
 async def test_a_quote_is_shared_as_rest_said_it(bus: Bus, redis: Redis) -> None:
     """Every field but the receipt, which is by the server's clock and never later than it was."""
     now_ns = time.time_ns()
