@@ -35,6 +35,8 @@ STOP_GRACE_S: Final = 5.0
 """How long a handler that is at work when the stream is stopped may go on."""
 BREATH_S: Final = 0.05
 """After so long the loop gets its turn: handlers that never wait would keep leases from being renewed."""
+FIRST_WAIT_S: Final = 5.0
+"""When nothing ever came for so long, why is told once, unasked."""
 SHOWN: Final = 20
 """Symbols in one line of the log."""
 CUSTOM_FEED: Final = "custom"
@@ -49,8 +51,8 @@ class StockDataStream:
     """alpaca-py's `StockDataStream` for quotes, read from the bus: no connection to Alpaca, so there may be many.
 
     Key, secret and `websocket_params` are accepted and not needed. `feed` is compared with what the bus carries,
-    and a difference is logged. `data_timeout` logs why nothing came for so many seconds; the daemon sees to the
-    connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of the environment, or `redis://127.0.0.1:6379/0`) and
+    and a difference is logged. `data_timeout` logs why nothing came for so many seconds (without it once, when
+    nothing came at all for 5 s); the daemon sees to the connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of the environment, or `redis://127.0.0.1:6379/0`) and
     `namespace` say where the bus is. `on_gap`, a function or coroutine function, gets each `Gap`; without it gaps
     are logged.
 
@@ -284,13 +286,12 @@ class StockDataStream:
             _log.warning("%s: %.3f s are missing%s (%s)", gap.symbol, gap.duration_s, missing, gap.reason)
 
     async def _watch(self, bus: Bus) -> None:
-        """Say why nothing comes, where that was asked for."""
-        if self._data_timeout is None:
-            return
+        """Say why nothing comes: again and again where that was asked for, else once, if nothing ever came."""
+        is_asked_for, limit_s = self._data_timeout is not None, self._data_timeout or FIRST_WAIT_S
         now_s = asyncio.get_running_loop().time
-        told_s = now_s()
-        while True:
-            due_s = max(told_s, self._last_item_s) + self._data_timeout
+        began_s = told_s = now_s()
+        while is_asked_for or max(told_s, self._last_item_s) == began_s:
+            due_s = max(told_s, self._last_item_s) + limit_s
             if (wait_s := due_s - now_s()) > 0:
                 await asyncio.sleep(wait_s)
                 continue
@@ -303,7 +304,8 @@ class StockDataStream:
                 ]
             except BusUnavailable as error:
                 why = [str(error)]
-            _log.warning("no data received on data stream for %.1fs: %s", self._data_timeout, "; ".join(why))
+            if why or is_asked_for:
+                _log.warning("no data received on data stream for %.1fs: %s", limit_s, "; ".join(why))
 
     async def _feed_is_open(self, bus: Bus) -> bool:
         """Whether it is still to be found out if the bus carries the feed that was asked for."""
