@@ -52,9 +52,9 @@ class StockDataStream:
 
     Key, secret and `websocket_params` are accepted and not needed. `feed` is compared with what the bus carries,
     and a difference is logged. `data_timeout` logs why nothing came for so many seconds (without it once, when
-    nothing came at all for 5 s); the daemon sees to the connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of the environment, or `redis://127.0.0.1:6379/0`) and
-    `namespace` say where the bus is. `on_gap`, a function or coroutine function, gets each `Gap`; without it gaps
-    are logged.
+    nothing came at all for 5 s); the daemon sees to the connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of
+    the environment, or `redis://127.0.0.1:6379/0`) and `namespace` say where the bus is. `on_gap`, a function or
+    coroutine function, gets each `Gap`; without it gaps are logged.
 
     Symbols are subscribed and unsubscribed at any time, from any thread, and from handlers: no call waits for the
     stream. Symbols named here are leased, so that the daemon subscribes them; `"*"` is all that the bus carries,
