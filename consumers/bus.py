@@ -5,7 +5,6 @@ would make the others wait. Must never know how a position is kept or what makes
 """
 
 import asyncio
-import logging
 import math
 import os
 import secrets
@@ -25,6 +24,7 @@ from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
 from consumers.link import Command, Target
+from consumers.reading.cached import readable_quote
 from consumers.reading.freshness import check_max_age_s, is_number, received_ns, server_time_ns
 from consumers.reading.history import History, PastQuotes
 from consumers.reading.newest import NewestStream
@@ -33,23 +33,20 @@ from consumers.reading.source import Source
 from consumers.reading.start import Start, parse_symbols, parse_time_ns
 from consumers.reading.stream import Stream
 from consumers.reconnect import Reconnect
+from consumers.rest.budget import CALLS_PER_MINUTE, Budget
+from consumers.rest.sharing import check_shareable, share
 from consumers.shared_link import SharedLink
 from wire import (
     CONTRACT_VERSION,
     QUIET_AFTER_S,
     STATUS_FIELDS,
-    BadEntry,
     Gap,
     Keyspace,
     Quality,
     QualityJudge,
     Quote,
-    Symbol,
-    decode_latest,
 )
 from wire.quote import newer
-
-_log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 5.0
 URL_VARIABLE: Final = "QUOTEBUS_REDIS_URL"
@@ -193,7 +190,7 @@ class Bus:
             now_ns = server_time_ns(times[0]) + underway_ns if times else 0
             newest: dict[str, tuple[Quote, float]] = {}
             for symbol, *values in zip(names, streamed, asked, strict=True):
-                quote = newer(*(_readable(symbol, value) for value in values))
+                quote = newer(*(readable_quote(symbol, value) for value in values))
                 if quote is not None:
                     newest[symbol] = quote, (now_ns - received_ns(quote)) / 1e9
             if max_age_s is None or not any(
@@ -220,7 +217,7 @@ class Bus:
         judge = QualityJudge(now_ns, fields, quiet_after_s=quiet_after_s)
         found: dict[str, Quality] = {}
         for symbol, state, value in zip(names, states, cached, strict=True):
-            quote = _readable(symbol, value)
+            quote = readable_quote(symbol, value)
             found[symbol] = judge.judge(symbol, state, None if quote is None else received_ns(quote))
         return found
 
@@ -374,6 +371,15 @@ class Bus:
             async for item in items:
                 yield item
 
+    def budget(self, key_id: str, calls_per_minute: int = CALLS_PER_MINUTE) -> Budget:
+        """The count of REST calls that all strategies of this Alpaca key share; for `AlpacaRest(…, budget=…)`."""
+        return Budget(self._shared, self._keys, key_id, calls_per_minute)
+
+    async def share(self, *quotes: Quote) -> None:
+        """Let everybody's `latest` have what `AlpacaRest.latest_quotes` brought, where newer; no other quotes."""
+        check_shareable(quotes)
+        await share(self._shared, self._keys, quotes)
+
     def _attendance(self, lease: bool) -> Lease | None:
         return Lease(self._leases) if lease else None
 
@@ -386,11 +392,6 @@ class Bus:
         return f"<Bus {state} {self._target.address} namespace={self._keys.namespace}>"
 
 
-def _readable(symbol: Symbol, value: bytes | None) -> Quote | None:
-    if value is None:
-        return None
-    try:
-        return decode_latest(symbol, value)
-    except BadEntry as error:
-        _log.warning("ignored: %s", str(error)[:300])
-        return None
+def parts_of(bus: Bus) -> tuple[SharedLink, Keyspace]:
+    """What the rooms above ask through, and the names of the keys; not for strategies."""
+    return bus._shared, bus._keys

@@ -16,6 +16,7 @@ async def main(url: str, *symbols: str) -> None:
         print(
             "in the cache:",
             ", ".join(f"{s} {newest[s].bid_price} x {newest[s].ask_price}" for s in newest) or "nothing yet",
+            flush=True,
         )
         async for item in bus.quotes(*symbols, start="snapshot"):
             if isinstance(item, Gap):

@@ -5,6 +5,7 @@ retry behind anybody's back, one login for the whole daemon, no connection that 
 and every end of a connection is a redis-py `ConnectionError`.
 """
 
+import asyncio
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
@@ -45,12 +46,18 @@ class _Guarded(AbstractConnection):
         await super()._connect()  # type: ignore[safe-super, no-untyped-call]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        cancelled = _cancellations()
         try:
             await super().send_packed_command(command, check_health)
         except RuntimeError as error:
             # So says uvloop's transport of a connection that the other side has reset.
             await self.disconnect(nowait=True)
             raise ConnectionLost(f"the connection is gone: {error}") from None
+        if _cancellations() > cancelled:
+            # redis-py sends under asyncio.wait_for, which until Python 3.12 drops a cancellation that meets its
+            # result: a part of the daemon would go on, and whoever waits for its end would wait for ever.
+            await self.disconnect(nowait=True)
+            raise asyncio.CancelledError
 
     async def _introduce(self, _: AbstractConnection) -> None:
         login = self._address.login
@@ -62,6 +69,11 @@ class _Guarded(AbstractConnection):
             self._address.note_refusal(password, str(refusal))
             raise
         login.accepted()
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 class _Tcp(_Guarded, Connection):

@@ -75,7 +75,7 @@ def alpaca_simulator() -> Iterator[SimulatorThread]:
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         pytest.fail(
-            f"the simulator needs {package}, which is not installed: pip install 'quotebus[simulator]'",
+            f'{package} is needed for the simulator: pip install "quotebus[simulator]"',
             pytrace=False,
         )
     begun: Future[tuple[AlpacaSimulator, asyncio.AbstractEventLoop, asyncio.Event]] = Future()

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from consumers.alpaca.shapes import DataFeed, model, raw
-from consumers.bus import Bus, connect
+from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusUnavailable, NotCarried
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import parse_symbols
@@ -35,6 +35,8 @@ STOP_GRACE_S: Final = 5.0
 """How long a handler that is at work when the stream is stopped may go on."""
 BREATH_S: Final = 0.05
 """After so long the loop gets its turn: handlers that never wait would keep leases from being renewed."""
+FIRST_WAIT_S: Final = 5.0
+"""When nothing ever came for so long, why is told once, unasked."""
 SHOWN: Final = 20
 """Symbols in one line of the log."""
 CUSTOM_FEED: Final = "custom"
@@ -49,10 +51,10 @@ class StockDataStream:
     """alpaca-py's `StockDataStream` for quotes, read from the bus: no connection to Alpaca, so there may be many.
 
     Key, secret and `websocket_params` are accepted and not needed. `feed` is compared with what the bus carries,
-    and a difference is logged. `data_timeout` logs why nothing came for so many seconds; the daemon sees to the
-    connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of the environment, or `redis://127.0.0.1:6379/0`) and
-    `namespace` say where the bus is. `on_gap`, a function or coroutine function, gets each `Gap`; without it gaps
-    are logged.
+    and a difference is logged. `data_timeout` logs why nothing came for so many seconds (without it once, when
+    nothing came at all for 5 s); the daemon sees to the connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of
+    the environment, or `redis://127.0.0.1:6379/0`) and `namespace` say where the bus is. `on_gap`, a function or
+    coroutine function, gets each `Gap`; without it gaps are logged.
 
     Symbols are subscribed and unsubscribed at any time, from any thread, and from handlers: no call waits for the
     stream. Symbols named here are leased, so that the daemon subscribes them; `"*"` is all that the bus carries,
@@ -284,13 +286,12 @@ class StockDataStream:
             _log.warning("%s: %.3f s are missing%s (%s)", gap.symbol, gap.duration_s, missing, gap.reason)
 
     async def _watch(self, bus: Bus) -> None:
-        """Say why nothing comes, where that was asked for."""
-        if self._data_timeout is None:
-            return
+        """Say why nothing comes: again and again where that was asked for, else once, if nothing ever came."""
+        is_asked_for, limit_s = self._data_timeout is not None, self._data_timeout or FIRST_WAIT_S
         now_s = asyncio.get_running_loop().time
-        told_s = now_s()
-        while True:
-            due_s = max(told_s, self._last_item_s) + self._data_timeout
+        began_s = told_s = now_s()
+        while is_asked_for or max(told_s, self._last_item_s) == began_s:
+            due_s = max(told_s, self._last_item_s) + limit_s
             if (wait_s := due_s - now_s()) > 0:
                 await asyncio.sleep(wait_s)
                 continue
@@ -303,13 +304,15 @@ class StockDataStream:
                 ]
             except BusUnavailable as error:
                 why = [str(error)]
-            _log.warning("no data received on data stream for %.1fs: %s", self._data_timeout, "; ".join(why))
+            if why or is_asked_for:
+                _log.warning("no data received on data stream for %.1fs: %s", limit_s, "; ".join(why))
 
     async def _feed_is_open(self, bus: Bus) -> bool:
         """Whether it is still to be found out if the bus carries the feed that was asked for."""
         if self._feed is None:
             return False
-        ((feed,),) = await bus._shared.ask(("HMGET", bus._keys.status, "feed"))
+        link, keys = parts_of(bus)
+        ((feed,),) = await link.ask(("HMGET", keys.status, "feed"))
         if feed is None:
             return True  # no daemon yet
         carried = feed.decode(errors="replace")
@@ -366,7 +369,8 @@ for _name, _channel in {
 
 async def _carried(bus: Bus) -> set[str]:
     """All symbols that the daemon subscribes, or would."""
-    (names,) = await bus._shared.ask(("HKEYS", bus._keys.subscriptions))
+    link, keys = parts_of(bus)
+    (names,) = await link.ask(("HKEYS", keys.subscriptions))
     carried: set[str] = set()
     for name in names:
         # The daemon shows names that it refused, too.
@@ -379,8 +383,9 @@ async def _ends(bus: Bus, symbols: list[str]) -> dict[str, str]:
     """Where the stream of each symbol ends now; `earliest` where there is none yet."""
     if not symbols:
         return {}
-    replies = await bus._shared.ask_each(
-        *(("XREVRANGE", bus._keys.stream(symbol), "+", "-", "COUNT", 1) for symbol in symbols)
+    link, keys = parts_of(bus)
+    replies = await link.ask_each(
+        *(("XREVRANGE", keys.stream(symbol), "+", "-", "COUNT", 1) for symbol in symbols)
     )
     return {
         symbol: reply[0][0].decode() if reply else "earliest"

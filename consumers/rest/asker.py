@@ -30,6 +30,15 @@ THREADS: Final = 4
 """Calls on their way at once; an account of 200 calls a minute needs no more."""
 
 
+def check_key(name: str, value: str) -> None:
+    """`ValueError`, which does not repeat the value, for one that no header can carry."""
+    # An HTTP library that meets such a value in a header quotes it in its error.
+    if not value or not value.isascii() or not value.isprintable():
+        raise ValueError(f"{name} is empty or has characters that no key has: copy it again")
+    if value != value.strip():
+        raise ValueError(f"{name} has spaces around it: copy it again")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """Whose calls they are, and to where; `ValueError` for keys that no header can carry."""
@@ -42,12 +51,8 @@ class Account:
     timeout_s: float
 
     def __post_init__(self) -> None:
-        for name, value in (("key_id", self.key_id), ("secret_key", self.secret_key)):
-            # An HTTP library that meets such a value in a header quotes it in its error.
-            if not value or not value.isascii() or not value.isprintable():
-                raise ValueError(f"{name} is empty or has characters that no key has: copy it again")
-            if value != value.strip():
-                raise ValueError(f"{name} has spaces around it: copy it again")
+        check_key("key_id", self.key_id)
+        check_key("secret_key", self.secret_key)
         if not 0 < self.timeout_s <= 300:
             raise ValueError(f"timeout_s={self.timeout_s}: take more than 0 and at most 300 seconds")
 

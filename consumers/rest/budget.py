@@ -31,6 +31,12 @@ _SPREAD_S: Final = 0.02
 _SCRIPT: Final = resources.files("consumers.rest").joinpath("budget.lua").read_bytes()
 
 
+def check_calls(calls_per_minute: int) -> None:
+    """`ValueError` for a limit that is none."""
+    if calls_per_minute < 1:
+        raise ValueError(f"calls_per_minute={calls_per_minute}: take 1 or more; the free plan has 200")
+
+
 class Budget:
     """A sliding window of calls, by default 200 in any 60 seconds; a 429 told to one stops all until its reset.
 
@@ -48,8 +54,7 @@ class Budget:
         *,
         window_s: float = 60.0,
     ) -> None:
-        if calls_per_minute < 1:
-            raise ValueError(f"calls_per_minute={calls_per_minute}: take 1 or more; the free plan has 200")
+        check_calls(calls_per_minute)
         if not 0 < window_s <= 3600:
             raise ValueError(f"window_s={window_s}: take more than 0 and at most 3600 seconds")
         self.calls_per_minute: Final = calls_per_minute

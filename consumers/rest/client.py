@@ -42,9 +42,9 @@ PAGE: Final = 10_000
 """Rows per page: the most that Alpaca gives."""
 MAX_BARS: Final = 200_000
 
-_KEY_NAMES: Final = ("APCA_API_KEY_ID", "ALPACA_API_KEY_ID", "ALPACA_API_KEY")
-_SECRET_NAMES: Final = ("APCA_API_SECRET_KEY", "ALPACA_API_SECRET_KEY", "ALPACA_SECRET_KEY")
-_URL_NAME: Final = "QUOTEBUS_REST_URL"
+KEY_NAMES: Final = ("APCA_API_KEY_ID", "ALPACA_API_KEY_ID", "ALPACA_API_KEY")
+SECRET_NAMES: Final = ("APCA_API_SECRET_KEY", "ALPACA_API_SECRET_KEY", "ALPACA_SECRET_KEY")
+URL_NAME: Final = "QUOTEBUS_REST_URL"
 
 
 class AlpacaRest:
@@ -77,8 +77,8 @@ class AlpacaRest:
             key_id=key_id,
             secret_key=secret_key,
             paper=paper,
-            data_url=_base(data_url),
-            trading_url=_base(trading_url),
+            data_url=base_url(data_url),
+            trading_url=base_url(trading_url),
             timeout_s=timeout_s,
         )
         self.feed: Final = feed
@@ -96,9 +96,9 @@ class AlpacaRest:
         when key or secret is not there.
         """
         names = os.environ if environment is None else environment
-        url = names.get(_URL_NAME) or None
+        url = names.get(URL_NAME) or None
         options = {"data_url": url, "trading_url": url, **options}
-        return cls(_first(names, _KEY_NAMES), _first(names, _SECRET_NAMES), **options)
+        return cls(_first(names, KEY_NAMES), _first(names, SECRET_NAMES), **options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,7 +265,8 @@ class AlpacaRest:
         return f"<AlpacaRest {'paper' if self.paper else 'live'} feed={self.feed}>"
 
 
-def _base(url: str | None) -> str | None:
+def base_url(url: str | None) -> str | None:
+    """The address as alpaca-py wants it; `ValueError` for one that cannot be used."""
     if url is None:
         return None
     if not url.startswith(("http://", "https://")) or "@" in url:

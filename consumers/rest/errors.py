@@ -3,7 +3,7 @@
 Decides the sentences. Must never receive a key, a secret or a header: whoever raises has taken them out.
 """
 
-from consumers.errors import BusError
+from consumers.errors import BusError, ExtraMissing
 
 
 class RestError(BusError):
@@ -36,11 +36,8 @@ class RestLimited(RestError):
         self.retry_after_s = retry_after_s
 
 
-class RestMissing(RestError):
-    """alpaca-py is not installed."""
+class RestMissing(RestError, ExtraMissing):
+    """alpaca-py, or something that it needs, is not installed."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"questions to Alpaca's REST service need alpaca-py, and {name!r} is not installed: "
-            'pip install "quotebus[rest]"'
-        )
+    def __init__(self, package: str) -> None:
+        super().__init__(package, "for questions to Alpaca's REST service", "rest")

@@ -15,8 +15,11 @@ from consumers.rest.errors import RestError
 from wire import Quote
 from wire.quote import newer
 
-CLOCKS_APART_S: Final = 5.0
-"""How far in the future a receipt may lie, because the clocks of two machines differ, and still be believed."""
+CLOCKS_APART_S: Final = 2.0
+"""How far in the future a receipt may lie, because the clocks of two machines differ, and still be believed.
+
+So much older than it looks a quote may be. It covers what a daemon's clock gains on the server's between two of its
+heartbeats, from which the rest is known."""
 
 
 class Verdict(Enum):

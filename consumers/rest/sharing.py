@@ -38,6 +38,13 @@ class Shared:
     refused: int
 
 
+def check_shareable(quotes: Iterable[Quote]) -> None:
+    """`ValueError` for a quote that REST did not bring."""
+    for quote in quotes:
+        if quote.id is not None or quote.received_ns is None:
+            raise ValueError(f"{quote.symbol} {quote.id}: only quotes of AlpacaRest.latest_quotes are shared")
+
+
 async def share(
     link: SharedLink, keys: Keyspace, quotes: Iterable[Quote], *, max_fields: int = MAX_FIELDS
 ) -> Shared:

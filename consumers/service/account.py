@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Final
 
 from consumers.bus import Bus
-from consumers.rest.budget import CALLS_PER_MINUTE, Budget
-from consumers.rest.client import _KEY_NAMES, _SECRET_NAMES, _URL_NAME, AlpacaRest
+from consumers.rest.asker import check_key
+from consumers.rest.budget import check_calls
+from consumers.rest.client import KEY_NAMES, SECRET_NAMES, URL_NAME, AlpacaRest, base_url
 from consumers.rest.errors import RestError
 from consumers.rest.retry import Retry
 
 REMEDY: Final = (
     "pass api_key and api_secret to MarketDataService, or set "
-    f"{_KEY_NAMES[0]} and {_SECRET_NAMES[0]} in the environment"
+    f"{KEY_NAMES[0]} and {SECRET_NAMES[0]} in the environment"
 )
 
 
@@ -32,25 +33,28 @@ class Account:
         rest_url: str | None,
         timeout_s: float,
         retry: Retry | None,
-        calls_per_minute: int = CALLS_PER_MINUTE,
+        calls_per_minute: int,
     ) -> None:
         if bool(api_key) != bool(api_secret):
             missing = "api_secret" if api_key else "api_key"
             raise ValueError(f"{missing} is missing: pass both, or neither to take them from the environment")
+        if api_key and api_secret:
+            check_key("api_key", api_key)
+            check_key("api_secret", api_secret)
+        check_calls(calls_per_minute)
+        base_url(rest_url)
         self.paper: Final = paper
         self.feed: Final = feed
         self._rest: AlpacaRest | None = None
 
         def keys() -> tuple[str, str]:
             return (
-                (api_key, api_secret)
-                if api_key and api_secret
-                else (_named(_KEY_NAMES), _named(_SECRET_NAMES))
+                (api_key, api_secret) if api_key and api_secret else (_named(KEY_NAMES), _named(SECRET_NAMES))
             )
 
         def make(bus: Bus) -> AlpacaRest:
             key, secret = keys()
-            url = rest_url or os.environ.get(_URL_NAME) or None
+            url = rest_url or os.environ.get(URL_NAME) or None
             return AlpacaRest(
                 key,
                 secret,
@@ -60,7 +64,7 @@ class Account:
                 trading_url=url,
                 timeout_s=timeout_s,
                 retry=retry,
-                budget=Budget(bus._shared, bus._keys, key, calls_per_minute),
+                budget=bus.budget(key, calls_per_minute),
             )
 
         # Closures and not fields: what holds no field cannot be printed by accident.
@@ -77,7 +81,11 @@ class Account:
         if not self.is_known:
             raise RestError(f"questions to Alpaca's REST service need credentials: {REMEDY}")
         if self._rest is None:
-            self._rest = self._make(bus)
+            try:
+                self._rest = self._make(bus)
+            except ValueError as error:
+                # Of the environment, which is read only now.
+                raise RestError(f"questions to Alpaca's REST service cannot be asked: {error}") from None
         return self._rest
 
     async def aclose(self) -> None:

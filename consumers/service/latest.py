@@ -1,7 +1,8 @@
 """The newest quote, from Redis while it is fresh, else from REST, which then is everybody's.
 
 Decides the order of questions; `rest.freshness` decides what may be handed out. Must never hand out a quote that is
-older than allowed: ages are counted from before the question, by the Redis server's clock.
+older than allowed: ages are counted from before the question, by the Redis server's clock. A daemon whose clock is
+ahead of that one stamps its quotes too late; its heartbeat tells by how much, but for the second between two beats.
 """
 
 import asyncio
@@ -11,8 +12,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from consumers.bus import Bus, _readable
+import msgspec
+
+from consumers.bus import Bus, parts_of
 from consumers.errors import BusError, BusUnavailable, StaleQuote
+from consumers.reading.cached import readable_quote
+from consumers.reading.freshness import server_time_ns
 from consumers.rest.client import AlpacaRest
 from consumers.rest.errors import RestError
 from consumers.rest.flights import Flights
@@ -21,8 +26,14 @@ from consumers.rest.sharing import share
 from consumers.service.book import Seldom
 from consumers.service.callbacks import LOG_EVERY_S
 from wire import Quote, Symbol
+from wire.quality import time_ns_of
 
 _log = logging.getLogger(__name__)
+
+REDIS_PATIENCE_S: Final = 2.0
+"""How long Redis is waited for where REST can stand in."""
+REDIS_PAUSE_S: Final = 1.0
+"""How long it is left alone then."""
 
 
 class LatestQuotes(dict[str, Quote]):
@@ -41,6 +52,11 @@ class _Known:
     ) -> None:
         self._ahead_ns: Final = server_ns - began_ns
         self._found: Final = found
+
+    def restamped(self, asked: Mapping[str, Quote]) -> dict[str, Quote]:
+        """Quotes that were received by this machine's clock, as received by the server's."""
+        ahead_us = -((time.time_ns() - time.monotonic_ns() - self._ahead_ns) // 1_000)
+        return {name: _later_by(quote, ahead_us) for name, quote in asked.items()}
 
     def judge(self, symbol: str, max_age_s: float, asked: Asked) -> Judgement:
         """The verdict at this moment."""
@@ -62,26 +78,23 @@ class Latest:
         self._remedy: Final = remedy
         self._flights: Final[Flights[dict[str, Quote]]] = Flights()
         self._seldom: Final = Seldom(LOG_EVERY_S)
+        self._redis_from_s = 0.0
+        # While Redis is away: what REST said, so that who asks often does not spend the account's calls, by a
+        # clock that is not set.
+        self._kept: Final[dict[str, Quote]] = {}
+        self._unix_ns: Final = time.time_ns() - time.monotonic_ns()
 
     async def get(self, names: list[Symbol], max_age_s: float) -> LatestQuotes:
         """Fresh quotes of these symbols. Raises `BusUnavailable` when Redis is away and REST cannot stand in."""
         if not max_age_s > 0:
             raise ValueError(f"max_age_s={max_age_s}: take a positive number of seconds")
         remedy = self._remedy()
-        bus: Bus | None = None
-        try:
-            bus = await self._reach()
-            known = await _known(bus, names)
-        except BusUnavailable as error:
-            if remedy is not None:
-                raise
-            self._say("Redis is away, so that REST alone is asked for quotes: %s", error)
-            bus, known = None, _Known(time.time_ns(), time.monotonic_ns(), {})
+        bus, known = await self._look(names, remedy is None)
         judged = {name: known.judge(name, max_age_s, NOT_ASKED) for name in names}
         asked: dict[str, Asked] = {}
         lacking = [name for name in names if judged[name].verdict is Verdict.ASK]
         if lacking:
-            asked = await self._ask(bus, lacking, remedy)
+            asked = await self._ask(bus, known, lacking, remedy)
         fresh: dict[str, Quote] = {}
         stale: dict[str, StaleQuote] = {}
         for name in names:
@@ -96,40 +109,80 @@ class Latest:
                 stale[name] = StaleQuote(judgement.quote, age_s, max_age_s, symbol=name, why=judgement.why)
         return LatestQuotes(fresh, stale)
 
-    async def _ask(self, bus: Bus | None, names: list[Symbol], remedy: str | None) -> dict[str, Asked]:
+    async def _look(self, names: list[Symbol], may_ask_rest: bool) -> tuple[Bus | None, _Known]:
+        """What Redis says; where it is away and REST can stand in, what REST said to us meanwhile."""
+        now_s = asyncio.get_running_loop().time
+        if not may_ask_rest:
+            bus = await self._reach()
+            return bus, await _known(bus, names)
+        if now_s() >= self._redis_from_s:
+            try:
+                async with asyncio.timeout(REDIS_PATIENCE_S):
+                    bus = await self._reach()
+                    known = await _known(bus, names)
+            except (BusUnavailable, TimeoutError) as error:
+                self._redis_from_s = now_s() + REDIS_PAUSE_S
+                self._say("Redis is away, so that REST alone is asked for quotes: %s", error)
+            else:
+                self._kept.clear()
+                return bus, known
+        here_ns = time.monotonic_ns()
+        return None, _Known(
+            here_ns + self._unix_ns, here_ns, {name: (None, self._kept.get(name)) for name in names}
+        )
+
+    async def _ask(
+        self, bus: Bus | None, known: _Known, names: list[Symbol], remedy: str | None
+    ) -> dict[str, Asked]:
         if remedy is not None:
             return dict.fromkeys(names, RestError(f"without credentials REST cannot be asked: {remedy}"))
         try:
-            found = await self._flights.join(tuple(names), lambda: self._bring(bus, names))
+            found = await self._flights.join(tuple(names), lambda: self._bring(bus, known, names))
         except RestError as error:
             return dict.fromkeys(names, error)
         return {name: found.get(name) for name in names}
 
-    async def _bring(self, bus: Bus | None, names: list[Symbol]) -> dict[str, Quote]:
+    async def _bring(self, bus: Bus | None, known: _Known, names: list[Symbol]) -> dict[str, Quote]:
         found = await self._rest().latest_quotes(*names)
+        # By the server's clock, like the ages of the others.
+        here = known.restamped(found)
         if bus is None:
-            return found
+            self._kept.update(here)
+            return here
         try:
-            shared = await share(bus._shared, bus._keys, found.values())
+            shared = await share(*parts_of(bus), found.values())
         except BusError as error:
             self._say("quotes that REST brought are not shared with other strategies: %s", error)
-            return found
-        # By the server's clock, like the ages of the others.
-        return {**found, **shared.quotes}
+            return here
+        return {**here, **shared.quotes}
 
-    def _say(self, text: str, error: BusError) -> None:
+    def _say(self, text: str, error: Exception) -> None:
         if self._seldom.lets_pass(text, asyncio.get_running_loop().time()) is not None:
-            _log.warning(text, error)
+            _log.warning(text, str(error) or f"no answer within {REDIS_PATIENCE_S:g} s")
 
 
 async def _known(bus: Bus, names: list[Symbol]) -> _Known:
     began_ns = time.monotonic_ns()
-    (seconds, microseconds), cached, shared = await bus._shared.ask(
-        ("TIME",), ("HMGET", bus._keys.latest, *names), ("HMGET", bus._keys.rest, *names)
+    link, keys = parts_of(bus)
+    told, (heartbeat,), cached, shared = await link.ask(
+        ("TIME",),
+        ("HMGET", keys.status, "heartbeat"),
+        ("HMGET", keys.latest, *names),
+        ("HMGET", keys.rest, *names),
     )
-    server_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
-    found: dict[str, tuple[Quote | None, Quote | None]] = {
-        name: (_readable(name, first), _readable(name, second))
-        for name, first, second in zip(names, cached, shared, strict=True)
-    }
+    server_ns = server_time_ns(told)
+    # What REST brought was stamped by the server's clock, so only the daemon's quotes are corrected.
+    ahead_us = max(0, (time_ns_of((heartbeat or b"").decode(errors="replace")) or 0) - server_ns) // 1_000
+    found: dict[str, tuple[Quote | None, Quote | None]] = {}
+    for name, first, second in zip(names, cached, shared, strict=True):
+        streamed = readable_quote(name, first)
+        corrected = None if streamed is None else _later_by(streamed, -ahead_us)
+        found[name] = corrected, readable_quote(name, second)
     return _Known(server_ns, began_ns, found)
+
+
+def _later_by(quote: Quote, us: int) -> Quote:
+    """The same, as received so much later."""
+    if not us:
+        return quote
+    return msgspec.structs.replace(quote, receive_delay_us=(quote.receive_delay_us or 0) + us)

@@ -11,11 +11,12 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, overload
 
-from consumers.bus import TIMEOUT_S, Bus, connect
+from consumers.bus import TIMEOUT_S, Bus, connect, parts_of
 from consumers.errors import BusClosed, BusError, BusUnavailable
 from consumers.reading.lag import Lag
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
+from consumers.rest.budget import CALLS_PER_MINUTE
 from consumers.rest.client import AlpacaRest
 from consumers.rest.errors import RestError
 from consumers.rest.retry import Retry
@@ -53,7 +54,8 @@ class MarketDataService:
     are as for `connect`. `feed` is whose quotes REST is asked for: take the daemon's. `max_age_s` is how old the
     answer of `get_latest_quote` may be. `reconnect` says how streams come back; `timeout_s` bounds each reply of
     Redis and each attempt of a REST call, `retry` the attempts together, `callback_timeout_s` each callback that is
-    awaited (None: not at all). Raises `BadUrl`, `BadNamespace` and `ValueError`.
+    awaited (None: not at all). `calls_per_minute` is what REST allows the account; give all its strategies the
+    same. Raises `BadUrl`, `BadNamespace` and `ValueError`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class MarketDataService:
         reconnect: Reconnect = RECONNECT,
         retry: Retry | None = None,
         timeout_s: float = TIMEOUT_S,
+        calls_per_minute: int = CALLS_PER_MINUTE,
         callback_timeout_s: float | None = CALLBACK_TIMEOUT_S,
         name: str | None = None,
     ) -> None:
@@ -101,6 +104,7 @@ class MarketDataService:
             rest_url=rest_url,
             timeout_s=timeout_s,
             retry=retry,
+            calls_per_minute=calls_per_minute,
         )
         self._latest: Final = Latest(
             self._reach_bus,
@@ -207,7 +211,8 @@ class MarketDataService:
         `lag` is of the stream that is furthest behind. Raises `BusUnavailable`.
         """
         bus = await self._reach_bus()
-        (raw,) = await bus._shared.ask(("HGETALL", bus._keys.status))
+        link, keys = parts_of(bus)
+        (raw,) = await link.ask(("HGETALL", keys.status))
         symbols: set[str] = set()
         lags: dict[str, Lag] = {}
         for stream in list(self._streams):

@@ -27,7 +27,7 @@ class StreamStatus(TypedDict):
     lag_ms: float | None
 
 
-class ServiceStatus(TypedDict):
+class ServiceStatus(StreamStatus):
     """What a service knows of itself. Counts are of all its streams, also of those that have ended.
 
     `connected`: at least one stream runs, and each that runs has its connection. `reconnect_attempts`: failures
@@ -35,15 +35,6 @@ class ServiceStatus(TypedDict):
     the longest time from the daemon's receipt until then.
     """
 
-    connected: bool
-    subscribed_symbols: list[str]
-    active_callbacks: int
-    reconnect_attempts: int
-    quotes: int
-    gaps: int
-    malformed: int
-    callback_errors: int
-    lag_ms: float | None
     streams: list[StreamStatus]
 
 

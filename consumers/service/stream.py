@@ -23,7 +23,7 @@ from consumers.reconnect import Reconnect
 from consumers.service.book import Callback, CallbackBook, checked
 from consumers.service.callbacks import Caller, SharedCallbacks
 from consumers.service.status import StreamStatus
-from wire import Gap, Quote, Symbol
+from wire import Gap, Level, Quote, Symbol
 
 _log = logging.getLogger(__name__)
 
@@ -189,6 +189,16 @@ class ServiceStream:
             lag_ms=self._lag_ms,
         )
 
+    def __del__(self) -> None:
+        # Its constructor may have raised.
+        closing = getattr(self, "_closing", None)
+        if closing is not None and not closing.is_set() and not self._is_begun:
+            _log.warning(
+                "a stream of %s was made and never read, so no callback was called: "
+                "use `async for`, or `await stream.run()`",
+                ", ".join(sorted(self._starts)[:5]) or "no symbols",
+            )
+
     def __repr__(self) -> str:
         state = "running" if self.is_running else "ended" if self._closing.is_set() else "not begun"
         return f"<ServiceStream {state} {len(self.symbols)} symbols>"
@@ -204,6 +214,9 @@ class ServiceStream:
         try:
             bus = await self._reach()
             if bus is None:
+                return
+            await self._tell_silence(bus)
+            if self._closing.is_set():
                 return
             self._source = self._begin(bus)
             # Its __aiter__ returns a generator, which has to be closed here and now, not by the garbage collector.
@@ -255,6 +268,16 @@ class ServiceStream:
             else:
                 return None if self._closing.is_set() else bus
         return None
+
+    async def _tell_silence(self, bus: Bus) -> None:
+        """Log why nothing will come, where that is known: nobody should wait for a daemon that does not run."""
+        if not self._starts:
+            return
+        with contextlib.suppress(BusError):
+            quality = await bus.quality(next(iter(self._starts)))
+            for found in quality.values():
+                if found.level is Level.STALE:
+                    _log.warning("waiting for quotes, and none come for now: %s", found.reason)
 
     def _begin(self, bus: Bus) -> QuoteStream:
         starts = dict(self._starts)

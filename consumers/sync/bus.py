@@ -14,6 +14,7 @@ from consumers import bus as native
 from consumers.reading.history import PastQuotes
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
+from consumers.rest.budget import CALLS_PER_MINUTE, Budget
 from consumers.sync.interest import Interest
 from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
@@ -194,6 +195,17 @@ class Bus:
         skipped. Raises `BadSymbol`, `BadStart`, `BusUnavailable` and `RestError` from the iteration.
         """
         return self._all(lambda bus: bus.history(symbol, start, end, rest=rest))
+
+    def budget(self, key_id: str, calls_per_minute: int = CALLS_PER_MINUTE) -> Budget:
+        """The count of REST calls that all strategies of this Alpaca key share; for `AlpacaRest(…, budget=…)`."""
+        return self._made(lambda bus: bus.budget(key_id, calls_per_minute))
+
+    def share(self, *quotes: Quote) -> None:
+        """Let everybody's `latest` have quotes that `AlpacaRest.latest_quotes` brought, where they are newer.
+
+        Raises `ValueError` for one that a stream brought, `BusUnavailable`, `BusClosed`.
+        """
+        self._ask(lambda bus: bus.share(*quotes))
 
     def _ask(self, ask: Callable[[native.Bus], Awaitable[R]]) -> R:
         return self._portal.call(ask)

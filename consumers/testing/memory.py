@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol, Self
 from redis.asyncio import ConnectionPool, Redis
 
 from consumers.bus import Bus
-from consumers.errors import BusError
+from consumers.errors import ExtraMissing
 from consumers.identity import default_name
 from consumers.link import IN_MEMORY, Target
 from consumers.reconnect import Reconnect
@@ -36,8 +36,11 @@ _numbers: Final = itertools.count(1)
 _POLL_S: Final = 0.001
 
 
-class FakeRedisMissing(BusError, ImportError):
+class FakeRedisMissing(ExtraMissing):
     """The bus in memory needs fakeredis, which is not installed; the message has the remedy."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(package, "for the bus in memory", "testing")
 
 
 class _Hub(Protocol):
@@ -188,7 +191,5 @@ def _new_hub() -> _Hub:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in {"fakeredis", "lupa"}:
             raise
-        raise FakeRedisMissing(
-            f"the bus in memory needs {error.name}, which is not installed: pip install 'quotebus[testing]'"
-        ) from None
+        raise FakeRedisMissing(error.name or "fakeredis") from None
     return Hub()

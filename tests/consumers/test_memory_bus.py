@@ -139,7 +139,7 @@ def test_what_tests_need_is_not_imported_with_the_rest() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
-    assert "pip install 'quotebus[testing]'" in done.stderr.splitlines()[-1]
+    assert 'pip install "quotebus[testing]"' in done.stderr.splitlines()[-1]
 
 
 async def test_a_group_and_the_plain_twin_work_on_it_too() -> None:

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from simulator import AlpacaSimulator
-from simulator.redis_server import RedisServer
+from simulator.redis_server import RedisServer, free_port
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.streams import KEYS, event_of
@@ -83,7 +83,9 @@ async def test_a_user_without_rights_ends_the_daemon_with_one_message_that_lists
 @pytest.mark.fault("K38")
 async def test_a_node_of_a_cluster_ends_the_daemon_with_a_plain_reason(vendor: AlpacaSimulator) -> None:
     """Keys of one call would lie on several nodes: that is said before anything is written, with what to use."""
-    with RedisServer(options=("--cluster-enabled", "yes")) as node:
+    # By default the nodes talk on a port 10 000 higher, which may be none.
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with RedisServer(options=options) as node:
         async with DaemonProcess(node.url, vendor.url("iex")) as daemon:
             assert await daemon.ended() == MUST_BE_MENDED
             told = event_of(daemon, "redis_unsuitable")["reason"]

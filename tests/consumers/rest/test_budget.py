@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from consumers import Bus
 from consumers.link import Target
 from consumers.rest import AlpacaRest, Budget, RestLimited, Retry
 from consumers.rest.budget import REDIS_PAUSE_S
@@ -43,7 +44,7 @@ async def test_ten_processes_share_one_budget(
     sim: AlpacaSimulator, server: RedisServer, redis: Redis
 ) -> None:
     """Ten strategies that all want to call at once: never more arrive in any window than one account may make."""
-    limit, window_s, each, count = 12, 2.0, 6, 10
+    limit, window_s, each, count = 12, 1.0, 4, 10
     arguments = (sim.rest_url, server.url, KEY, SECRET, str(limit), str(window_s), str(each))
     processes = [
         await asyncio.create_subprocess_exec(
@@ -60,12 +61,26 @@ async def test_ten_processes_share_one_budget(
         assert await process.stdout.readline() == b"ready\n"
     began_s = time.monotonic()
     outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
-    assert [output for output, _ in outputs] == [b"answers 6\n"] * count
+    assert [output for output, _ in outputs] == [b"answers 4\n"] * count
     times_s = sorted(call.at_s for call in sim.rest_calls)
     assert len(times_s) == each * count
     assert most_in_a_window(times_s, window_s) <= limit
-    # Nor is the budget left unused: 60 calls at 12 in 2 s take 8 s and what the waits are spread by.
-    assert times_s[-1] - began_s < 8 * 3
+    # Nor is the budget left unused: 40 calls at 12 in 1 s take 3 s and what the waits are spread by.
+    assert times_s[-1] - began_s < 3 * 6
+
+
+async def test_a_bus_makes_the_budget_of_its_account(sim: AlpacaSimulator, bus: Bus) -> None:
+    """Two strategies with a bus each need nothing else to count together."""
+    first, second = (
+        AlpacaRest(KEY, SECRET, data_url=sim.rest_url, budget=bus.budget(KEY, 2), retry=Retry(deadline_s=1.0))
+        for _ in range(2)
+    )
+    async with first, second:
+        await first.latest_quotes("AAPL")
+        await second.latest_quotes("AAPL")
+        with pytest.raises(RestLimited):
+            await first.latest_quotes("AAPL")
+    assert len(sim.rest_calls) == 2
 
 
 async def test_calls_are_not_spent_twice_in_one_process(

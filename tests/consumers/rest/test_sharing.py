@@ -11,6 +11,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from consumers import Bus, BusUnavailable
+from consumers.bus import parts_of
 from consumers.link import Target
 from consumers.rest import AlpacaRest, share
 from consumers.rest.sharing import _SCRIPT, Shared
@@ -34,11 +35,24 @@ async def stored(redis: Redis, symbol: str = "AAPL") -> Quote | None:
     return None if value is None else decode_latest(symbol, value)
 
 
+async def test_a_strategy_shares_by_the_bus_alone(bus: Bus, redis: Redis, writer: Writer) -> None:
+    """What REST brought is everybody's newest; what a stream brought is refused before anything is written."""
+    now_ns = time.time_ns()
+    await bus.share(quote(now_ns, now_ns))
+    assert (await bus.latest("AAPL")) == await stored(redis)
+    await writer.quotes("MSFT")
+    streamed = await bus.latest("MSFT")
+    assert streamed is not None
+    with pytest.raises(ValueError, match="only quotes of AlpacaRest"):
+        await bus.share(quote(now_ns, now_ns, symbol="TSLA"), streamed)
+    assert await redis.hkeys(KEYS.rest) == [b"AAPL"]
+
+
 async def test_a_quote_is_shared_as_rest_said_it(bus: Bus, redis: Redis) -> None:
     """Every field but the receipt, which is by the server's clock and never later than it was."""
     now_ns = time.time_ns()
     sent = quote(now_ns - 3_000_000_123, now_ns - 1_000_000_000)
-    shared = await share(bus._shared, KEYS, [sent])
+    shared = await share(parts_of(bus)[0], KEYS, [sent])
     assert (shared.stored, shared.refused) == (1, 0)
     there = await stored(redis)
     assert there == shared.quotes["AAPL"] == await bus.latest("AAPL")
@@ -63,7 +77,7 @@ async def test_an_older_quote_changes_nothing(bus: Bus, redis: Redis) -> None:
         (0, 0, False),
     ):
         sent = quote(time_ns + later_ns, time.time_ns() - received_s * 10**9)
-        assert (await share(bus._shared, KEYS, [sent])).stored == is_stored, (later_ns, received_s)
+        assert (await share(parts_of(bus)[0], KEYS, [sent])).stored == is_stored, (later_ns, received_s)
     there = await stored(redis)
     assert there is not None
     assert there.time_ns == time_ns + 1
@@ -92,7 +106,7 @@ async def test_the_newest_wins_in_any_order(server: RedisServer, redis: Redis) -
 async def test_what_is_no_quote_of_today_is_replaced(bus: Bus, redis: Redis, there: str) -> None:
     """Junk, and a time in the distant future, which would stand there for ever."""
     await redis.hset(KEYS.rest, "AAPL", there)
-    assert (await share(bus._shared, KEYS, [quote(T0_NS, time.time_ns())])).stored == 1
+    assert (await share(parts_of(bus)[0], KEYS, [quote(T0_NS, time.time_ns())])).stored == 1
     found = await stored(redis)
     assert found is not None
     assert found.time_ns == T0_NS
@@ -102,11 +116,11 @@ async def test_the_hash_is_bounded(bus: Bus, redis: Redis, caplog: pytest.LogCap
     """A symbol too many is not stored, counted, and told; those that are there go on."""
     quotes = [quote(T0_NS, time.time_ns(), symbol=f"S{number}") for number in range(1_003)]
     with caplog.at_level(logging.WARNING):
-        shared = await share(bus._shared, KEYS, quotes, max_fields=1_000)
+        shared = await share(parts_of(bus)[0], KEYS, quotes, max_fields=1_000)
     assert (shared.stored, shared.refused, len(shared.quotes)) == (1_000, 3, 1_003)
     assert "3 quotes are not shared" in caplog.text
     again = [quote(T0_NS + 1, time.time_ns(), symbol="S0"), quote(T0_NS, time.time_ns(), symbol="S1002")]
-    shared = await share(bus._shared, KEYS, again, max_fields=1_000)
+    shared = await share(parts_of(bus)[0], KEYS, again, max_fields=1_000)
     assert (shared.stored, shared.refused) == (1, 1)
 
 
@@ -121,7 +135,7 @@ async def test_the_cache_keeps_its_id_and_gets_the_confirmation(
     same = msgspec.structs.replace(
         streamed, id=None, receive_delay_us=(time.time_ns() - streamed.time_ns) // 1_000
     )
-    shared = await share(bus._shared, KEYS, [same])
+    shared = await share(parts_of(bus)[0], KEYS, [same])
     found = await bus.latest("AAPL")
     assert found is not None
     assert found.id == streamed.id
@@ -134,7 +148,7 @@ async def test_the_cache_keeps_its_id_and_gets_the_confirmation(
 async def test_from_the_service_to_every_strategy(sim: AlpacaSimulator, rest: AlpacaRest, bus: Bus) -> None:
     """One asks, another finds it, to the nanosecond."""
     sim.send([sim_quote("AAPL", 7)])
-    shared = await share(bus._shared, KEYS, (await rest.latest_quotes("AAPL")).values())
+    shared = await share(parts_of(bus)[0], KEYS, (await rest.latest_quotes("AAPL")).values())
     found = await bus.latest("AAPL")
     assert found == shared.quotes["AAPL"]
     assert found is not None
@@ -143,7 +157,7 @@ async def test_from_the_service_to_every_strategy(sim: AlpacaSimulator, rest: Al
 
 async def test_what_was_never_confirmed_is_not_shared(bus: Bus, redis: Redis) -> None:
     """A quote of the past has no receipt, and is nobody's newest."""
-    assert await share(bus._shared, KEYS, [quote(T0_NS, None)]) == Shared({}, 0, 0)
+    assert await share(parts_of(bus)[0], KEYS, [quote(T0_NS, None)]) == Shared({}, 0, 0)
     assert await redis.keys("*") == []
 
 

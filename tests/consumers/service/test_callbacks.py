@@ -161,10 +161,11 @@ async def test_callback_errors_stop_neither_the_stream_nor_other_callbacks(
     assert len(good) == 500
     # The last quote had its callbacks too, before the loop was left.
     assert service.get_stream_status()["callback_errors"] == 1500
-    assert 2 <= len(caplog.records) <= 4
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert 2 <= len(told) <= 4
     assert "ZeroDivisionError" in caplog.text
     assert "missing" in caplog.text
-    assert caplog.records[0].exc_info is not None
+    assert told[0].exc_info is not None
 
 
 async def test_a_gap_callback_that_fails_is_isolated_too(service: MarketDataService, writer: Writer) -> None:
@@ -246,7 +247,7 @@ def test_a_keyboard_interrupt_in_a_callback_ends_the_program(server: RedisServer
 
 async def test_a_slow_async_callback_bounds_memory(service: MarketDataService, writer: Writer) -> None:
     """The stream waits for it; what piles up does so in Redis, and other streams do not notice."""
-    for _ in range(10):
+    for _ in range(4):
         await writer.quotes("AAPL", 5_000)
     gate = asyncio.Event()
     calls = 0
@@ -267,7 +268,7 @@ async def test_a_slow_async_callback_bounds_memory(service: MarketDataService, w
         tracemalloc.stop()
     assert len(other) == 2_000
     assert calls == 1
-    # 50 000 raw entries would be some 15 MB; the 2000 quotes of the other loop are among what is measured.
+    # 20 000 raw entries would be some 6 MB; the 2000 quotes of the other loop are among what is measured.
     assert after - before < 4_000_000
     stuck.cancel()
     await asyncio.wait([stuck])

@@ -1,6 +1,7 @@
 """Questions of a service: the newest quote from cache or REST, history, market hours, and who needs credentials."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from redis.asyncio import Redis
 
 from consumers import BadSymbol, BusUnavailable, MarketDataService, StaleQuote
 from consumers.rest import RestError, RestLimited, RestRefused, RestUnavailable, Retry
+from consumers.rest.budget import CALLS_PER_MINUTE
 from simulator import AccountRules, AlpacaSimulator, SimQuote, SimulatorSettings
 from simulator.redis_server import RedisServer, free_port
 from simulator.rest.faults import HangRest, RefuseRest
@@ -21,7 +23,7 @@ from tests.consumers.conftest import FAST, KEYS, Writer
 from tests.consumers.service.conftest import so, spawn
 from wire import decode_latest, encode_latest
 
-QUICK = Retry(attempts=2, first_delay_s=0.01, max_delay_s=0.02, deadline_s=3.0)
+QUICK = Retry(attempts=2, first_delay_s=0.01, max_delay_s=0.02, deadline_s=20.0)
 MONDAY = datetime(2025, 3, 3, 15, tzinfo=UTC)
 
 
@@ -42,7 +44,7 @@ async def alpaca() -> AsyncIterator[AlpacaSimulator]:
 
 def asking(url: str, alpaca: AlpacaSimulator, **options: Any) -> MarketDataService:
     """A service with credentials whose REST calls go to the double."""
-    options = {"rest_url": alpaca.rest_url, "retry": QUICK, "reconnect": FAST, "timeout_s": 1.0, **options}
+    options = {"rest_url": alpaca.rest_url, "retry": QUICK, "reconnect": FAST, "timeout_s": 10.0, **options}
     return MarketDataService("key", "s3cret", redis_url=url, **options)
 
 
@@ -190,6 +192,30 @@ async def test_get_latest_quote_has_rest_when_redis_is_away(alpaca: AlpacaSimula
             await poor.get_latest_quote("AAPL")
 
 
+async def test_get_latest_quote_spends_one_call_while_fresh_when_redis_hangs(
+    alpaca: AlpacaSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is not waited for as long as where nobody else can be asked, and what REST said is kept meanwhile."""
+    monkeypatch.setattr("consumers.service.latest.REDIS_PATIENCE_S", 0.5)
+    with RedisServer() as mortal:
+        async with asking(mortal.url, alpaca, timeout_s=30) as service:
+            await service.get_latest_quote("MSFT")
+            mortal.pause()
+            try:
+                async with asyncio.timeout(20):
+                    for _ in range(20):
+                        assert (await service.get_latest_quote("AAPL", 60)).symbol == "AAPL"
+                assert len(alpaca.rest_calls) == 2
+                await service.get_latest_quotes("AAPL", 0.001)
+                assert len(alpaca.rest_calls) == 3
+            finally:
+                mortal.resume()
+            async with asyncio.timeout(20):
+                while service._latest._kept:
+                    await service.get_latest_quote("AAPL", 60)
+                    await asyncio.sleep(0.05)
+
+
 async def test_get_latest_quote_is_not_shared_by_a_user_who_may_not_write(
     server: RedisServer,
     redis: Redis,
@@ -204,6 +230,45 @@ async def test_get_latest_quote_is_not_shared_by_a_user_who_may_not_write(
         for symbol in ("AAPL", "MSFT"):
             assert (await service.get_latest_quote(symbol)).symbol == symbol
     assert caplog.text.count("not shared with other strategies") == 1
+
+
+@pytest.mark.parametrize("ahead_s", [1.5, 4.0, 60.0])
+async def test_get_latest_quote_sees_through_a_daemon_whose_clock_is_ahead(
+    ahead_s: float, server: RedisServer, redis: Redis
+) -> None:
+    """Its quotes look younger than they are, by what its heartbeat is in the future."""
+    beat_ns = await server_ns(redis) + int(ahead_s * 1e9)
+    beat = datetime.fromtimestamp(beat_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S.999Z")
+    await redis.hset(KEYS.status, "heartbeat", beat)
+    await cache(redis, KEYS.latest, "OLD", age_s=7 - ahead_s, venue_age_s=8)
+    await cache(redis, KEYS.latest, "NEW", age_s=1 - ahead_s, venue_age_s=2)
+    async with MarketDataService(redis_url=server.url) as service:
+        found = await service.get_latest_quotes(["OLD", "NEW"])
+    assert found.keys() == {"NEW"}
+    assert 6 < found.stale["OLD"].age_s < 30
+    received_ns = found["NEW"].received_ns
+    assert received_ns is not None
+    assert received_ns <= await server_ns(redis)
+
+
+@pytest.mark.parametrize("ahead_s", [-10, 10])
+async def test_get_latest_quote_works_on_a_machine_whose_clock_is_wrong(
+    ahead_s: int,
+    server: RedisServer,
+    writer: Writer,
+    alpaca: AlpacaSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also for a user who may not share what REST says, whom the server does not tell its time then."""
+    rules = ("~quotes:*", "+@read", "+@connection", "+multi", "+exec", "+time")
+    await writer.raw("ACL", "SETUSER", "reader", "on", ">pw", "resetkeys", "-@all", *rules)
+    right = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: right() + ahead_s * 10**9)
+    for url in (server.url, server.url.replace("//", "//reader:pw@")):
+        async with asking(url, alpaca) as service:
+            quote = await service.get_latest_quote("AAPL" if url == server.url else "MSFT")
+        assert quote.received_ns is not None
+        assert 0 <= right() - quote.received_ns < 5 * 10**9
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -332,20 +397,19 @@ async def test_rest_that_hangs_is_given_up_in_time(server: RedisServer, redis: R
 
 async def test_rest_stays_under_the_rate_limit_that_services_share(server: RedisServer, redis: Redis) -> None:
     """Two services of one account spend one allowance; whoever finds it empty is told when to come again."""
+    assert CALLS_PER_MINUTE == 200
+    assert inspect.signature(MarketDataService).parameters["calls_per_minute"].default == CALLS_PER_MINUTE
     rules = AccountRules(calls_per_minute=1_000)
     async with AlpacaSimulator(SimulatorSettings(account=rules)) as alpaca:
-        retry = Retry(attempts=1, deadline_s=0.5)
-        async with (
-            asking(server.url, alpaca, retry=retry) as one,
-            asking(server.url, alpaca, retry=retry) as two,
-        ):
-            for _ in range(100):
+        options: dict[str, Any] = {"retry": Retry(attempts=1, deadline_s=10), "calls_per_minute": 40}
+        async with asking(server.url, alpaca, **options) as one, asking(server.url, alpaca, **options) as two:
+            for _ in range(20):
                 await one.get_market_status()
                 await two.get_market_status()
             for service in (one, two):
                 with pytest.raises(RestLimited, match="by all its strategies together"):
                     await service.get_market_status()
-            assert len(alpaca.rest_calls) == 200
+            assert len(alpaca.rest_calls) == 40
 
 
 # --- credentials --------------------------------------------------------------------------------------------------
@@ -381,6 +445,32 @@ async def test_credentials_come_from_the_environment_too(
     monkeypatch.setenv("QUOTEBUS_REST_URL", alpaca.rest_url)
     async with service:
         assert await service.is_market_open()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"api_key": "k3y\n"}, {"api_secret": " s3cret"}, {"rest_url": "127.0.0.1:1"}]
+)
+def test_credentials_that_can_be_none_are_told_where_they_are_passed(wrong: dict[str, str]) -> None:
+    """Not hours later, with the first question to REST; and they are not shown."""
+    with pytest.raises(ValueError, match=r"copy it again|a REST URL is") as caught:
+        MarketDataService(**{"api_key": "key", "api_secret": "secret", **wrong})  # type: ignore[arg-type]
+    assert "k3y" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_credentials_of_the_environment_that_can_be_none_are_an_error_of_rest(
+    service: MarketDataService, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strategy that is ready for REST to fail is ready for this too, and still has the cached quote."""
+    monkeypatch.setenv("APCA_API_KEY_ID", "k3y\n")
+    monkeypatch.setenv("APCA_API_SECRET_KEY", "s3cret")
+    await writer.quotes("AAPL", 1)
+    with pytest.raises(StaleQuote, match="key_id is empty or has characters that no key has") as caught:
+        await service.get_latest_quote("AAPL")
+    assert caught.value.quote is not None
+    assert "k3y" not in str(caught.value)
+    with pytest.raises(RestError, match="cannot be asked: key_id"):
+        await service.get_market_status()
 
 
 async def test_credentials_that_are_refused_are_told_and_not_shown(

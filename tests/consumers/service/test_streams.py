@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -86,7 +88,7 @@ async def test_stream_quotes_does_not_block_the_loop(service: MarketDataService,
     """While one stream waits and another one is busy, everything else has its turn."""
     waiting = spawn(read(service.stream_quotes("QUIET"), 1))
     await blocked(writer.redis)
-    await writer.quotes("AAPL", 20_000)
+    await writer.quotes("AAPL", 6_000)
     turns = 0
 
     async def feel_the_pulse() -> None:
@@ -96,13 +98,13 @@ async def test_stream_quotes_does_not_block_the_loop(service: MarketDataService,
             await asyncio.sleep(0)
 
     pulse = spawn(feel_the_pulse())
-    quotes = await read(service.stream_quotes("AAPL", start="earliest"), 20_000, 60)
+    quotes = await read(service.stream_quotes("AAPL", start="earliest"), 6_000, 60)
     pulse.cancel()
     waiting.cancel()
     await asyncio.wait([pulse, waiting])
-    assert sizes(quotes) == list(range(20_000))
+    assert sizes(quotes) == list(range(6_000))
     # One read brings at most 1000 entries of a stream, and the loop turns between two reads.
-    assert turns >= 20
+    assert turns >= 6
 
 
 async def test_several_streams_run_at_once_on_one_service(service: MarketDataService, writer: Writer) -> None:
@@ -371,3 +373,34 @@ def test_a_service_belongs_to_one_event_loop(server: RedisServer) -> None:
         with asyncio.Runner() as other, pytest.raises(BusError, match="another event loop"):
             other.run(use())
         runner.run(service.aclose())
+
+
+async def test_a_stream_that_nobody_reads_is_told(
+    service: MarketDataService, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A callback alone does not run a stream; one that was ended, or never came to be, is no mistake."""
+    ended = service.stream_quotes("MSFT")
+    await service.disconnect_stream()
+    del ended
+    with pytest.raises(BadSymbol):
+        service.stream_quotes("no symbol")
+    assert "never read" not in caplog.text
+    service.stream_quotes("AAPL", print)
+    gc.collect()
+    assert caplog.text.count("a stream of AAPL was made and never read") == 1
+
+
+async def test_a_stream_without_a_daemon_says_so(
+    service: MarketDataService, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, when it begins, with the reason; not where a daemon beats."""
+    await writer.quotes("AAPL", 1)
+    assert await read(service.stream_quotes("AAPL", start="earliest"), 1)
+    assert caplog.text.count("none come for now: no daemon") == 1
+    caplog.clear()
+    beat = datetime.fromtimestamp(time.time_ns() // 10**9, UTC).isoformat()
+    await writer.redis.hset(
+        KEYS.status, mapping={"heartbeat": beat, "state": "live", "connected_since": beat}
+    )
+    assert await read(service.stream_quotes("AAPL", start="earliest"), 1)
+    assert "none come for now" not in caplog.text

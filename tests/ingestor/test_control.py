@@ -1,0 +1,29 @@
+"""The control plane's client under cancellation."""
+
+import asyncio
+
+from ingestor.control import control_client
+from ingestor.redis_link import RedisAddress
+from simulator.redis_server import RedisServer
+
+MOMENTS = 400
+
+
+async def test_a_cancellation_at_any_moment_ends_what_asks(server: RedisServer) -> None:
+    """A part of the daemon is cancelled once, and then waited for: none may go on asking."""
+    async with control_client(RedisAddress(server.url), 5.0) as client:
+
+        async def ask_for_ever() -> None:
+            while True:
+                await client.ping()
+
+        async with asyncio.timeout(60):
+            for moment in range(MOMENTS):
+                task = asyncio.get_running_loop().create_task(ask_for_ever())
+                await asyncio.sleep(0.001)
+                for _ in range(moment % 20):
+                    await asyncio.sleep(0)
+                task.cancel()
+                done, _ = await asyncio.wait((task,), timeout=5.0)
+                assert done, f"it went on asking after it was cancelled, at moment {moment}"
+        assert await client.ping()
