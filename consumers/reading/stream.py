@@ -143,7 +143,10 @@ class Stream(ABC, Generic[T]):
         self._settled(self._line.settled.intersection(added))
 
     def remove(self, *symbols: str) -> None:
-        """Follow these symbols no more, at once; one that is not followed is ignored. Raises `BadSymbol`."""
+        """Follow these symbols no more, at once; one that is not followed is ignored. Raises `BadSymbol`.
+
+        What a worker of a group had read of them and not handed over waits there for `claim_after_s`.
+        """
         removed = frozenset(parse_symbols(symbols)) & self.symbols
         for symbol in removed:
             self._line.drop(symbol)
