@@ -93,10 +93,11 @@ class Link:
     children; an error that Redis answers to one command stands in the list of replies in its place.
     """
 
-    __slots__ = ("__weakref__", "_client_name", "_connection", "_is_inherited")
+    __slots__ = ("__weakref__", "_client_name", "_connection", "_is_closed", "_is_inherited")
 
     def __init__(self, target: Target) -> None:
         self._is_inherited = False
+        self._is_closed = False
         self._client_name: Final = target.client_name
         self._connection: Any = target.connection()
         _links.add(self)
@@ -111,8 +112,13 @@ class Link:
         self._check_process()
         try:
             cancelled = _cancellations()
-            await self._connection.connect()
+            try:
+                await self._connection.connect()
+            except (RuntimeError, AttributeError) as error:
+                raise self._lost(error) from None
             _check_cancelled(cancelled)
+            if self._is_closed:
+                raise ConnectionResetError("the connection was closed while it was made")
             # The name is for who reads CLIENT LIST; an ACL may forbid it.
             _, pong = await self.ask(("CLIENT", "SETNAME", self._client_name), ("PING",))
         except BaseException:
@@ -135,11 +141,7 @@ class Link:
                 await connection.send_packed_command(connection.pack_commands(commands))
                 _check_cancelled(cancelled)
             except (RuntimeError, AttributeError) as error:
-                # RuntimeError: so says uvloop's transport of a connection that the other side has reset.
-                # AttributeError: redis-py finds no writer, because `close` came between its steps.
-                if isinstance(error, AttributeError) and self.is_open:
-                    raise
-                raise ConnectionResetError(f"the connection is gone: {error}") from None
+                raise self._lost(error) from None
             for _ in commands:
                 try:
                     replies.append(await connection.read_response())
@@ -154,6 +156,7 @@ class Link:
         """Give the connection back at once; a task that is waiting for a reply sees it as lost."""
         if self._is_inherited:
             return
+        self._is_closed = True
         with contextlib.suppress(OSError, RedisError):
             await self._connection.disconnect(nowait=True)
 
@@ -174,6 +177,16 @@ class Link:
             os.dup2(nothing, socket.fileno(), inheritable=False)
         finally:
             os.close(nothing)
+
+    def _lost(self, error: RuntimeError | AttributeError) -> Exception:
+        """The same as the loss of a connection, where it is one.
+
+        A RuntimeError is what uvloop's transport says of a connection that the other side has reset. With an
+        AttributeError redis-py finds no writer, because `close` came between two of its steps.
+        """
+        if isinstance(error, AttributeError) and not self._is_closed:
+            return error
+        return ConnectionResetError(f"the connection is gone: {error}")
 
     def _check_process(self) -> None:
         if self._is_inherited:

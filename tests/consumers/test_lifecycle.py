@@ -1,6 +1,7 @@
 """Leaving a loop: no connection, no task and no waiting is left behind."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -8,9 +9,10 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from consumers import Bus, BusClosed, BusError, connect
-from consumers.link import Target
+from consumers.link import Link, Target
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.source import Source
 from consumers.shared_link import SharedLink
@@ -306,3 +308,24 @@ async def test_who_attends_knows_what_is_read_and_when(server: RedisServer, bus:
     await stream.aclose()
     await stream.aclose()
     assert roll.notes[5:] == [("began", ["AAPL", "TSLA"]), ("changed", ["+NEW"]), ("ended", [])]
+
+
+@pytest.mark.real_server("each step of a handshake over a socket")
+async def test_a_connection_closed_at_any_moment_of_its_opening_stays_closed(
+    server: RedisServer, redis: Redis
+) -> None:
+    """Whoever opens it sees it as lost, and no other error; the server keeps none of them."""
+    for moment in range(180):
+        link = Link(Target(server.url, timeout_s=5))
+        opening = asyncio.get_running_loop().create_task(link.open())
+        for _ in range(moment % 60):
+            await asyncio.sleep(0)
+        await link.close()
+        with contextlib.suppress(RedisError, OSError):
+            await opening
+        assert not link.is_open, moment
+
+    async def none_is_left() -> bool:
+        return await readers(redis) == 0
+
+    await until(none_is_left)
