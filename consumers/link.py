@@ -118,7 +118,8 @@ class Link:
                 raise self._lost(error) from None
             _check_cancelled(cancelled)
             if self._is_closed:
-                raise ConnectionResetError("the connection was closed while it was made")
+                # It was made all the same: close it again, and let the question below find that.
+                await self.close()
             # The name is for who reads CLIENT LIST; an ACL may forbid it.
             _, pong = await self.ask(("CLIENT", "SETNAME", self._client_name), ("PING",))
         except BaseException:
