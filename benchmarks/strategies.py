@@ -131,9 +131,12 @@ def measure_hand_over(*, quotes: int, symbols: int, joins: int) -> list[Told]:
         client = control(server.url)
         client.sadd(KEYS.symbols, *symbol_names(symbols), SENTINEL)
         feed = children.enter_context(source(symbols))
-        child, _ = children.enter_context(
-            daemon(server.url, feed.url, QUOTEBUS_STREAM_MAXLEN=str(max(quotes, 10_000)))
-        )
+        # At this pace the recording's own times fall behind, which is no reason for a new session here.
+        settings = {
+            "QUOTEBUS_STREAM_MAXLEN": str(max(quotes, 10_000)),
+            "QUOTEBUS_VENDOR_LAG_LIMIT_S": "3600",
+        }
+        child, _ = children.enter_context(daemon(server.url, feed.url, **settings))
         watch = SentinelWatch(client, KEYS)
         # Every symbol needs something in its stream, so that there is a snapshot to take.
         feed.load(symbols * 20, 10)
