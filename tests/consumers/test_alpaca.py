@@ -35,9 +35,6 @@ class Handler:
         self.got: list[Any] = []
         self.then = then
 
-    async def __call__(self, quote: Any) -> None:
-        raise NotImplementedError
-
     def function(self) -> Any:
         """What is handed to the stream."""
 
