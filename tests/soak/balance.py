@@ -5,7 +5,7 @@ processes, servers or the clock: everything is told.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,11 +59,20 @@ class Life:
         half = self.sizes[len(self.sizes) // 2 :]
         if len(half) < 6:
             return None
-        mean_s = sum(at_s for at_s, _ in half) / len(half)
-        mean = sum(size.rss_bytes for _, size in half) / len(half)
-        spread = sum((at_s - mean_s) ** 2 for at_s, _ in half)
-        slope = sum((at_s - mean_s) * (size.rss_bytes - mean) for at_s, size in half) / spread
-        return slope * HOUR_S
+        return slope_per_h([(at_s, size.rss_bytes) for at_s, size in half])
+
+
+def slope_per_h(points: Sequence[tuple[float, int]]) -> float:
+    """How much a value grows in an hour, from its size at so many seconds, by least squares.
+
+    `ValueError` for fewer than three points: a line through two says nothing.
+    """
+    if len(points) < 3:
+        raise ValueError(f"{len(points)} points are too few for a slope; measure for longer")
+    mean_s = sum(at_s for at_s, _ in points) / len(points)
+    mean = sum(value for _, value in points) / len(points)
+    spread = sum((at_s - mean_s) ** 2 for at_s, _ in points)
+    return sum((at_s - mean_s) * (value - mean) for at_s, value in points) / spread * HOUR_S
 
 
 class Balance:

@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from tests.scenario.account import metric
-from tests.soak import other_faults, redis_faults
+from tests.soak import memory, other_faults, redis_faults
 from tests.soak.schedule import Strike
 from tests.soak.world import World
 
@@ -28,6 +29,9 @@ SILENCES: Final = 3
 HABIT_S: Final = 15.0
 """After a long pause the daemon takes the feed for an illiquid one, until quotes have come for so long."""
 PATIENCE_S: Final = 40.0
+
+MEMORY: Final = "memory"
+"""No fault at all, and three quarters of an hour: measured when it is named."""
 
 Table: TypeAlias = dict[str, object]
 
@@ -271,8 +275,22 @@ async def figure(name: str) -> bool:
 def main() -> int:
     """Measure what the arguments name; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak.figures", description="What faults cost.")
-    parser.add_argument("names", nargs="*", choices=[*FIGURES, []], default=list(FIGURES))
-    outcomes = [asyncio.run(figure(name)) for name in parser.parse_args().names]
+    names = [*FIGURES, MEMORY]
+    parser.add_argument("names", nargs="*", choices=[*names, []], default=list(FIGURES), metavar="NAME")
+    growth = parser.add_argument_group(MEMORY)
+    growth.add_argument("--minutes", type=float, default=45.0)
+    growth.add_argument("--rate", type=float, default=3000.0, help="quotes a second over all symbols")
+    growth.add_argument("--symbols", type=int, default=100)
+    growth.add_argument("--keep", type=Path, metavar="FILE", help="write every sample there, as CSV")
+    arguments = parser.parse_args()
+    outcomes = [
+        asyncio.run(
+            memory.measure(arguments.minutes, arguments.rate, arguments.symbols, arguments.keep)
+            if name == MEMORY
+            else figure(name)
+        )
+        for name in arguments.names
+    ]
     return 0 if all(outcomes) else 1
 
 
