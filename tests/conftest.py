@@ -10,6 +10,8 @@ from typing import Final
 
 import pytest
 
+from tests.preload.build import NoCompiler, build
+
 TESTS: Final = Path(__file__).parent
 LIVE: Final = ("commands", "consumers", "examples", "scenario", "soak")
 
@@ -26,3 +28,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("rerun", []):
         terminalreporter.section(f"run again: {report.nodeid}")
         terminalreporter.write_line(report.longreprtext)
+
+
+@pytest.fixture(scope="session")
+def fault_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that makes calls of a process fail; see `tests.preload`. Without a compiler the test fails."""
+    try:
+        return build(tmp_path_factory.mktemp("preload"))
+    except NoCompiler as error:
+        pytest.fail(str(error))
