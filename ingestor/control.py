@@ -18,10 +18,11 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from ingestor.redis_link import RedisAddress
+from wire.redis.answers import lacks_command
 
 CLIENT_NAME: Final = "quotebus-control"
 
@@ -65,10 +66,22 @@ class _Guarded(AbstractConnection):
         self.username, self.password = user or "", password or ""
         try:
             await self.on_connect()
+            await self._introduce_by_name()
         except AuthenticationError as refusal:
             self._address.note_refusal(password, str(refusal))
             raise
         login.accepted()
+
+    async def _introduce_by_name(self) -> None:
+        """The name is for eyes in CLIENT LIST: a server may lack the command, and a user the right."""
+        await self.send_command("CLIENT", "SETNAME", CLIENT_NAME, check_health=False)
+        try:
+            await self.read_response()
+        except NoPermissionError:
+            pass
+        except ResponseError as refusal:
+            if not lacks_command(str(refusal)):
+                raise
 
 
 def _cancellations() -> int:
@@ -102,7 +115,6 @@ def control_client(address: RedisAddress, timeout_s: float) -> "Redis":
         socket_connect_timeout=timeout_s,
         # redis-py would retry writes silently; here every retry is somebody's decision.
         retry=Retry(NoBackoff(), 0),
-        client_name=CLIENT_NAME,
         # Library name and version are for eyes only, and a right that a daemon's user need not have.
         driver_info=None,
         **options,

@@ -16,6 +16,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, 
 
 from ingestor.login import Login
 from ingestor.resp import pack
+from wire.redis.answers import lacks_command, unusable_kind
 
 CONNECT_TIMEOUT_S: Final = 2.0
 
@@ -25,6 +26,10 @@ Reply = Any
 
 class LinkFailure(Exception):
     """The connection could not be opened, or is gone."""
+
+
+class WrongServer(LinkFailure):
+    """What answers is a server of a kind that cannot hold the bus; the message says why, and what to use."""
 
 
 class RedisLink(asyncio.Protocol):
@@ -165,9 +170,15 @@ class RedisAddress:
         named = await link.call("CLIENT", "SETNAME", client_name)
         if str(named).startswith("NOAUTH"):
             self._expect_login(password, named)
-        elif not str(named).startswith(("NOPERM", "ERR unknown")):
+        elif not (str(named).startswith("NOPERM") or lacks_command(str(named))):
             # The name is for eyes in CLIENT LIST, and a right that a user need not have.
             _expect(named, "CLIENT SETNAME")
+        # Before the database is selected, which a node of a cluster refuses in words that explain nothing.
+        hello = await link.call("HELLO")
+        if str(hello).startswith("NOAUTH"):
+            self._expect_login(password, hello)
+        if (problem := unusable_kind(hello)) is not None:
+            raise WrongServer(problem)
         if self._options.get("db"):
             _expect(await link.call("SELECT", int(self._options["db"])), "SELECT")
         self.login.accepted()

@@ -2,7 +2,12 @@
 
 Decides what a daemon needs of a server and its user, and lists all that is missing at once. Must never change
 anything there: every command is queued in a transaction (https://redis.io/docs/latest/commands/multi/), which
-checks the user's rights to it and to its keys, and then the transaction is discarded.
+checks that the command exists and the user's rights to it and to its keys, and then the transaction is discarded.
+
+Nothing is asked unless `MULTI` was answered with `OK`, and the first answer that is neither `QUEUED` nor a refusal
+ends it: then the server, or what stands before it, carries out what it should have queued. Even that would do no
+harm, for each command is spelt so that it changes nothing: an id that no entry may have, a pair without its second
+half, a field and a stream whose name can be no symbol's.
 """
 
 import asyncio
@@ -12,16 +17,47 @@ from typing import Final
 import hiredis
 
 from ingestor.journal import Journal
-from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply
+from ingestor.redis_link import LinkFailure, RedisAddress, RedisLink, Reply, WrongServer
 from wire import Keyspace
+from wire.redis.answers import PASSING, disabled, lacks_command
 
 TIMEOUT_S: Final = 5.0
 RETRY_S: Final = (0.1, 1.0)
+NO_SYMBOL: Final = "ANY-"
+"""Stands for any symbol where rights are asked about: one cannot end so, and no key or field has the name."""
+_NO_ID: Final = "0-0"
+"""Every server refuses an entry with this id, whatever the stream holds."""
 _EVICTS_ANY: Final = "maxmemory_policy:allkeys"
+_PURPOSES: Final = {
+    "EVAL": "storing quotes",
+    "EVALSHA": "storing quotes",
+    "XADD": "storing quotes and events",
+    "XINFO": "telling an entry that is stored from one that is refused",
+    "XRANGE": "telling an entry that is stored from one that is refused",
+    "XREVRANGE": "finding where a stream ends",
+    "XTRIM": "bounding streams by age",
+    "PERSIST": "keeping a stream that is wanted again",
+    "EXPIRE": "forgetting a stream that nobody wants",
+    "TTL": "forgetting a stream that nobody wants",
+    "SMEMBERS": "reading the desired symbols",
+    "ZRANGEBYSCORE": "reading the leases of strategies",
+    "MULTI": "asking about rights without writing, and reading by strategies",
+    "DISCARD": "asking about rights without writing",
+}
+_OTHERS: Final = "the cache, the daemon's status and its writer's position"
+_OPTIONAL: Final = {
+    "INFO": (("INFO",), "whether this server deletes streams when memory is short is not known"),
+    "CLIENT": (("CLIENT", "ID"), "connections have no names, and changes of the desired set are seen later"),
+}
+"""What the daemon does without, and what is lost then."""
 
 
 class NotPermitted(Exception):
     """The user lacks rights; the message lists every one."""
+
+
+class CommandsDisabled(Exception):
+    """The server does not have commands that the daemon needs; the message lists every one."""
 
 
 class Unsuitable(Exception):
@@ -29,37 +65,41 @@ class Unsuitable(Exception):
 
 
 def needed(keys: Keyspace) -> dict[str, tuple[str | int, ...]]:
-    """Every command that a daemon sends, with keys as it sends them, by a name to show."""
-    stream, writer = keys.stream("AAPL"), keys.writer
+    """Every command that a daemon sends, with the keys that it sends it for, by a name to show.
+
+    Carried out instead of queued, none of them would change anything.
+    """
+    stream, writer = keys.stream(NO_SYMBOL), keys.writer
+    odd = (NO_SYMBOL, "0", "without-value")
     commands: tuple[tuple[str | int, ...], ...] = (
         ("EVAL", "return 0", 3, writer, keys.latest, stream),
         ("EVALSHA", "0" * 40, 3, writer, keys.latest, stream),
-        ("XADD", stream, "1-1", "q", "[]"),
-        ("XADD", keys.events, "*", "kind", "started"),
+        ("XADD", stream, _NO_ID, "q", "[]"),
+        ("XADD", keys.events, _NO_ID, "kind", "started"),
         ("XINFO", "STREAM", stream),
-        ("XRANGE", stream, "-", "+"),
-        ("XREVRANGE", stream, "+", "-"),
-        ("XTRIM", stream, "MINID", "~", "1"),
+        ("XRANGE", stream, "-", "+", "COUNT", 1),
+        ("XREVRANGE", stream, "+", "-", "COUNT", 1),
+        ("XTRIM", stream, "MINID", "~", _NO_ID),
         ("PERSIST", stream),
         ("EXPIRE", stream, 60),
         ("TTL", stream),
         ("SMEMBERS", keys.symbols),
-        ("ZRANGEBYSCORE", keys.interest, "-inf", "+inf"),
-        ("HGET", keys.latest, "AAPL"),
-        ("HMGET", keys.latest, "AAPL"),
+        ("ZRANGEBYSCORE", keys.interest, "-inf", "+inf", "LIMIT", 0, 1),
+        ("HGET", keys.latest, NO_SYMBOL),
+        ("HMGET", keys.latest, NO_SYMBOL),
         ("HKEYS", keys.latest),
-        ("HSET", keys.latest, "AAPL", "{}"),
-        ("HDEL", keys.latest, "AAPL"),
-        ("HSET", keys.status, "state", "starting"),
+        ("HSET", keys.latest, *odd),
+        ("HDEL", keys.latest, NO_SYMBOL),
+        ("HSET", keys.status, *odd),
         ("HMGET", keys.status, "state"),
-        ("HDEL", keys.status, "standby"),
-        ("HSET", keys.subscriptions, "AAPL", "{}"),
+        ("HDEL", keys.status, NO_SYMBOL),
+        ("HSET", keys.subscriptions, *odd),
         ("HKEYS", keys.subscriptions),
         ("HLEN", keys.subscriptions),
-        ("HDEL", keys.subscriptions, "AAPL"),
+        ("HDEL", keys.subscriptions, NO_SYMBOL),
         ("HMGET", writer, "epoch"),
         ("HGET", writer, "began"),
-        ("HSET", writer, "epoch", 1),
+        ("HSET", writer, *odd),
     )
     return {_name(command): command for command in commands}
 
@@ -73,7 +113,7 @@ def _name(command: tuple[str | int, ...]) -> str:
 async def examine(address: RedisAddress, keys: Keyspace, journal: Journal, stop: asyncio.Event) -> None:
     """Ask as soon as the server answers; returns at once when told to stop.
 
-    Raises `NotPermitted` and `Unsuitable`.
+    Raises `NotPermitted`, `CommandsDisabled` and `Unsuitable`.
     """
     attempt = 0
     while not stop.is_set():
@@ -86,9 +126,11 @@ async def examine(address: RedisAddress, keys: Keyspace, journal: Journal, stop:
                 return
             finally:
                 link.abort("asked")
+        except WrongServer as problem:
+            raise Unsuitable(str(problem)) from None
         except (LinkFailure, TimeoutError) as failure:
-            reason = str(failure) or f"{address!r} does not answer"
-            journal.note_rarely("redis_away", "examination", "error", reason=reason[:200])
+            reason = str(failure) or f"{address!r} did not answer within {TIMEOUT_S:g} s"
+            journal.note_rarely("redis_away", "examination", "error", reason=reason[:400])
         attempt += 1
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(RETRY_S[1], RETRY_S[0] * 2.0 ** min(attempt, 10))):
@@ -96,15 +138,16 @@ async def examine(address: RedisAddress, keys: Keyspace, journal: Journal, stop:
 
 
 async def _look_at_server(link: RedisLink, journal: Journal) -> None:
-    info = await link.call("INFO")
-    if not isinstance(info, bytes):
+    info = None
+    for name, (command, lost) in _OPTIONAL.items():
+        reply = await link.call(*command)
+        if isinstance(reply, hiredis.ReplyError) and lacks_command(str(reply)):
+            journal.note("command_disabled", "warning", command=name, consequence=lost)
+        elif name == "INFO" and isinstance(reply, bytes):
+            info = reply
+    if info is None:
         return  # no right to it: nothing that the daemon needs
     text = info.decode("utf-8", "replace")
-    if "cluster_enabled:1" in text:
-        raise Unsuitable(
-            "this server is a node of a Redis Cluster, where the keys of one call lie on several nodes; "
-            "use a single server, with replicas if you like"
-        )
     if _EVICTS_ANY in text:
         policy = text.partition("maxmemory_policy:")[2].split()[0]
         journal.note(
@@ -116,21 +159,54 @@ async def _look_at_server(link: RedisLink, journal: Journal) -> None:
 
 
 async def _look_at_user(link: RedisLink, keys: Keyspace) -> None:
-    missing = []
-    if _is_refused(reply := await link.call("MULTI")):
+    begun = await link.call("MULTI")
+    if _refusal(begun).startswith("NOPERM"):
         # Without it nothing can be asked without being done; what is missing will show when it is needed.
         return
-    for name, command in needed(keys).items():
-        if _is_refused(reply := await link.call(*command)):
-            missing.append(name)
-    _ = reply
-    await link.call("DISCARD")
-    if missing:
-        raise NotPermitted(
-            f"the Redis user of {keys.namespace!r} may not: {'; '.join(missing)}. "
+    _check_transaction("MULTI", begun, b"OK")
+    refused, absent = [], {}
+    for name, command in {"PING": ("PING",), **needed(keys)}.items():
+        reply = await link.call(*command)
+        refusal = _refusal(reply)
+        if refusal.startswith("NOPERM"):
+            refused.append(name)
+        elif lacks_command(refusal):
+            verb = str(command[0])
+            absent[verb] = _PURPOSES.get(verb, _OTHERS)
+        elif not refusal.startswith(PASSING):
+            _check_transaction(name, reply, b"QUEUED")
+    _check_transaction("DISCARD", await link.call("DISCARD"), b"OK")
+    refused = [name for name in refused if name != "PING"]
+    absent.pop("PING", None)
+    problems = []
+    if refused:
+        problems.append(
+            f"the Redis user of {keys.namespace!r} may not: {'; '.join(refused)}. "
             "Give it these rights (deploy/ has a file of users with all of them)"
         )
+    if absent:
+        raise CommandsDisabled("; ".join([disabled(absent), *problems]))
+    if problems:
+        raise NotPermitted(problems[0])
 
 
-def _is_refused(reply: Reply) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and "NOPERM" in str(reply)
+def _refusal(reply: Reply) -> str:
+    """The text of an error reply; empty for any other."""
+    return str(reply) if isinstance(reply, hiredis.ReplyError) else ""
+
+
+def _check_transaction(name: str, reply: Reply, expected: bytes) -> None:
+    """Raise unless the server goes on as with a transaction."""
+    if reply == expected:
+        return
+    refusal = _refusal(reply)
+    if refusal.startswith(PASSING):
+        raise LinkFailure(f"{name} refused: {refusal}")
+    if lacks_command(refusal):
+        raise CommandsDisabled(disabled({name: _PURPOSES.get(name, _OTHERS)}))
+    shown = refusal or (reply.decode("utf-8", "replace") if isinstance(reply, bytes) else repr(reply))
+    raise CommandsDisabled(
+        f"this Redis answers {name} with {shown[:80]!r} where a transaction has {expected.decode()}: it has no "
+        "transactions, so rights cannot be asked about without writing, and strategies cannot read. Give the "
+        "address of Redis itself, not of a proxy without MULTI"
+    )

@@ -25,7 +25,7 @@ from ingestor.logs import configure_logs, redactor
 from ingestor.publisher.claims import Fenced
 from ingestor.redis_link import LinkFailure
 from ingestor.reload import Reload
-from ingestor.rights import NotPermitted, Unsuitable
+from ingestor.rights import CommandsDisabled, NotPermitted, Unsuitable
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
 from ingestor.spool.folder import SpoolUnusable
 from ingestor.watching.pages import PagesProblem
@@ -95,6 +95,7 @@ _ENDS: Final[dict[type[Exception], tuple[str, int]]] = {
     Undrained: ("undrained", 4),
     Fenced: ("fenced", 5),
     NotPermitted: ("redis_not_permitted", 6),
+    CommandsDisabled: ("redis_lacks_commands", 6),
 }
 """What is told, and the exit code. 1 is a defect, 2 is for a human to mend before the next start."""
 

@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,42 +11,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from simulator import AlpacaSimulator
-from simulator.redis_server import RedisServer, die_with_parent, find_server, free_port
+from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.proxy import Proxy
+from tests.scenario.sentinels import SERVICE, sentinel
 from tests.scenario.streams import cache_is_newest, subscribed
 from tests.scenario.traffic import Traffic, is_quiet
 
-SERVICE = "quotes"
-QUORUM = 2
-DOWN_AFTER_S = 1.0
-FAILOVER_TIMEOUT_S = 10.0
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
-
-
-@contextlib.contextmanager
-def sentinel(folder: Path, primary: RedisServer) -> Iterator[int]:
-    """One real Sentinel that watches the primary; its port."""
-    port = free_port()
-    config = folder / f"sentinel-{port}.conf"
-    config.write_text(
-        f"port {port}\n"
-        f"bind 127.0.0.1\n"
-        f"dir {folder}\n"
-        f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {QUORUM}\n"
-        f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_S * 1000:.0f}\n"
-        f"sentinel failover-timeout {SERVICE} {FAILOVER_TIMEOUT_S * 1000:.0f}\n"
-    )
-    with config.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen(
-            [find_server(), str(config), "--sentinel"], stdout=log, stderr=log, preexec_fn=die_with_parent
-        )
-        try:
-            yield port
-        finally:
-            process.kill()
-            process.wait()
 
 
 async def follow(way: Proxy, sentinels: list[Redis], over: asyncio.Event) -> None:
