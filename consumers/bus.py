@@ -16,6 +16,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
+from consumers.command import Command
 from consumers.errors import BadStart, BusError, ContractTooNew, StaleQuote
 from consumers.groups.share import Share
 from consumers.groups.worker import GroupStream, check_group
@@ -23,7 +24,7 @@ from consumers.identity import default_name, parse_name
 from consumers.leases.interest import Interest
 from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
-from consumers.link import Command, Target
+from consumers.link import Target
 from consumers.reading.cached import readable_quote
 from consumers.reading.freshness import check_max_age_s, is_number, received_ns, server_time_ns
 from consumers.reading.history import History, PastQuotes

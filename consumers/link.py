@@ -11,16 +11,13 @@ import inspect
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import RedisError, ResponseError
 
+from consumers.command import Command, Reply
 from consumers.errors import BadUrl, forked
-
-Command: TypeAlias = tuple[str | bytes | int, ...]
-Reply: TypeAlias = Any
-"""What hiredis made of a RESP2 reply: bytes, int, None, a list of these, or an exception for an error."""
 
 CLIENT_NAME: Final = "quotebus-consumers"
 """What the name of each connection of this library begins with; the bus's own name follows, after a colon."""

@@ -10,8 +10,9 @@ from typing import Final
 
 from redis.exceptions import ReadOnlyError, RedisError
 
+from consumers.command import Command, Reply
 from consumers.errors import BusClosed, BusUnavailable, elsewhere, forked
-from consumers.link import Command, Link, Reply, Target
+from consumers.link import Link, Target
 from consumers.reconnect import is_passing, reason
 
 

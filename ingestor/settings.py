@@ -122,7 +122,10 @@ class Settings(BaseSettings):
     ] = 60.0
     memory_bytes: Annotated[
         ByteSize,
-        Field(ge=1_048_576, description="memory for quotes that wait; from half of it on they go to disk"),
+        Field(
+            ge=1_048_576,
+            description="memory for quotes that wait; nearly full (all but 16 MiB, or half), they go to disk",
+        ),
     ] = ByteSize(64 * 1024 * 1024)
     spool_dir: Annotated[
         str,

@@ -7,9 +7,9 @@ Redis 7.0 and Valkey 9.1 it still counts what was trimmed. What can still be rea
 from collections.abc import Sequence
 from typing import Any, Final
 
+from consumers.command import Command, Reply
 from consumers.groups.delivery import GroupLag, Member
 from consumers.groups.standing import GroupFacts, read_group
-from consumers.link import Command, Reply
 from consumers.reading.gaps import StreamFacts, read_facts
 from wire import EntryId, Keyspace
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
+from consumers.command import Command, Reply
 from consumers.groups.rounds import pause_s
 from consumers.groups.standing import (
     GroupFacts,
@@ -24,7 +25,6 @@ from consumers.groups.standing import (
     trimmed,
 )
 from consumers.groups.track import START, Track
-from consumers.link import Command, Reply
 from consumers.reading.gaps import Anchor, StreamFacts, read_facts
 from consumers.reading.start import Place, Wish, questions, settle
 from consumers.reconnect import is_wrong_type, tells_of_key

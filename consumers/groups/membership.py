@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 from redis.exceptions import ResponseError
 
+from consumers.command import Command, Reply
 from consumers.groups.looks import Looks, is_group_gone
 from consumers.groups.standing import gone
 from consumers.groups.track import START, Run, Track
-from consumers.link import Command, Reply
 from consumers.reading.start import Place, Wish
 from consumers.reconnect import is_wrong_type, tells_of_key
 from wire import Keyspace

@@ -10,10 +10,11 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from consumers.command import Command, Reply
 from consumers.groups.book import Book
 from consumers.groups.membership import BLOCK_S, Membership
 from consumers.groups.track import Run, Track
-from consumers.link import Command, Link, Reply, Target
+from consumers.link import Link, Target
 from consumers.reading.line import IDLE_S, Line
 from consumers.reading.start import Place, Wish
 from consumers.reconnect import Reconnect, is_wrong_type

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Final, Protocol
 
-from consumers.link import Command, Reply
+from consumers.command import Command, Reply
 from consumers.reading.entry import decode_entry
 from consumers.reading.gaps import TRIMMED
 from consumers.reading.seam import Seam, Stretch

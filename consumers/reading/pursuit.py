@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from consumers.link import Command, Reply
+from consumers.command import Command, Reply
 from consumers.reading.gaps import Anchor, StreamFacts, Verdict, hole, judge, numbered, read_facts
 from consumers.reading.start import Place, before
 from consumers.reconnect import is_wrong_type, tells_of_key

@@ -5,7 +5,7 @@ Must never know how entries are asked for (`source` does) nor how they are hande
 
 from typing import Final, TypeVar
 
-from consumers.link import Command
+from consumers.command import Command
 from consumers.reading.freshness import AgeGuard, check_max_age_s
 from consumers.reading.gaps import read_facts
 from consumers.reading.lag import COUNT_MAX, PAGE, Lag, Span, assess

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from consumers.link import Command, Link, Reply, Target
+from consumers.command import Command, Reply
+from consumers.link import Link, Target
 from consumers.reading.freshness import ServerClock, server_time_ns
 from consumers.reading.line import IDLE_S, Line
 from consumers.reading.pursuit import BLOCK_S, Pursuit, Run, Track

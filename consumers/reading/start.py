@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
+from consumers.command import Command, Reply
 from consumers.errors import BadStart, BadSymbol
-from consumers.link import Command, Reply
 from consumers.reading.gaps import Anchor, read_facts
 from wire import ZERO_ID, BadEntry, EntryId, Keyspace, Quote, Symbol, decode_latest, entry_id_at, parse_symbol
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from consumers.link import Command
+from consumers.command import Command
 from consumers.shared_link import SharedLink
 from wire import Keyspace, Quote, encode_latest
 

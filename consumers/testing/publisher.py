@@ -14,8 +14,9 @@ from typing import Any, Final, Self
 import msgspec
 from redis.exceptions import RedisError
 
+from consumers.command import Command, Reply
 from consumers.errors import BusError, BusUnavailable
-from consumers.link import Command, Link, Reply, Target
+from consumers.link import Link, Target
 from consumers.reading.gaps import read_facts
 from consumers.reconnect import reason, tells_of_key
 from consumers.testing.builders import a_quote
