@@ -11,7 +11,6 @@
 | `quotes:subscriptions` | hash | daemon | field `AAPL` -> JSON: state, reason, since |
 | `quotes:status` | hash | daemon | instance, state, feed, heartbeat, counts |
 | `quotes:events` | stream | daemon | the audit trail, capped |
-| `quotes:lease` | string | daemon | who may ingest |
 | `quotes:writer` | hash | daemon | epoch, token, last batch applied: the writer's position, kept with the data |
 
 It knows no value's format: those are in `wire.quote` and `wire.gap`.
@@ -44,7 +43,6 @@ class Keyspace:
         "events",
         "interest",
         "latest",
-        "lease",
         "namespace",
         "rest",
         "status",
@@ -68,7 +66,6 @@ class Keyspace:
         self.subscriptions: Final = f"{namespace}:subscriptions"
         self.status: Final = f"{namespace}:status"
         self.events: Final = f"{namespace}:events"
-        self.lease: Final = f"{namespace}:lease"
         self.writer: Final = f"{namespace}:writer"
 
     def stream(self, symbol: str) -> str:

@@ -1,7 +1,9 @@
 """The README's reference tables say what the code says, no less and no more."""
 
+import ast
 import re
 import tomllib
+from collections import defaultdict
 from enum import Enum
 from typing import Any
 
@@ -15,7 +17,7 @@ from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials
 from ingestor.settings import KNOWN_VARIABLES, Settings
 from ingestor.watching.metrics import render
-from tests.repo.tree import README, ROOT, rows, table
+from tests.repo.tree import README, ROOT, modules, rows, table
 from wire import Keyspace
 
 
@@ -97,6 +99,13 @@ def test_every_key_is_documented() -> None:
     assert said == names | {keys.stream("AAPL"), keys.rest_calls("ACCOUNT")}
 
 
+def test_every_key_is_used() -> None:
+    """No name of the contract is there for nobody: each stands in the code of daemon or library."""
+    code = "".join(path.read_text() for path in modules() if path.relative_to(ROOT).parts[0] != "wire")
+    for name in set(Keyspace.__slots__) - {"namespace", "stream_prefix"}:
+        assert re.search(rf"\bkeys\.{name}\b", code), f"nobody uses {name}"
+
+
 async def test_every_status_field_is_documented() -> None:
     """The fields of the status hash stand in the key table, in the daemon's order."""
     daemon = Daemon(Settings(), lambda: Credentials("key", "secret"))
@@ -111,3 +120,72 @@ def test_every_extra_is_documented() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     said = {name for cells in table("extra") for name in re.findall(r"`(\w+)`", cells[0])}
     assert said == project["optional-dependencies"].keys() - {"dev"}
+
+
+def noted_in(source: str) -> dict[str, set[str]]:
+    """Every kind of event that this module notes, with the fields that it names there.
+
+    A kind may be handed through a function of the module; one that is made up in any other way is an error.
+    """
+    tree = ast.parse(source)
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for call in _calls(function, "note", "note_rarely"):
+                for kind in _kinds(call.args[0], function, tree):
+                    found[kind] |= {keyword.arg for keyword in call.keywords if keyword.arg}
+                    if ast.unparse(call.func).endswith("note_rarely") and isinstance(call.args[1], ast.Name):
+                        found[kind].add("subject")
+    return found
+
+
+def _calls(tree: ast.AST, *names: str) -> list[ast.Call]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names
+    ]
+
+
+def _kinds(argument: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef, tree: ast.AST) -> set[str]:
+    if isinstance(argument, ast.Constant):
+        return {str(argument.value)}
+    assert isinstance(argument, ast.Name), ast.unparse(argument)
+    place = [parameter.arg for parameter in function.args.args].index(argument.id) - 1
+    handed = [call.args[place] for call in _calls(tree, function.name)]
+    assert handed, f"nobody hands a kind to {function.name}"
+    return {str(ast.literal_eval(kind)) for kind in handed}
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    """The table of events has each kind that the daemon notes, with its fields, and no other."""
+    noted: defaultdict[str, set[str]] = defaultdict(set)
+    for path in modules():
+        # The journal's own module hands on what others note.
+        if path.relative_to(ROOT).parts[0] == "ingestor" and path.name != "journal.py":
+            for kind, fields in noted_in(path.read_text()).items():
+                noted[kind] |= fields
+    said = {
+        kind: " ".join(cells) for cells in table("kind of event") for kind in re.findall(r"`(\w+)`", cells[0])
+    }
+    assert said.keys() == noted.keys()
+    missing = {
+        kind: unsaid
+        for kind, fields in noted.items()
+        if (unsaid := fields - set(re.findall(r"`(\w+)`", said[kind])))
+    }
+    assert missing == {}
+
+
+def test_kinds_are_found_where_they_are_handed_through() -> None:
+    """Constants, both ways of noting, and a kind that is an argument."""
+    source = """
+class A:
+    def a(self, reason):
+        self.journal.note("first", "error", reason=reason)
+        self.journal.note_rarely("second", reason, server=1)
+        self._tell("third", 1)
+    def _tell(self, kind, value):
+        self.journal.note(kind, "info", value=value)
+"""
+    assert noted_in(source) == {"first": {"reason"}, "second": {"server", "subject"}, "third": {"value"}}
