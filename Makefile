@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench soak faults lock clean
+.PHONY: setup demo run test lint types layers bench soak histories faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -40,6 +40,13 @@ RATE ?= 2000
 
 soak: setup  ## traffic with random faults and a balance at the end; MINUTES=30 SEED=1 RATE=2000
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) --rate $(RATE)
+
+COUNT ?= 20
+JOBS ?= 4
+
+histories: setup  ## short random histories; SEED=1 COUNT=300 JOBS=4, ONLY=17 for one, DAEMON=CHECKOUT, KEEP=FOLDER
+	@$(BIN)/python -m tests.histories --seed $(SEED) --count $(COUNT) --jobs $(JOBS) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(DAEMON),--daemon $(DAEMON)) $(if $(KEEP),--keep $(KEEP))
 
 faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
 	@$(BIN)/python -m tests.catalogue

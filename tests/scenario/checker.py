@@ -80,6 +80,8 @@ class _Symbol:
     epoch: int = 0
     last_id: str = "-"
     highest: int = 0
+    forgiven: int = 0
+    """Up to here it is no loss if a number is missing."""
     markers_since: int = 0
     reason: str = ""
     """The first marker's since the highest number."""
@@ -139,8 +141,18 @@ class Checker:
         self.missing_by_reason.clear()
         for symbol, known in self._symbols.items():
             self._symbols[symbol] = _Symbol(
-                known.first, known.sent, epoch=known.epoch, highest=known.first - 1
+                known.first,
+                known.sent,
+                epoch=known.epoch,
+                highest=known.first - 1,
+                forgiven=known.forgiven,
             )
+
+    def forgive(self, numbers: Mapping[str, int]) -> None:
+        """Numbers up to these may be missing: they were stored, and who could store them again is gone."""
+        for symbol, number in numbers.items():
+            if symbol in self._symbols:
+                self._symbols[symbol].forgiven = number
 
     def see(self, symbol: str, entries: Iterable[tuple[Any, Mapping[Any, Any]]]) -> None:
         """Judge entries of one stream, in the order in which it holds them; texts or bytes."""
@@ -181,7 +193,8 @@ class Checker:
             known.highest, known.markers_since = number, 0
 
     def _judge_step(self, symbol: str, known: _Symbol, number: int, entry_id: str) -> None:
-        missing, markers = number - known.highest - 1, known.markers_since
+        missing = max(0, number - max(known.highest, known.forgiven) - 1)
+        markers = known.markers_since
         broke = 0
         while known.breaks and known.breaks[0] <= number:
             known.breaks.popleft()

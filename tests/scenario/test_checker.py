@@ -133,3 +133,13 @@ async def test_it_follows_streams_and_can_read_them_again(redis: Redis) -> None:
     checker.begin_again()
     await checker.follow(redis)
     assert str(checker.verdict()) == ("arrived 2499, lost 1\n  AAPL: 8 at 8-0 follows 6 without a marker")
+
+
+def test_what_nobody_could_store_again_is_forgiven_and_what_follows_is_not() -> None:
+    """After a server lost everything: numbers up to there may be missing or there, later ones are lost."""
+    checker = Checker()
+    checker.sent("AAPL", 1, 9)
+    checker.forgive({"AAPL": 4, "MSFT": 4})
+    checker.begin_again()
+    checker.see("AAPL", entries(3, 7))
+    assert (checker.verdict().lost, checker.verdict().arrived) == (2, 2)

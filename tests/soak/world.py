@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from ingestor.parts import background
 from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
 from simulator.redis_server import RedisServer, free_port
+from tests.preload.control import Faults
 from tests.scenario.checker import Checker
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.proxy import Proxy
@@ -40,10 +41,21 @@ SETTINGS: Final = {"mute_after_s": "3", "drain_s": "2", "stream_maxlen": "20000"
 
 
 class World:
-    """An async context manager: entered, the daemon is live, and every symbol has stored quotes."""
+    """An async context manager: entered, the daemon is live, and every symbol has stored quotes.
+
+    `library` makes calls of the daemon fail (`tests.preload`), `tree` is another checkout whose daemon is run.
+    """
 
     def __init__(
-        self, *, rate: float, symbols: int = 20, seed: int = 0, with_replica: bool = True, **settings: str
+        self,
+        *,
+        rate: float,
+        symbols: int = 20,
+        seed: int = 0,
+        with_replica: bool = True,
+        library: Path | None = None,
+        tree: Path | None = None,
+        **settings: str,
     ) -> None:
         self.symbols: Final[Sequence[str]] = [f"SYM{n:02d}" for n in range(symbols)]
         self.wanted: set[str] = set(self.symbols)
@@ -55,6 +67,12 @@ class World:
         self._rate = rate
         self._seed = seed
         self._with_replica = with_replica
+        self._library = library
+        self._tree = tree
+        self.faults: Faults | None = None
+        """Of the daemon's spool folder and its clock, if there is a library that brings them about."""
+        self.excuse_of_an_end: Callable[[int, str], bool] = lambda *_: False
+        """Whether a daemon that ended by itself, with this code and these last lines, had a good reason."""
         self._settings = {**SETTINGS, **settings}
         self._stack = contextlib.AsyncExitStack()
         self._clients: dict[int, Redis] = {}
@@ -76,6 +94,11 @@ class World:
             self.daemon = DaemonProcess(
                 self.proxy.url, self.vendor.url("iex"), http=f"127.0.0.1:{free_port()}", **self._settings
             )
+            if self._library is not None:
+                self.faults = stack.enter_context(Faults(self.daemon.spool, self._library))
+                self.daemon.with_environment(**self.faults.environment)
+            if self._tree is not None:
+                self.daemon.with_environment(PYTHONPATH=str(self._tree))
             stack.push_async_callback(self.daemon.aclose)
             self.sending = Sending(self.vendor, self.checker, self.symbols, self._rate)
             await self.redis.sadd(KEYS.symbols, *self.symbols)
@@ -262,9 +285,10 @@ class World:
                 self.balance.see_size(self.now_s, size)
         elif not self.is_ended_on_purpose:
             last = self.daemon.log[-1500:]
-            self.balance.complain(
-                f"at {self.now_s:.1f} s the daemon ended with {process.returncode}:\n{last}"
-            )
+            if not self.excuse_of_an_end(process.returncode, last):
+                self.balance.complain(
+                    f"at {self.now_s:.1f} s the daemon ended with {process.returncode}:\n{last}"
+                )
             self.start_daemon()
 
     def _count(self) -> None:

@@ -1,0 +1,1 @@
+"""Short random histories of a real daemon, each from a seed, each judged to the last entry: `make histories`."""

@@ -1,0 +1,145 @@
+"""The world of one history: the soak's, with a disk and a clock that can be bent, and with what was observed.
+
+Decides how the daemon is stopped and how long that may take at all, and what of the daemon's time others took. Must
+never know which fault comes next, nor what is wrong.
+"""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from tests.histories.design import History
+from tests.histories.livez import Probe
+from tests.preload.control import Faults
+from tests.scenario.streams import KEYS, state_is
+from tests.soak.world import World
+
+STOP_PATIENCE_S: Final = 25.0
+"""Then it is killed; how long it would have taken is not of interest."""
+AFTER_EXCUSE_S: Final = 0.3
+MEANWHILE_S: Final = 0.05
+UNHURT: Final = {"drain_s": "2", "mute_after_s": "3", "stream_maxlen": "0"}
+
+
+class Stage:
+    """Handed to each fault; made by `stage`."""
+
+    def __init__(self, world: World, faults: Faults, probe: Probe, disk_bytes: int | None) -> None:
+        self.world = world
+        self.faults = faults
+        self.disk_bytes = disk_bytes
+        self.emptied_until_s = -1.0
+        """A daemon that begins before this time cannot know what an emptied Redis has lost."""
+        self.before_this_life: dict[str, int] = {}
+        """The highest number of each symbol that was sent before the daemon's present process began."""
+        self.refused = False
+        """Whether the vendor refused a symbol, which may be in quarantine since."""
+        self.stops_s: list[float] = []
+        self.exit_codes: list[int] = []
+        self.notes: list[str] = []
+        self.excused: list[tuple[float, float]] = []
+        """Stretches of monotonic time in which the daemon cannot answer, and need not."""
+        self._probe = probe
+
+    @property
+    def slowest_livez_s(self) -> float:
+        """The slowest answer to /livez that is the daemon's fault; known when the probe has ended."""
+        return self._probe.slowest_s(self.excused)
+
+    def note(self, text: str) -> None:
+        """Something worth reading beside the schedule."""
+        self.notes.append(f"{self.world.now_s:9.2f} s  {text}")
+
+    async def watch(self) -> None:
+        """Point the probe at whatever process is the daemon; never returns."""
+        port = int(self.world.daemon.environment["QUOTEBUS_HTTP"].rpartition(":")[2])
+        watched = 0
+        while True:
+            process = self.world.daemon.process
+            if process is not None and process.pid != watched:
+                watched = process.pid
+                self.before_this_life = self.world.sending.numbers
+                if self.world.now_s < self.emptied_until_s:
+                    self.world.checker.forgive(self.before_this_life)
+                self._probe.watch(port, watched)
+            await asyncio.sleep(MEANWHILE_S)
+
+    @contextlib.contextmanager
+    def not_its_fault(self) -> Iterator[None]:
+        """While this lasts, no answer is no fault of the daemon's."""
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.excused.append((began_s, time.monotonic() + AFTER_EXCUSE_S))
+
+    async def stop(self) -> int | None:
+        """SIGTERM, and the exit code; None for one that had to be killed, or was not running."""
+        world = self.world
+        process = world.daemon.process
+        assert process is not None
+        world.is_ended_on_purpose = True
+        if process.poll() is not None:
+            return None
+        began_s = time.monotonic()
+        world.daemon.signal(signal.SIGTERM)
+        try:
+            code = await world.daemon.ended(STOP_PATIENCE_S)
+        except AssertionError:
+            self.note("it had to be killed")
+            await world.end_daemon(signal.SIGKILL)
+            code = None
+        took_s = time.monotonic() - began_s
+        self.stops_s.append(took_s)
+        self.note(f"stopped in {took_s:.2f} s with {code}")
+        if code is not None:
+            self.exit_codes.append(code)
+        return code
+
+    async def restore_refused(self) -> None:
+        """A symbol in quarantine is tried again when it is removed and added."""
+        if not self.refused:
+            return
+        world = self.world
+        for symbol in world.symbols:
+            with contextlib.suppress(RedisError, OSError):
+                if await state_is(world.redis, symbol, "refused"):
+                    await world.insist(lambda redis, symbol=symbol: redis.srem(KEYS.symbols, symbol))  # type: ignore[misc]
+        await asyncio.sleep(1.0)
+        await world.insist(lambda redis: redis.sadd(KEYS.symbols, *world.symbols))
+
+
+@asynccontextmanager
+async def stage(history: History, library: Path, tree: Path | None) -> AsyncIterator[Stage]:
+    """A daemon that is live and has stored a quote of each symbol, on the disk that the history says.
+
+    `tree` is another checkout whose daemon is run.
+    """
+    async with Probe() as probe:
+        world = World(
+            rate=history.rate,
+            symbols=history.symbols,
+            seed=history.seed,
+            with_replica=False,
+            library=library,
+            tree=tree,
+            **UNHURT,
+            memory_bytes=history.memory,
+            spool_bytes=history.spool,
+        )
+        async with world:
+            assert world.faults is not None
+            found = Stage(world, world.faults, probe, history.disk_bytes)
+            found.faults.resize(history.disk_bytes)
+            try:
+                yield found
+            finally:
+                # A process that hangs in a call could not be reaped before.
+                found.faults.heal()
