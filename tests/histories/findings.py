@@ -22,6 +22,7 @@ UNSETTLED: Final = "unsettled after healing: not all that was sent is stored or 
 SPIN: Final = "event loop not answering"
 STOP: Final = "stop unbounded"
 LOST: Final = "lost without a marker"
+LATE: Final = "marker behind the first quote after its hole"
 TWICE: Final = "stored twice"
 DISORDER: Final = "out of order"
 UNMARKED: Final = "new connection without a marker"
@@ -76,6 +77,8 @@ def of_streams(verdict: Verdict) -> list[Finding]:
         FOREIGN: verdict.foreign,
         UNSETTLED: verdict.outstanding,
     }
+    if verdict.lost and verdict.unneeded_markers:
+        counts[LATE] = counts.pop(LOST)
     details = "; ".join(verdict.examples[:3])
     return [Finding(kind, f"{n} ({details})") for kind, n in counts.items() if n]
 

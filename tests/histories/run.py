@@ -20,9 +20,10 @@ from tests.histories.findings import Finding
 from tests.histories.stage import Stage, stage
 from tests.soak.balance import Balance
 
-FLOWS_S: Final = 40.0
-"""When all is well again, or all but the disk: until fresh quotes of every symbol are stored."""
-SETTLES_S: Final = 40.0
+STANDSTILL_S: Final = 30.0
+"""When all is well again, or all but the disk: nothing stored for so long is a wedge."""
+MOST_S: Final = 150.0
+"""As long as something is stored, until fresh quotes of every symbol are, or all that was sent is."""
 QUIETLY: Final = frozenset({0, 3, -15})
 """Exit codes after SIGTERM: everything stored, the rest left on disk, or not begun yet."""
 LAST_LOG_BYTES: Final = 400_000
@@ -149,7 +150,7 @@ class _Play:
             await world.redis.ping()
             return all(world.checker.highest(symbol) > number for symbol, number in before.items())
 
-        return await self._until(are_stored, FLOWS_S)
+        return await self._until(are_stored)
 
     async def _settle(self) -> None:
         """One quote more of each symbol, and all that was sent is stored or marked."""
@@ -165,12 +166,15 @@ class _Play:
             world.balance.see_status(world.now_s, status)
             return world.checker.verdict().outstanding == 0
 
-        if not await self._until(is_settled, SETTLES_S):
+        if not await self._until(is_settled):
             self._found.append(Finding(words.UNSETTLED, await self._state()))
 
-    async def _until(self, condition: Callable[[], Awaitable[bool]], timeout_s: float) -> bool:
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
+    async def _until(self, condition: Callable[[], Awaitable[bool]]) -> bool:
+        began_s = moved_s = time.monotonic()
+        arrived = 0
+        while time.monotonic() < min(began_s + MOST_S, moved_s + STANDSTILL_S):
+            if (now_arrived := self._stage.world.checker.verdict().arrived) > arrived:
+                arrived, moved_s = now_arrived, time.monotonic()
             try:
                 if await condition():
                     return True

@@ -15,6 +15,7 @@ from tests.scenario.checker import Verdict
     ("verdict", "kind"),
     [
         (Verdict(lost=3), words.LOST),
+        (Verdict(lost=3, unneeded_markers=1), words.LATE),
         (Verdict(duplicated=1), words.TWICE),
         (Verdict(out_of_order=1), words.DISORDER),
         (Verdict(bad_ids=1), words.DISORDER),
