@@ -22,7 +22,6 @@ UNSETTLED: Final = "unsettled after healing: not all that was sent is stored or 
 SPIN: Final = "event loop not answering"
 STOP: Final = "stop unbounded"
 LOST: Final = "lost without a marker"
-LATE: Final = "marker behind the first quote after its hole"
 TWICE: Final = "stored twice"
 DISORDER: Final = "out of order"
 UNMARKED: Final = "new connection without a marker"
@@ -68,7 +67,8 @@ class Finding:
 
 
 def of_streams(verdict: Verdict) -> list[Finding]:
-    """What the entries show."""
+    """What the entries show. A marker that is late, behind quotes that it ought to precede, is counted by whoever
+    reads the table: its hole is told."""
     counts = {
         LOST: verdict.lost,
         TWICE: verdict.duplicated,
@@ -77,8 +77,6 @@ def of_streams(verdict: Verdict) -> list[Finding]:
         FOREIGN: verdict.foreign,
         UNSETTLED: verdict.outstanding,
     }
-    if verdict.lost and verdict.unneeded_markers:
-        counts[LATE] = counts.pop(LOST)
     details = "; ".join(verdict.examples[:3])
     return [Finding(kind, f"{n} ({details})") for kind, n in counts.items() if n]
 

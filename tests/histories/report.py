@@ -20,6 +20,7 @@ def table(designed: Sequence[History], outcomes: Sequence[Outcome]) -> str:
         "quotes sent": sum(outcome.sent for outcome in outcomes),
         "stored": sum(outcome.stored for outcome in outcomes),
         "in markers": f"{sum(o.in_markers for o in outcomes)}  {_reasons(outcomes)}",
+        "late markers": sum(outcome.late_markers for outcome in outcomes),
         "lost": sum(outcome.lost for outcome in outcomes),
         "twice": sum(outcome.twice for outcome in outcomes),
         "out of order": sum(outcome.out_of_order for outcome in outcomes),

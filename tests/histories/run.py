@@ -37,6 +37,7 @@ class Outcome(msgspec.Struct):
     sent: int = 0
     stored: int = 0
     in_markers: int = 0
+    late_markers: int = 0
     lost: int = 0
     twice: int = 0
     out_of_order: int = 0
@@ -221,6 +222,7 @@ def _judged(stage_: Stage, history: History, found: list[Finding]) -> Outcome:
         sent=world.sending.sent,
         stored=verdict.arrived,
         in_markers=verdict.missing_in_gaps,
+        late_markers=verdict.late_markers,
         lost=verdict.lost + verdict.outstanding,
         twice=verdict.duplicated,
         out_of_order=verdict.out_of_order + verdict.bad_ids,

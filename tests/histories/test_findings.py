@@ -15,7 +15,6 @@ from tests.scenario.checker import Verdict
     ("verdict", "kind"),
     [
         (Verdict(lost=3), words.LOST),
-        (Verdict(lost=3, unneeded_markers=1), words.LATE),
         (Verdict(duplicated=1), words.TWICE),
         (Verdict(out_of_order=1), words.DISORDER),
         (Verdict(bad_ids=1), words.DISORDER),
@@ -32,7 +31,7 @@ def test_what_the_entries_show_has_a_name(verdict: Verdict, kind: str) -> None:
 
 def test_holes_within_markers_are_right() -> None:
     """Whatever their number."""
-    assert of_streams(Verdict(arrived=5, missing_in_gaps=95, markers=1)) == []
+    assert of_streams(Verdict(arrived=5, missing_in_gaps=95, markers=2, late_markers=1)) == []
 
 
 def test_a_marker_needs_a_cause_among_the_faults() -> None:
@@ -73,7 +72,16 @@ def test_the_table_counts_and_names_what_repeats_a_finding() -> None:
     """Sums, the slowest with its number, each kind of finding once per history."""
     designed = histories(4, 3)
     outcomes = [
-        Outcome(1, [], sent=10, stored=8, in_markers=2, markers={"spool_full": 1}, slowest_livez_s=0.2),
+        Outcome(
+            1,
+            [],
+            sent=10,
+            stored=8,
+            in_markers=2,
+            markers={"spool_full": 1},
+            late_markers=2,
+            slowest_livez_s=0.2,
+        ),
         Outcome(2, [(words.WEDGED, "x"), (words.LOST, "3"), (words.LOST, "4")], sent=5, stored=1, lost=4),
         Outcome(3, [], sent=1, stored=1, slowest_stop_s=1.5),
     ]
@@ -84,6 +92,7 @@ def test_the_table_counts_and_names_what_repeats_a_finding() -> None:
         "quotes sent            16",
         "in markers             2  spool_full 1",
         "lost                   4",
+        "late markers           2",
         "slowest /livez         0.20 s (ONLY=1)",
         "slowest stop           1.50 s (ONLY=3)",
         "wedges                 1",

@@ -22,6 +22,8 @@ COUNT: Final = 1000
 """Entries of one symbol read at once."""
 BID_SIZE: Final = 1
 """Where the running number stands in a stored quote."""
+TIME: Final = 8
+"""Where its venue time stands."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Verdict:
     missing_in_gaps: int = 0
     """Missing, with a marker exactly where they are."""
     markers: int = 0
+    late_markers: int = 0
+    """Markers behind quotes that they ought to precede: they cover a hole that was passed without one."""
     unneeded_markers: int = 0
     """Markers without a number missing and without a new connection to the vendor."""
     unmarked_breaks: int = 0
@@ -59,6 +63,7 @@ class Verdict:
             self.lost
             or self.duplicated
             or self.out_of_order
+            or self.late_markers
             or self.unneeded_markers
             or self.unmarked_breaks
             or self.bad_ids
@@ -85,6 +90,10 @@ class _Symbol:
     markers_since: int = 0
     reason: str = ""
     """The first marker's since the highest number."""
+    time_ns: int = 0
+    """Of the quote with the highest number."""
+    passed: tuple[int, int, int] | None = None
+    """The latest hole without a marker: how many are missing, and the times of the quotes on both sides."""
     holes: list[tuple[int, int, bool]] = field(default_factory=list)
     """The latest missing ranges, both ends included, and whether a marker stands there."""
 
@@ -164,13 +173,10 @@ class Checker:
                 self._tell(f"{symbol}: id {entry_id} comes after {known.last_id}")
             known.last_id = entry_id
             if "gap" in content:
-                reason = _reason(content["gap"])
-                known.reason = known.reason if known.markers_since else reason
-                known.markers_since += 1
-                self._counts.markers += 1
-                self.markers_by_reason[reason] += 1
+                self._see_marker(known, content["gap"])
             else:
-                self._see_number(symbol, known, _number(content), entry_id)
+                number, time_ns = _quote(content)
+                self._see_number(symbol, known, number, time_ns, entry_id)
 
     def highest(self, symbol: str) -> int:
         """The highest number of this symbol that was read."""
@@ -181,7 +187,25 @@ class Checker:
         outstanding = sum(known.sent - known.highest for known in self._symbols.values())
         return replace(self._counts, outstanding=outstanding, examples=tuple(self._examples))
 
-    def _see_number(self, symbol: str, known: _Symbol, number: int | None, entry_id: str) -> None:
+    def _see_marker(self, known: _Symbol, marker: str) -> None:
+        reason, from_ns, to_ns = _gap(marker)
+        self._counts.markers += 1
+        self.markers_by_reason[reason] += 1
+        if known.passed is not None:
+            missing, before_ns, after_ns = known.passed
+            known.passed = None
+            if before_ns <= from_ns < after_ns <= to_ns:
+                self._counts.lost -= missing
+                self._counts.missing_in_gaps += missing
+                self._counts.late_markers += 1
+                self.missing_by_reason[reason] += missing
+                return
+        known.reason = known.reason if known.markers_since else reason
+        known.markers_since += 1
+
+    def _see_number(
+        self, symbol: str, known: _Symbol, number: int | None, time_ns: int, entry_id: str
+    ) -> None:
         if number is None or not known.first <= number <= known.sent:
             self._counts.foreign += 1
             self._tell(f"{symbol}: {entry_id} holds {number}, which nobody sent")
@@ -189,10 +213,10 @@ class Checker:
             self._see_late(symbol, known, number, entry_id)
         else:
             self._counts.arrived += 1
-            self._judge_step(symbol, known, number, entry_id)
-            known.highest, known.markers_since = number, 0
+            self._judge_step(symbol, known, number, time_ns, entry_id)
+            known.highest, known.markers_since, known.time_ns = number, 0, time_ns
 
-    def _judge_step(self, symbol: str, known: _Symbol, number: int, entry_id: str) -> None:
+    def _judge_step(self, symbol: str, known: _Symbol, number: int, time_ns: int, entry_id: str) -> None:
         missing = max(0, number - max(known.highest, known.forgiven) - 1)
         markers = known.markers_since
         broke = 0
@@ -207,6 +231,7 @@ class Checker:
             self.missing_by_reason[known.reason] += missing
         elif missing:
             self._counts.lost += missing
+            known.passed = (missing, known.time_ns, time_ns)
             self._tell(f"{symbol}: {number} at {entry_id} follows {known.highest} without a marker")
         elif broke and not markers:
             self._counts.unmarked_breaks += 1
@@ -217,6 +242,7 @@ class Checker:
             self._tell(f"{symbol}: {markers} markers before {number} at {entry_id}, where {needed} would do")
 
     def _see_late(self, symbol: str, known: _Symbol, number: int, entry_id: str) -> None:
+        known.passed = None
         for i, (low, high, is_marked) in enumerate(known.holes):
             if low <= number <= high:
                 rest = [(low, number - 1, is_marked), (number + 1, high, is_marked)]
@@ -246,15 +272,17 @@ def _order(entry_id: str) -> tuple[int, int]:
     return int(ms), int(n)
 
 
-def _reason(marker: str) -> str:
+def _gap(marker: str) -> tuple[str, int, int]:
     try:
-        return str(msgspec.json.decode(marker)["reason"])
-    except (KeyError, TypeError, msgspec.DecodeError):
-        return "unreadable"
+        body = msgspec.json.decode(marker)
+        return str(body["reason"]), int(body["from"]), int(body["to"])
+    except (KeyError, TypeError, ValueError, msgspec.DecodeError):
+        return "unreadable", 0, 0
 
 
-def _number(content: Mapping[str, Any]) -> int | None:
+def _quote(content: Mapping[str, Any]) -> tuple[int | None, int]:
     try:
-        return int(msgspec.json.decode(content["q"])[BID_SIZE])
+        body = msgspec.json.decode(content["q"])
+        return int(body[BID_SIZE]), int(body[TIME])
     except (KeyError, IndexError, TypeError, ValueError, msgspec.DecodeError):
-        return None
+        return None, 0

@@ -20,9 +20,19 @@ def judged(*items: int | str, sent: int = 5) -> Verdict:
 def entries(*items: int | str, first: int = 1) -> list[tuple[str, dict[str, str]]]:
     """A stream of these numbers and markers, as Redis hands it out."""
     return [
-        (f"{first + i}-0", {"gap": "{}"} if item == GAP else {"q": f'[1.5,{item},"V"]'})
+        (f"{first + i}-0", {"gap": "{}"} if item == GAP else {"q": quote(item)})
         for i, item in enumerate(items)
     ]
+
+
+def quote(number: int | str) -> str:
+    """One whose venue time is ten times its number."""
+    return f'[1.5,{number},"V",1.6,100,"N",["R"],"C",{number}0,5]'
+
+
+def marker(from_ns: int, to_ns: int) -> dict[str, str]:
+    """A marker of this stretch of venue time."""
+    return {"gap": f'{{"from":{from_ns},"to":{to_ns},"reason":"refused_by_redis","epoch":1}}'}
 
 
 def test_everything_once_and_in_order_is_complete() -> None:
@@ -133,6 +143,27 @@ async def test_it_follows_streams_and_can_read_them_again(redis: Redis) -> None:
     checker.begin_again()
     await checker.follow(redis)
     assert str(checker.verdict()) == ("arrived 2499, lost 1\n  AAPL: 8 at 8-0 follows 6 without a marker")
+
+
+@pytest.mark.parametrize(
+    ("from_ns", "to_ns", "expected"),
+    [
+        (21, 60, {"lost": 0, "missing_in_gaps": 2, "late_markers": 1, "unneeded_markers": 0}),
+        (21, 45, {"lost": 2, "missing_in_gaps": 0, "late_markers": 0, "unneeded_markers": 1}),
+        (55, 60, {"lost": 2, "missing_in_gaps": 0, "late_markers": 0, "unneeded_markers": 1}),
+    ],
+)
+def test_a_marker_behind_the_quotes_that_it_should_precede_is_late(
+    from_ns: int, to_ns: int, expected: dict[str, int]
+) -> None:
+    """When its times cover the hole; otherwise the hole has none."""
+    checker = Checker()
+    checker.sent("AAPL", 1, 7)
+    checker.see("AAPL", entries(1, 2, 5, 6))
+    checker.see("AAPL", [("7-0", marker(from_ns, to_ns)), *entries(7, first=8)])
+    verdict = checker.verdict()
+    assert {name: getattr(verdict, name) for name in expected} == expected
+    assert not verdict.is_honest
 
 
 def test_what_nobody_could_store_again_is_forgiven_and_what_follows_is_not() -> None:
