@@ -207,7 +207,8 @@ def _judged(stage_: Stage, history: History, found: list[Finding]) -> Outcome:
     is_settled = not any(finding.kind == words.UNSETTLED for finding in found)
     found += [f for f in words.of_streams(verdict) if is_settled or f.kind != words.UNSETTLED]
     reasons = world.checker.markers_by_reason
-    found += words.of_markers(reasons, history.kinds, is_small=history.spool != "1GiB")
+    stops = ("daemon_stopped",) if history.ends_on_a_bad_disk else ()
+    found += words.of_markers(reasons, (*history.kinds, *stops), is_small=history.spool != "1GiB")
     found += _complaints(world.balance)
     has_bad_disk = any(kind.startswith("disk") for kind in history.kinds)
     quietly = QUIETLY | ({4} if has_bad_disk or history.spool != "1GiB" else set())

@@ -233,7 +233,7 @@ class Checker:
             self._counts.lost += missing
             known.passed = (missing, known.time_ns, time_ns)
             self._tell(f"{symbol}: {number} at {entry_id} follows {known.highest} without a marker")
-        elif broke and not markers:
+        elif broke and not markers and known.highest >= known.forgiven:
             self._counts.unmarked_breaks += 1
             self._tell(f"{symbol}: no marker before {number} at {entry_id}, the first of a new connection")
         needed = max(broke, 1) if missing or broke else 0

@@ -174,3 +174,14 @@ def test_what_nobody_could_store_again_is_forgiven_and_what_follows_is_not() -> 
     checker.begin_again()
     checker.see("AAPL", entries(3, 7))
     assert (checker.verdict().lost, checker.verdict().arrived) == (2, 2)
+
+
+def test_an_emptied_stream_may_begin_with_a_new_connection() -> None:
+    """There is nothing before it that a marker could follow."""
+    checker = Checker()
+    checker.sent("AAPL", 1, 4)
+    checker.sent("AAPL", 5, 5, epoch=1)
+    checker.forgive({"AAPL": 4})
+    checker.begin_again()
+    checker.see("AAPL", entries(5, 6, 7, 8, 9))
+    assert checker.verdict().is_honest, checker.verdict()
