@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from simulator.faults import RefuseRequest
 from tests.histories.design import Blow
-from tests.histories.stage import Stage
+from tests.histories.stage import Stage, heeds
 from tests.preload.control import Call
 from tests.scenario.streams import KEYS
 from tests.soak import other_faults, redis_faults
@@ -200,7 +200,12 @@ async def daemon_frozen(stage: Stage, blow: Blow) -> None:
 
 
 async def daemon_hung_up(stage: Stage, blow: Blow) -> None:
-    """SIGHUP: it reads its settings again."""
+    """SIGHUP: it reads its settings again. Before its first lines ran, the system would end it for that."""
+    process = stage.world.daemon.process
+    assert process is not None
+    async with asyncio.timeout(60.0):
+        while process.poll() is None and not heeds(process.pid, signal.SIGHUP):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
     stage.world.daemon.signal(signal.SIGHUP)
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from tests.soak.schedule import Strike
 
 KINDS_AT_ONCE: Final = (6, 8)
-LENGTH_S: Final = (8.0, 13.0)
+LENGTH_S: Final = (9.0, 14.0)
 CALM_S: Final = 1.0
 """At the beginning of a history, so that something is stored before the first fault."""
 RATES: Final = (200.0, 3000.0)
@@ -51,13 +51,13 @@ KINDS: Final[dict[str, Kind]] = {
     "disk_slow": Kind("disk", (2.0, 6.0), may_stay=True),
     "disk_vanished": Kind("disk"),
     "disk_small": Kind("disk_size"),
-    "redis_killed": Kind("redis", (1.0, 5.0)),
+    "redis_killed": Kind("redis", (2.0, 6.0)),
     "redis_emptied": Kind("redis", (0.2, 2.0)),
-    "redis_frozen": Kind("redis", (1.0, 6.0)),
-    "redis_refusing": Kind("redis", (1.0, 4.0)),
+    "redis_frozen": Kind("redis", (2.0, 7.0)),
+    "redis_refusing": Kind("redis", (2.0, 5.0)),
     "stream_of_wrong_type": Kind("redis", (0.5, 3.0)),
     "wire_cut": Kind("wire", (0.5, 3.0)),
-    "replies_eaten": Kind("wire", (0.5, 4.0)),
+    "replies_eaten": Kind("wire", (1.0, 5.0)),
     "vendor_cut": Kind("vendor"),
     "vendor_mute": Kind("vendor", (1.0, 5.0)),
     "vendor_slow": Kind("vendor", (0.5, 3.0)),

@@ -5,10 +5,11 @@ the end. Must never know how a fault is brought about, nor by whom it was asked 
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from redis.exceptions import RedisError
@@ -18,12 +19,16 @@ from tests.histories.deeds import DEEDS
 from tests.histories.design import KINDS, Blow, History
 from tests.histories.findings import Finding
 from tests.histories.stage import Stage, stage
+from tests.scenario.streams import KEYS
 from tests.soak.balance import Balance
+from wire import EntryId
 
 STANDSTILL_S: Final = 30.0
 """When all is well again, or all but the disk: nothing stored for so long is a wedge."""
 MOST_S: Final = 150.0
 """As long as something is stored, until fresh quotes of every symbol are, or all that was sent is."""
+MOST_WELL_S: Final = 20.0
+"""When quotes flow again, until the daemon calls itself ready, and the cache is as new as the streams."""
 QUIETLY: Final = frozenset({0, 3, -15})
 """Exit codes after SIGTERM: everything stored, the rest left on disk, or not begun yet."""
 LAST_LOG_BYTES: Final = 400_000
@@ -136,11 +141,32 @@ class _Play:
         self._stage.note("the disk is well")
 
     async def _be_well_again(self) -> None:
-        if await self._flows():
-            return
         world = self._stage.world
-        is_heard = world.vendor.symbols == set(world.symbols)
-        self._found.append(Finding(words.WEDGED if is_heard else words.NOT_LIVE, await self._state()))
+        if not await self._flows():
+            is_heard = world.vendor.symbols == set(world.symbols)
+            self._found.append(Finding(words.WEDGED if is_heard else words.NOT_LIVE, await self._state()))
+            return
+        if not await self._until(self._is_ready, MOST_WELL_S):
+            self._found.append(Finding(words.UNREADY, (await world.daemon.page("/readyz"))[1]))
+        if not await self._until(self._is_fresh, MOST_WELL_S):
+            self._found.append(Finding(words.STALE, await self._state()))
+
+    async def _is_ready(self) -> bool:
+        try:
+            return (await self._stage.world.daemon.page("/readyz"))[0] == 200
+        except AssertionError:
+            return False
+
+    async def _is_fresh(self) -> bool:
+        """Whether the cache has at least what the stream had a moment before."""
+        redis, symbols = self._stage.world.redis, self._stage.world.symbols
+        for symbol in symbols:
+            entries: Any = await redis.xrevrange(KEYS.stream(symbol), count=5)
+            newest = next((EntryId.parse(entry_id) for entry_id, body in entries if "q" in body), None)
+            value = await redis.hget(KEYS.latest, symbol)
+            if newest is not None and (value is None or EntryId.parse(json.loads(value)["id"]) < newest):
+                return False
+        return True
 
     async def _flows(self) -> bool:
         """Whether quotes that are sent from now on are stored, of every symbol."""
@@ -170,10 +196,10 @@ class _Play:
         if not await self._until(is_settled):
             self._found.append(Finding(words.UNSETTLED, await self._state()))
 
-    async def _until(self, condition: Callable[[], Awaitable[bool]]) -> bool:
+    async def _until(self, condition: Callable[[], Awaitable[bool]], most_s: float = MOST_S) -> bool:
         began_s = moved_s = time.monotonic()
         arrived = 0
-        while time.monotonic() < min(began_s + MOST_S, moved_s + STANDSTILL_S):
+        while time.monotonic() < min(began_s + most_s, moved_s + STANDSTILL_S):
             if (now_arrived := self._stage.world.checker.verdict().arrived) > arrived:
                 arrived, moved_s = now_arrived, time.monotonic()
             try:

@@ -119,6 +119,16 @@ class Stage:
         await world.insist(lambda redis: redis.sadd(KEYS.symbols, *world.symbols))
 
 
+def heeds(pid: int, number: signal.Signals) -> bool:
+    """Whether a process catches or ignores this signal; what it does not, ends it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigCgt:", "SigIgn:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
 @asynccontextmanager
 async def stage(history: History, library: Path, tree: Path | None) -> AsyncIterator[Stage]:
     """A daemon that is live and has stored a quote of each symbol, on the disk that the history says.
