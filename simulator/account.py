@@ -23,7 +23,7 @@ from simulator.channels import CHANNELS, TEST_CHANNELS, StockSubscribe, StockSub
 from simulator.credentials import credentials_of
 from simulator.faults import Mischief, NoAuthAnswer, Quirk, RequestKind
 from simulator.market import TEST_SYMBOL
-from wire import BadSymbol, parse_symbol
+from wire.symbols import is_word
 
 FEEDS: Final[dict[str, str]] = {
     "/v2/iex": "iex",
@@ -247,10 +247,7 @@ class Session:
         symbols = {symbol for channel in asked.values() for symbol in channel}
         star = "*" in symbols
         symbols.discard("*")
-        try:
-            for symbol in symbols:
-                parse_symbol(symbol)
-        except BadSymbol:
+        if not all(map(is_word, symbols)):
             return 400
         if kind == "unsubscribe":
             return None

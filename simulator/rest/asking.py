@@ -13,7 +13,7 @@ from typing import Final
 
 from ingestor.feed.hours import NEW_YORK
 from simulator.rest.answers import Refused
-from wire import BadSymbol, parse_symbol
+from wire.symbols import is_word
 
 FEEDS: Final = ("iex", "sip", "delayed_sip", "boats", "overnight", "otc")
 MAX_LIMIT: Final = 10_000
@@ -62,12 +62,8 @@ def symbols_of(text: str, refused: Collection[str]) -> tuple[str, ...]:
     if len(names) > MAX_SYMBOLS:
         raise Refused(400, f"too many symbols: at most {MAX_SYMBOLS}")
     for name in sorted(names):
-        try:
-            parse_symbol(name)
-        except BadSymbol:
-            raise Refused(400, f"invalid symbol: {name[:40]}") from None
-        if name in refused:
-            raise Refused(400, f"invalid symbol: {name}")
+        if not is_word(name) or name in refused:
+            raise Refused(400, f"invalid symbol: {name[:40]}")
     return tuple(sorted(names))
 
 

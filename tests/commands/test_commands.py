@@ -145,6 +145,42 @@ def test_adding_what_cannot_be_a_symbol_adds_nothing_and_says_why(
     assert redis.exists(KEYS.symbols) == 0
 
 
+def test_every_wrong_name_is_told_with_what_was_meant_or_what_it_is(
+    server: RedisServer, redis: "redis_py.Redis"
+) -> None:
+    """All in one report, so that a list is mended in one go; nothing of it is added."""
+    done = quotebus(
+        *(
+            "symbols",
+            "add",
+            "AAPL",
+            "brk-b",
+            "BTCUSD",
+            "AAPL241220C00150000",
+            "$MSFT",
+            "ES=F",
+            "^GSPC",
+            "A,B",
+        ),
+        url=server.url,
+    )
+    assert done.returncode == 2
+    told = done.stderr.splitlines()
+    assert told[0] == "quotebus: nothing was added:"
+    for line, name, what in (
+        (told[1], "brk-b", "did you mean BRK.B?"),
+        (told[2], "BTCUSD", "a crypto pair (BTC/USD), which this feed of US stocks does not carry"),
+        (told[3], "AAPL241220C00150000", "an option contract on AAPL"),
+        (told[4], "$MSFT", "did you mean MSFT?"),
+        (told[5], "ES=F", "a futures contract"),
+        (told[6], "^GSPC", "an index"),
+        (told[7], "A,B", "several names in one"),
+    ):
+        assert repr(name) in line
+        assert what in line
+    assert redis.exists(KEYS.symbols) == 0
+
+
 @pytest.mark.parametrize(
     "command", [["symbols", "ls"], ["status"], ["symbols", "add", "AAPL"], ["tail", "AAPL"]]
 )
