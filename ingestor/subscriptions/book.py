@@ -5,16 +5,16 @@ the plan's limit lies, and when to try a refusal again. Must never know sockets,
 recorded as under way before it is handed out, so asking twice cannot send it twice.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from ingestor.feed.codes import Code, Remedy
 from ingestor.feed.session import MAX_CHANGE_SYMBOLS, Change
 from ingestor.subscriptions.desired import Desired
 from ingestor.subscriptions.plan import Plan, plan
+from ingestor.subscriptions.seniority import Earlier, Seniority
+from ingestor.subscriptions.states import BY_LIMIT, BY_OPERATOR, SymbolState, SymbolStatus
 
 RETRY_REFUSED_AFTER_S: Final = 3600.0
 """A malformed symbol stays malformed; once an hour is for the day on which a listing begins."""
@@ -24,30 +24,6 @@ larger plan is noticed within a quarter of an hour."""
 UNCONFIRMED_BEFORE_REFUSAL: Final = 3
 EXPIRIES_BEFORE_RECONNECT: Final = 2
 IGNORED_REMOVALS_BEFORE_RECONNECT: Final = 3
-
-
-class SymbolState(Enum):
-    """The states of `quotes:subscriptions`."""
-
-    REQUESTED = "requested"
-    LIVE = "live"
-    WAITING = "waiting"
-    REFUSED = "refused"
-    LEAVING = "leaving"
-
-
-class SymbolStatus(NamedTuple):
-    """One field of `quotes:subscriptions`; `since_s` is unix time in seconds."""
-
-    state: SymbolState
-    reason: str | None
-    since_s: float
-
-    def as_json(self, iso: Callable[[float], str]) -> str:
-        """The field's value."""
-        return json.dumps(
-            {"state": self.state.value, "reason": self.reason, "since": iso(self.since_s)}, ensure_ascii=False
-        )
 
 
 @dataclass(slots=True)
@@ -63,6 +39,9 @@ class SubscriptionBook:
         self._configured_limit = limit
         self._desired = Desired()
         self._wanted: frozenset[str] = frozenset()
+        self._seniority = Seniority()
+        self._order: tuple[str, ...] = ()
+        self._put_out: dict[str, str] = {}
         self._confirmed: frozenset[str] = frozenset()
         self._refused: dict[str, _Refusal] = {}
         self._suspects: list[tuple[str, ...]] = []
@@ -70,6 +49,7 @@ class SubscriptionBook:
         self._ceiling: int | None = None
         self._ceiling_until_s = 0.0
         self._ceilings_lapsed = 0
+        self._is_probing = False
         self._connected = False
         self._expiries = 0
         self._ignored_removals = 0
@@ -108,13 +88,22 @@ class SubscriptionBook:
         goal = self._plan()
         return self._connected and self.in_flight is None and not (goal.subscribe or goal.unsubscribe)
 
+    def recall(self, earlier: Mapping[str, Earlier]) -> None:
+        """What an earlier run wrote of symbols that are leased now; before they are desired."""
+        self._seniority.recall(earlier)
+        self._put_out = {symbol: seen.put_out_by for symbol, seen in earlier.items() if seen.put_out_by}
+
     def desire(self, desired: Desired) -> None:
         """The operators' and strategies' wish, whole."""
+        waited = self._waiting()
         self._desired = desired
         self._wanted = frozenset(desired.symbols)
+        self._seniority.wanted(desired.symbols)
+        self._order = self._seniority.in_order(desired.symbols, desired.leased)
         # Removing a refused symbol and adding it again is how an operator asks for another try.
         self._refused = {s: r for s, r in self._refused.items() if s in self._wanted}
         self._unconfirmed = {s: n for s, n in self._unconfirmed.items() if s in self._wanted}
+        self._note_put_out(waited, BY_OPERATOR)
 
     def connected(self) -> None:
         """A new session is ready, with an empty set."""
@@ -133,12 +122,16 @@ class SubscriptionBook:
     def confirm(self, symbols: frozenset[str], change: Change | None, now_s: float) -> None:
         """An acknowledgement: the vendor's whole set is the truth, whether or not it is what was asked."""
         self._confirmed = symbols
+        if self._seniority.live(symbols):
+            self._order = self._seniority.in_order(self._desired.symbols, self._desired.leased)
         # Acknowledgements that came late or twice can make a symbol look refused that the vendor has taken.
         self._refused = {s: r for s, r in self._refused.items() if s not in symbols}
         if change is None:
             return
         self.in_flight = None
         self._expiries = 0
+        if self._is_probing and symbols.issuperset(change.subscribe) and len(symbols) > (self._ceiling or 0):
+            self._ceiling, self._is_probing = None, False
         for symbol in change.subscribe:
             if symbol in symbols:
                 self._unconfirmed.pop(symbol, None)
@@ -164,8 +157,10 @@ class SubscriptionBook:
         group = change.subscribe
         if code.remedy is Remedy.LIMIT:
             first_s, last_s = RETRY_LIMIT_AFTER_S
+            waited, self._is_probing = self._waiting(), False
             self._ceiling = len(self._confirmed) + len(group) - 1
             self._ceiling_until_s = now_s + min(last_s, first_s * 2.0**self._ceilings_lapsed)
+            self._note_put_out(waited, BY_LIMIT)
         elif len(group) == 1:
             self._refuse(group[0], f"the vendor refused it: {code.number} {code.meaning}", now_s)
         else:
@@ -191,6 +186,9 @@ class SubscriptionBook:
             self.in_flight = Change(unsubscribe=goal.unsubscribe[:MAX_CHANGE_SYMBOLS])
         elif goal.subscribe:
             self.in_flight = Change(subscribe=self._next_group(goal.subscribe))
+        elif self._is_probing and goal.waiting:
+            # One more than is known to fit, and nobody's place is at stake: a refusal changes nothing.
+            self.in_flight = Change(subscribe=goal.waiting[:1])
         return self.in_flight
 
     @property
@@ -203,17 +201,23 @@ class SubscriptionBook:
 
     def statuses(self, now_unix_s: float) -> dict[str, SymbolStatus]:
         """The state of every symbol that is wanted, confirmed or refused, and since when."""
-        goal = self._plan()
-        waiting = frozenset(goal.waiting)
+        self._seniority.date(now_unix_s)
+        waiting = self._waiting()
         before, self._statuses = self._statuses, {}
         # One for all that join: where a hundred thousand wait, making as many would hold up the quotes.
-        joins = SymbolStatus(SymbolState.WAITING, f"the limit of {self.limit} symbols is reached", now_unix_s)
+        waits = f"waits behind the limit of {self.limit} symbols"
+        joins = SymbolStatus(SymbolState.WAITING, waits, now_unix_s)
         for symbol in self._desired.symbols:
-            if symbol in waiting:
+            if symbol not in waiting:
+                self._note(before, symbol, *self._state_of(symbol), now_unix_s)
+            elif self._seniority.was_live(symbol):
+                why = self._put_out.get(symbol)
+                self._note(
+                    before, symbol, SymbolState.WAITING, f"{why}; {waits}" if why else waits, now_unix_s
+                )
+            else:
                 old = before.get(symbol)
                 self._statuses[symbol] = old if old is not None and old[:2] == joins[:2] else joins
-            else:
-                self._note(before, symbol, *self._state_of(symbol), now_unix_s)
         for leaving in self._confirmed - self._wanted:
             self._note(before, leaving, SymbolState.LEAVING, "no longer desired", now_unix_s)
         for shown, why in self._desired.junk.items():
@@ -237,14 +241,26 @@ class SubscriptionBook:
         reason: str | None,
         now_s: float,
     ) -> None:
-        old = before.get(symbol)
-        if old is not None and old.state is state and old.reason == reason:
-            self._statuses[symbol] = old
+        old, live_since_s = before.get(symbol), self._seniority.live_since_s(symbol)
+        if old is None or old.state is not state or old.reason != reason:
+            self._statuses[symbol] = SymbolStatus(state, reason, now_s, live_since_s)
         else:
-            self._statuses[symbol] = SymbolStatus(state, reason, now_s)
+            same = old.live_since_s == live_since_s
+            self._statuses[symbol] = old if same else old._replace(live_since_s=live_since_s)
+
+    def _waiting(self) -> frozenset[str]:
+        return frozenset() if self.limit is None else frozenset(self._plan().waiting)
+
+    def _note_put_out(self, waited: frozenset[str], cause: str) -> None:
+        """Remember why those wait now that had a place before."""
+        self._put_out = {
+            symbol: self._put_out[symbol] if symbol in waited and symbol in self._put_out else cause
+            for symbol in self._waiting()
+            if self._seniority.was_live(symbol) and (symbol not in waited or symbol in self._put_out)
+        }
 
     def _plan(self) -> Plan:
-        return plan(self._desired.symbols, self._confirmed, self._refused, self.limit)
+        return plan(self._order, self._confirmed, self._refused, self.limit)
 
     def _next_group(self, subscribe: Sequence[str]) -> tuple[str, ...]:
         missing = frozenset(subscribe)
@@ -264,8 +280,16 @@ class SubscriptionBook:
 
     def _forgive(self, now_s: float) -> None:
         due = [s for s, refusal in self._refused.items() if refusal.retry_at_s <= now_s]
-        for symbol in due:
-            del self._refused[symbol]
-        if self._ceiling is not None and self._ceiling_until_s <= now_s:
-            self._ceiling = None
+        if due:
+            taken = len(self._wanted) - len(self._refused)
+            room = len(due) if self.limit is None else max(0, self.limit - taken)
+            for symbol in due[:room]:
+                del self._refused[symbol]
+            for symbol in due[room:]:
+                # What was refused is no reason to take the place of a symbol that is live.
+                self._refused[symbol].retry_at_s = now_s + RETRY_REFUSED_AFTER_S
+        if self._ceiling is not None and self._ceiling_until_s <= now_s and not self._is_probing:
             self._ceilings_lapsed = min(self._ceilings_lapsed + 1, 10)
+            self._is_probing = self.limit != self._configured_limit and bool(self._plan().waiting)
+            if not self._is_probing:
+                self._ceiling = None

@@ -2,7 +2,8 @@
 
 Decides which members are symbols, in which order they come, and whether a set that vanished is believed. Must
 never know what the vendor has confirmed. Order: operators' symbols before those that only a lease asks for, each
-by name, so that a limit cuts at the same place on every start.
+by name. The operators' part of it is in force as it stands, so that a limit cuts at the same place on every start;
+leased symbols are put into an order of their own (`seniority`).
 """
 
 import heapq
@@ -18,6 +19,8 @@ SETTLE_S: Final = 0.01
 CHURN_SETTLE_S: Final = 1.0
 CHURN_WINDOW_S: Final = 5.0
 CHANGES_ALLOWED: Final = 4
+LEASES_HELD_S: Final = 15.0
+"""As long as a lease lasts that nobody renews: by then every holder that lives has written it again."""
 MAX_JUNK_SHOWN: Final = 100
 """Junk is listed so that somebody can mend it; nobody mends more than this, and a list must not grow for ever."""
 
@@ -35,13 +38,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The symbols to subscribe, in order; what was refused, as (shown name, reason); and the reason why an
-    older set is still in force, if it is."""
+    """The symbols to subscribe, in order; what was refused, as (shown name, reason); the reason why an older set is
+    still in force, if it is; and which of the symbols only a lease asks for."""
 
     symbols: tuple[Symbol, ...] = ()
     junk: dict[str, str] = field(default_factory=dict)
     junk_total: int = 0
     held: str | None = None
+    leased: frozenset[Symbol] = frozenset()
 
 
 class _Names(NamedTuple):
@@ -84,6 +88,8 @@ class DesiredSet:
         self._sorted: tuple[frozenset[bytes], _Names] = (frozenset(), _Names((), ()))
         self._vanished_at_s: float | None = None
         self._held: str | None = None
+        self._leases: dict[bytes, float | None] = {}
+        """Every lease in force; until when, for one that has vanished."""
 
     def observe(self, reading: Reading, now_s: float) -> Desired:
         """What is desired after this look; a look that failed must not be passed in."""
@@ -91,13 +97,17 @@ class DesiredSet:
         if self._sorted[0] is not self._operators:
             # Leases are renewed all the time; the operators' thousands are only sorted when they change.
             self._sorted = self._operators, _names((member, member) for member in self._operators)
-        leases = _names((lease, lease.rpartition(b"@")[0] or lease) for lease in reading.leases)
+        self._accept_leases(reading, now_s)
+        leases = _names((lease, lease.rpartition(b"@")[0] or lease) for lease in self._leases)
         return _put_together(self._sorted[1], leases, self._held)
 
     @property
     def look_again_at_s(self) -> float | None:
-        """When the grace period ends, if one is running."""
-        return None if self._vanished_at_s is None else self._vanished_at_s + self._grace_s
+        """When what has vanished is to be believed gone, if anything has."""
+        due = [until_s for until_s in self._leases.values() if until_s is not None]
+        if self._vanished_at_s is not None:
+            due.append(self._vanished_at_s + self._grace_s)
+        return min(due, default=None)
 
     def _accept(self, reading: Reading, now_s: float) -> None:
         if reading.members is None:
@@ -115,6 +125,20 @@ class DesiredSet:
             )
             return
         self._operators, self._vanished_at_s, self._held = frozenset(), None, None
+
+    def _accept_leases(self, reading: Reading, now_s: float) -> None:
+        """In a database that was emptied, leases are missed for as long as their holders may need to write again.
+
+        Otherwise the first of them to do so would take the place of all others.
+        """
+        kept: dict[bytes, float | None] = dict.fromkeys(reading.leases)
+        if not reading.writer_present:
+            for lease in self._leases.keys() - reading.leases:
+                until_s = self._leases[lease]
+                until_s = now_s + LEASES_HELD_S if until_s is None else until_s
+                if now_s < until_s:
+                    kept[lease] = until_s
+        self._leases = kept
 
     def _is_suspicious(self, reading: Reading) -> bool:
         if not self._operators:
@@ -137,14 +161,14 @@ def _names(asked: Iterable[tuple[bytes, bytes]]) -> _Names:
 
 
 def _put_together(operators: _Names, strategies: _Names, held: str | None) -> Desired:
-    symbols = operators.symbols
+    symbols, leased = operators.symbols, frozenset[Symbol]()
     if strategies.symbols:
-        known = frozenset(symbols)
-        symbols = (*symbols, *(s for s in strategies.symbols if s not in known))
+        leased = frozenset(strategies.symbols).difference(symbols)
+        symbols = (*symbols, *(s for s in strategies.symbols if s in leased))
     junk = (*operators.junk, *strategies.junk)
     # The same junk gives the same list, in whatever order the set was read.
     first = heapq.nsmallest(MAX_JUNK_SHOWN, junk)
-    return Desired(symbols, {shown(member): why for member, why in first}, len(junk), held)
+    return Desired(symbols, {shown(member): why for member, why in first}, len(junk), held, leased)
 
 
 def shown(member: bytes) -> str:

@@ -21,9 +21,11 @@ class Plan:
 def plan(
     desired: Sequence[str], confirmed: AbstractSet[str], refused: Iterable[str], limit: int | None
 ) -> Plan:
-    """Compare the desired symbols, first come first served up to `limit`, with the vendor's confirmed set.
+    """Compare the desired symbols, in the order of their claim to a place, with the vendor's confirmed set.
 
-    `refused` symbols take no place. What is confirmed but has no place is taken away.
+    The first `limit` of them have one; `refused` symbols take none. What is confirmed but has no place is taken
+    away. The order (`seniority`) puts operators' symbols first, and leased ones that were live before newcomers:
+    so a place is lost to an operator, or with the limit, and never to a lease.
     """
     skip = frozenset(refused)
     accepted = [symbol for symbol in desired if symbol not in skip] if skip else list(desired)

@@ -7,7 +7,7 @@ notification is ever trusted to say what changed.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -19,7 +19,9 @@ from ingestor.journal import Journal
 from ingestor.publisher.stamper import Stamper
 from ingestor.subscriptions.book import SubscriptionBook
 from ingestor.subscriptions.desired import SETTLE_S, ChurnGuard, Desired, DesiredSet, Reading
-from ingestor.subscriptions.tails import keep, read_tails
+from ingestor.subscriptions.seniority import Earlier
+from ingestor.subscriptions.states import read_earlier
+from ingestor.subscriptions.tails import CHUNK, keep, read_tails
 from ingestor.subscriptions.watch import ChangeWatch
 from wire import Keyspace
 
@@ -100,6 +102,8 @@ class Reconciler:
         if desired != self._desired or not self.first_look.is_set():
             changed = frozenset(self._desired.symbols).symmetric_difference(desired.symbols)
             self._settle_s = self._churn.settle_s(changed, now_s)
+            if self._last is None:
+                self.book.recall(await self._earlier(sorted(desired.leased)))
             self._tell(self._desired, desired)
             self.book.desire(desired)
             self.version += 1
@@ -205,6 +209,17 @@ class Reconciler:
             frozenset() if _is_wrong_type(leases) else frozenset(_good(leases)),
             _good(writer) != [None],
         )
+
+    async def _earlier(self, leased: Sequence[str]) -> dict[str, Earlier]:
+        """What an earlier run wrote of these symbols: who was in is to stay in."""
+        found: dict[str, Earlier] = {}
+        for start in range(0, len(leased), CHUNK):
+            some = leased[start : start + CHUNK]
+            values: list[Any] = await self._client.hmget(self._keys.subscriptions, some)
+            for symbol, value in zip(some, values, strict=True):
+                if (earlier := read_earlier(value)) is not None:
+                    found[symbol] = earlier
+        return found
 
     def _note_time(self, reply: list[Any]) -> None:
         """Leases end by the server's clock: when this machine's is set anew, none of them ends for that."""

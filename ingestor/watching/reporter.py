@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ingestor.journal import Journal, Note
-from ingestor.subscriptions.book import SymbolStatus
 from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.subscriptions.states import SymbolStatus
 from ingestor.turn import SILENT_AFTER_S, STANDBY
 from wire import Keyspace
 

@@ -2,7 +2,9 @@
 
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +15,10 @@ from ingestor.feed.session import MAX_CHANGE_SYMBOLS, Change
 from ingestor.subscriptions.book import (
     RETRY_REFUSED_AFTER_S,
     SubscriptionBook,
-    SymbolState,
 )
 from ingestor.subscriptions.desired import Desired
+from ingestor.subscriptions.seniority import Earlier
+from ingestor.subscriptions.states import SymbolState, read_earlier
 
 
 @dataclass
@@ -76,9 +79,10 @@ class Desk:
         self.now_s = 1000.0
         self.reconnects = 0
 
-    def want(self, *symbols: str) -> None:
-        """What is desired, in this order."""
-        self.book.desire(Desired(symbols))  # type: ignore[arg-type]
+    def want(self, *symbols: str, leased: Iterable[str] = ()) -> None:
+        """What operators desire, in this order, and what only a lease asks for."""
+        rest = sorted(set(leased).difference(symbols))
+        self.book.desire(Desired((*symbols, *rest), leased=frozenset(rest)))  # type: ignore[arg-type]
 
     def connect(self) -> None:
         """A new session: the vendor's set is empty."""
@@ -215,7 +219,7 @@ def test_a_limit_of_30_is_filled_in_order(configured: int | None, limit_first: b
     assert made.live() == symbols[:30]
     states = made.states()
     assert [states[s] for s in symbols[30:]] == ["waiting"] * 15
-    assert made.book.statuses(0.0)[symbols[44]].reason == "the limit of 30 symbols is reached"
+    assert made.book.statuses(0.0)[symbols[44]].reason == "waits behind the limit of 30 symbols"
     assert made.book.limit == 30
 
 
@@ -284,11 +288,11 @@ def test_a_larger_plan_is_noticed_within_a_quarter_of_an_hour() -> None:
         made.now_s += wait_s - 1
         assert made.settle() == 0
         made.now_s += 1
-        assert 1 <= made.settle() <= 10
+        assert made.settle() == 1
         assert made.live() == names(30)
     made.vendor.limit = 1000
     made.now_s += 900
-    assert made.settle() == 1
+    assert made.settle() == 2, "one more, and then the rest"
     assert made.live() == names(45)
     assert made.book.limit is None
 
@@ -426,6 +430,190 @@ def test_acknowledgements_that_come_twice_refuse_nothing_for_long() -> None:
     assert made.live() == names(2500)
 
 
+@given(st.data())
+@settings(max_examples=150)
+def test_no_lease_takes_the_place_of_a_leased_symbol_that_is_live(data: st.DataObject) -> None:
+    """Whatever comes, goes, reconnects and changes: a place is lost to an operator, or with the limit."""
+    made = desk(vendor=Vendor(limit=data.draw(st.integers(1, 6), "limit")))
+    operators, leased = set[str](), set[str]()
+    for _ in range(data.draw(st.integers(1, 12), "steps")):
+        before, had = set(made.live()), frozenset(operators)
+        limit = made.vendor.limit or 0
+        what = data.draw(
+            st.sampled_from(("lease", "lease", "end", "add", "remove", "reconnect", "limit", "wait"))
+        )
+        some = set(data.draw(st.lists(st.sampled_from(names(10)), max_size=3), "symbols"))
+        match what:
+            case "lease":
+                leased |= some
+            case "end":
+                leased -= some
+            case "add":
+                operators |= some
+            case "remove":
+                operators -= some
+            case "limit":
+                made.vendor.limit = data.draw(st.integers(1, 6), "limit")
+            case "wait":
+                made.now_s += 3600
+        if what in ("reconnect", "limit"):
+            made.connect()
+        made.want(*sorted(operators), leased=leased)
+        made.settle(most=300)
+        live = set(made.live())
+        lost = {symbol for symbol in before - live if symbol in leased and symbol not in operators}
+        if not operators > had and (made.vendor.limit or 0) >= limit:
+            assert not lost
+        states = made.book.statuses(made.now_s)
+        assert all("put out" in (states[symbol].reason or "") for symbol in lost)
+        if operators - live:
+            assert live <= operators, "operators' symbols come first"
+
+
+@given(st.lists(st.sampled_from(names(12)), unique=True, min_size=1), st.integers(1, 12), st.integers(0, 3))
+@settings(max_examples=60)
+def test_operators_put_out_those_who_came_last(arrivals: list[str], limit: int, count: int) -> None:
+    """In the order in which they became live, the youngest first; and when operators leave they come back."""
+    made = desk(vendor=Vendor(limit=limit))
+    for n in range(len(arrivals)):
+        made.want(leased=arrivals[: n + 1])
+        made.settle()
+    taken = [f"OP{n}" for n in range(count)]
+    made.want(*taken, leased=arrivals)
+    made.settle()
+    assert set(made.live()) == set([*taken, *arrivals][:limit])
+    made.want(leased=arrivals)
+    made.settle()
+    assert set(made.live()) == set(arrivals[:limit])
+
+
+def test_who_is_put_out_and_who_waits_are_told_apart() -> None:
+    """By an operator's symbol, when the limit fell, or because it came too late."""
+    made = desk(vendor=Vendor(limit=2))
+    made.want(leased=["AMD"])
+    made.settle()
+    made.want(leased=["AMD", "ZM"])
+    made.settle()
+    made.want(leased=["AAA", "AMD", "ZM"])
+    made.settle()
+    assert reasons(made) == {"AMD": None, "ZM": None, "AAA": "waits behind the limit of 2 symbols"}
+    made.want("QQQ", leased=["AAA", "AMD", "ZM"])
+    made.settle()
+    assert reasons(made) == {
+        "QQQ": None,
+        "AMD": None,
+        "ZM": "put out by an operator's symbol; waits behind the limit of 2 symbols",
+        "AAA": "waits behind the limit of 2 symbols",
+    }
+    made.vendor.limit = 1
+    made.connect()
+    made.settle()
+    assert reasons(made)["AMD"] == "put out when the limit fell; waits behind the limit of 1 symbols"
+    assert "put out by an operator's symbol" in (reasons(made)["ZM"] or "")
+    made.want(leased=["AAA", "AMD", "ZM"])
+    made.settle()
+    assert reasons(made)["AMD"] is None
+    made.want(leased=["AAA", "ZM"])
+    made.settle()
+    assert made.live() == ["ZM"], "who was live before comes before who never was"
+
+
+def test_those_that_come_at_once_go_by_name_and_those_that_wait_by_arrival() -> None:
+    """However the leases were read."""
+    made = desk(vendor=Vendor(limit=2))
+    made.want(leased=["D", "B", "C"])
+    made.settle()
+    assert made.live() == ["B", "C"]
+    made.want(leased=["A", "B", "C", "D"])
+    made.settle()
+    made.want(leased=["A", "C", "D"])
+    made.settle()
+    assert made.live() == ["C", "D"]
+
+
+def test_a_restart_keeps_the_places_that_were_written() -> None:
+    """The next run is told what the last one wrote, also by a release that did not write when each became live."""
+    first = desk(vendor=Vendor(limit=2))
+    for leased in (["ZM"], ["ZM", "AMD"], ["ZM", "AMD", "MSFT"], ["ZM", "AMD", "MSFT", "IBM"]):
+        first.want(leased=leased)
+        first.settle()
+        first.states()
+        first.now_s += 1
+    statuses = first.book.statuses(first.now_s)
+    written = {symbol: status.as_json(as_iso).encode() for symbol, status in statuses.items()}
+    first.want("QQQ", leased=["ZM", "AMD", "MSFT", "IBM"])
+    first.settle()
+    put_out = first.book.statuses(first.now_s)["AMD"].as_json(as_iso).encode()
+    assert read_earlier(put_out) == Earlier(1001.0, 1004.0, "put out by an operator's symbol")
+    old = b'{"state": "live", "reason": null, "since": "1970-01-01T00:00:09.000+00:00"}'
+    assert read_earlier(old) == Earlier(9.0, 9.0, None)
+    for values in (written, written | {"AMD": put_out}):
+        second = Desk(Vendor(limit=2))
+        earlier = {symbol: read_earlier(value) for symbol, value in values.items()}
+        second.book.recall({symbol: seen for symbol, seen in earlier.items() if seen is not None})
+        second.want(leased=["AAA", "AMD", "IBM", "MSFT", "ZM"])
+        second.connect()
+        second.settle()
+        assert second.live() == ["AMD", "ZM"]
+        second.want(leased=["AAA", "IBM", "MSFT"])
+        second.settle()
+        assert second.live() == ["IBM", "MSFT"], "those that waited come before who is new"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"x", b"[]", b"null", b'{"state":"live"}', b'{"state":1,"since":2,"reason":[]}', b"\xff"],
+)
+def test_what_an_earlier_run_did_not_write_is_no_claim(value: bytes | None) -> None:
+    """Whatever stands there."""
+    assert read_earlier(value) is None
+
+
+def test_a_refused_symbol_takes_no_live_ones_place_for_its_hourly_trial() -> None:
+    """What is known to be bad is tried again where there is room, and asks nobody to leave."""
+    vendor = Vendor(limit=2, malformed=frozenset(["BAD"]))
+    made = desk("BAD", vendor=vendor)
+    made.want("BAD", leased=["AMD", "ZM"])
+    made.settle()
+    assert set(made.live()) == {"AMD", "ZM"}
+    del vendor.requests[:]
+    for _ in range(3):
+        made.now_s += RETRY_REFUSED_AFTER_S
+        made.settle()
+    assert not any(change.unsubscribe for change in vendor.requests)
+    assert made.states() == {"BAD": "refused", "AMD": "live", "ZM": "live"}
+    vendor.malformed = frozenset()
+    made.want("BAD", leased=["AMD"])
+    made.settle()
+    made.now_s += RETRY_REFUSED_AFTER_S
+    made.settle()
+    assert set(made.live()) == {"BAD", "AMD"}
+
+
+def test_looking_whether_the_limit_still_holds_costs_one_request_and_no_state() -> None:
+    """One symbol more is asked for; until that is granted, nobody is told anything else than before."""
+    made = desk(*names(45), vendor=Vendor(limit=30))
+    made.settle()
+    before = dict(made.book.statuses(0.0))
+    made.now_s += 60
+    change = made.book.next_change(made.now_s)
+    assert change == Change(subscribe=(names(31)[-1],))
+    assert made.book.statuses(0.0) == before
+    made.book.refuse(change, code_of(405), made.now_s)
+    assert made.book.next_change(made.now_s) is None
+    assert made.book.statuses(0.0) == before
+
+
+def reasons(made: Desk) -> dict[str, str | None]:
+    """The reason of each symbol."""
+    return {symbol: status.reason for symbol, status in made.book.statuses(made.now_s).items()}
+
+
+def as_iso(unix_s: float) -> str:
+    """As the reporter writes it."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")
+
+
 def test_states_come_with_reasons_and_a_time_that_stands_still() -> None:
     """`since` moves when the state or its reason does, and only then."""
     made = desk("A", "X", "B", vendor=Vendor(limit=1, malformed=frozenset("X")), limit=1)
@@ -453,7 +641,9 @@ def test_states_come_with_reasons_and_a_time_that_stands_still() -> None:
 def test_a_state_is_written_as_json() -> None:
     """As `quotes:subscriptions` holds it."""
     status = desk("A").book.statuses(5.0)["A"]
-    assert status.as_json(lambda s: f"at {s:g}") == '{"state": "requested", "reason": null, "since": "at 5"}'
+    assert status.as_json(lambda s: f"at {s:g}") == (
+        '{"state": "requested", "reason": null, "since": "at 5", "live_since": null}'
+    )
 
 
 @given(vendors, wishes, st.randoms(use_true_random=False))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ingestor.subscriptions.desired import (
     CHURN_SETTLE_S,
+    LEASES_HELD_S,
     MAX_JUNK_SHOWN,
     SETTLE_S,
     ChurnGuard,
@@ -105,6 +106,28 @@ def test_operators_come_before_strategies_and_each_by_name() -> None:
     """A limit then cuts at the same place on every start."""
     desired = look("TSLA", "MSFT", leases=("ZM@x:1", "AAPL@x:1", "MSFT@y:2", "AAPL@y:2"))
     assert desired.symbols == ("MSFT", "TSLA", "AAPL", "ZM")
+    assert desired.leased == {"AAPL", "ZM"}
+
+
+def test_leases_that_an_emptied_database_lost_are_missed_until_their_holders_have_written_again() -> None:
+    """Else the first newcomer would find every place free; whoever is silent for a lease's time is gone."""
+    wanted = DesiredSet(GRACE_S)
+    wanted.observe(reading(leases=("AMD@old", "ZM@old")), 0.0)
+    emptied = wanted.observe(reading(leases=("AAA@new",), writer_present=False), 10.0)
+    assert emptied.symbols == ("AAA", "AMD", "ZM")
+    assert due_s(wanted) == 10.0 + LEASES_HELD_S
+    back = wanted.observe(reading(leases=("AAA@new", "AMD@old"), writer_present=False), 14.0)
+    assert back.symbols == ("AAA", "AMD", "ZM")
+    over = wanted.observe(reading(leases=("AAA@new", "AMD@old"), writer_present=False), 10.0 + LEASES_HELD_S)
+    assert over.symbols == ("AAA", "AMD")
+    assert due_s(wanted) is None
+
+
+def test_a_lease_that_ends_is_believed_at_once_where_the_daemons_mark_stands() -> None:
+    """Nothing was emptied."""
+    wanted = DesiredSet(GRACE_S)
+    wanted.observe(reading(leases=("AMD@old", "ZM@old")), 0.0)
+    assert wanted.observe(reading(leases=("ZM@old",)), 1.0).symbols == ("ZM",)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.subscriptions.plan import Plan, plan
+from ingestor.subscriptions.seniority import Seniority
+from wire import Symbol
 
 SYMBOLS = st.sampled_from([f"S{i}" for i in range(12)])
 DESIRED = st.lists(SYMBOLS, unique=True)
@@ -55,6 +57,65 @@ def test_the_order_follows_from_the_arguments_alone(
     assert list(found.unsubscribe) == sorted(found.unsubscribe)
 
 
+@st.composite
+def ranked(draw: st.DrawFn) -> tuple[Seniority, tuple[Symbol, ...], frozenset[Symbol]]:
+    """Ranks that came about in some way, and what operators and leases want now."""
+    ranks = Seniority()
+    for _ in range(draw(st.integers(0, 6))):
+        ranks.wanted(draw(DESIRED))
+        ranks.live(draw(SETS))
+    operators, leases = draw(SETS), draw(SETS)
+    rest = leases - operators
+    symbols = (*sorted(operators), *sorted(rest))
+    ranks.wanted(symbols)
+    return ranks, tuple(map(Symbol, symbols)), frozenset(map(Symbol, rest))
+
+
+@given(ranked(), LIMITS)
+def test_operators_come_first_and_leased_ones_as_they_became_live(
+    wish: tuple[Seniority, tuple[Symbol, ...], frozenset[Symbol]], limit: int | None
+) -> None:
+    """Those that were live before those that never were; nobody is left out, and nobody twice."""
+    ranks, symbols, leased = wish
+    order = ranks.in_order(symbols, leased)
+    assert sorted(order) == sorted(symbols)
+    assert [s in leased for s in order] == sorted(s in leased for s in order)
+    assert [s for s in order if s not in leased] == [s for s in symbols if s not in leased]
+    were_live = [ranks.was_live(s) for s in order if s in leased]
+    assert were_live == sorted(were_live, reverse=True)
+
+
+@given(ranked(), LIMITS, SETS)
+def test_a_plan_once_carried_out_stands_until_a_wish_changes(
+    wish: tuple[Seniority, tuple[Symbol, ...], frozenset[Symbol]], limit: int | None, refused: frozenset[str]
+) -> None:
+    """Also from an empty set, as after a reconnection: the same symbols are live."""
+    ranks, symbols, leased = wish
+    first = plan(ranks.in_order(symbols, leased), frozenset(), refused, limit)
+    ranks.live(first.subscribe)
+    order = ranks.in_order(symbols, leased)
+    assert plan(order, frozenset(first.subscribe), refused, limit) == Plan((), (), first.waiting)
+    assert set(plan(order, frozenset(), refused, limit).subscribe) == set(first.subscribe)
+
+
+@given(ranked(), SYMBOLS, st.integers(0, 14))
+def test_a_new_lease_puts_nobody_out(
+    wish: tuple[Seniority, tuple[Symbol, ...], frozenset[Symbol]], newcomer: str, limit: int
+) -> None:
+    """Nor does a lower limit spare a younger one."""
+    ranks, symbols, leased = wish
+    live = frozenset(plan(ranks.in_order(symbols, leased), frozenset(), (), limit).subscribe)
+    ranks.live(live)
+    if newcomer not in symbols:
+        symbols, leased = (*symbols, Symbol(newcomer)), leased | {Symbol(newcomer)}
+        ranks.wanted(symbols)
+    order = ranks.in_order(symbols, leased)
+    assert plan(order, live, (), limit).unsubscribe == ()
+    lower = plan(order, live, (), max(0, limit - 1))
+    assert len(lower.unsubscribe) == (len(live) == limit > 0)
+    assert set(lower.unsubscribe) <= set(order[max(0, limit - 1) :])
+
+
 def test_a_newcomer_of_higher_rank_takes_the_place_of_the_last() -> None:
-    """The order decides, not who was first."""
+    """Operators' symbols go by name, whoever was first."""
     assert plan(["A", "B", "C"], {"B", "C"}, (), 2) == Plan(("A",), ("C",), ("C",))
