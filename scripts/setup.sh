@@ -4,17 +4,17 @@
 set -eu
 venv=$1
 
-usable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; }
+usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 python=
-for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11; do
+for candidate in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.14; do
     if command -v "$candidate" >/dev/null 2>&1 && usable "$candidate"; then
         python=$candidate
         break
     fi
 done
 if [ -z "$python" ]; then
-    echo "quotebus: Python 3.11, 3.12 or 3.13 is needed; install one, or name it: make setup PYTHON=/path/to/python3" >&2
+    echo "quotebus: Python 3.11 or newer is needed; install 3.11, 3.12 or 3.13, or name it: make setup PYTHON=/path/to/python3" >&2
     exit 1
 fi
 
