@@ -587,6 +587,7 @@ async def test_it_works_where_a_loop_runs_already(server: RedisServer, writer: W
             assert await native.latest("AAPL") == bus.latest("AAPL")
 
 
+@pytest.mark.keeps_open("the client of notebooks keeps its event loop for the next one")
 def test_a_notebook_uses_both(
     server: RedisServer, pen: Pen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

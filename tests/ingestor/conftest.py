@@ -7,6 +7,7 @@ import pytest
 from redis import Redis
 
 from simulator.redis_server import RedisServer
+from tests.ingestor import spooled
 
 SYSTEM_SERVER = shutil.which("redis-server")
 KINDS = ["bundled", *(["system"] if SYSTEM_SERVER else [])]
@@ -30,3 +31,9 @@ def redis(server: RedisServer) -> Iterator[Redis]:
         client.flushall()
         client.script_flush()
         yield client
+
+
+@pytest.fixture(autouse=True)
+def _spools_end_with_their_test() -> Iterator[None]:
+    yield
+    spooled.end_all()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ingestor.spool import Item, Record, Spool
 
@@ -39,10 +39,23 @@ def lost_in(record: Record) -> int:
     return int(record.body[5:]) if record.body.startswith(b"lost ") else 0
 
 
+_MADE: Final[list[Spool]] = []
+
+
+def end_all() -> None:
+    """What the end of a test does to the spools that it still has open."""
+    while _MADE:
+        die(_MADE.pop())
+
+
 def spool(folder: Path, **changes: Any) -> Spool:
     """A spool that is not open yet."""
     options: dict[str, Any] = {"max_bytes": 1 << 30, "max_age_s": 1e9, "digest": digest} | changes
-    return Spool(folder, identity=options.pop("identity", "redis://a quotes"), **options)
+    made = Spool(folder, identity=options.pop("identity", "redis://a quotes"), **options)
+    if len(_MADE) > 100:
+        _MADE[:] = [one for one in _MADE if one._folder._lock is not None]
+    _MADE.append(made)
+    return made
 
 
 def opened(folder: Path, **changes: Any) -> Spool:

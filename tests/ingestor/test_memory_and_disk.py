@@ -211,6 +211,7 @@ async def test_a_copy_of_what_was_stored_meanwhile_is_given_up(tmp_path: Path) -
     while life.disk.asked:
         await life.disk_does()
     assert life.spool.is_empty
+    await life.kill()
 
 
 async def test_markers_on_their_way_to_the_disk_are_not_passed(tmp_path: Path) -> None:

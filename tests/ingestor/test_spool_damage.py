@@ -114,7 +114,9 @@ def test_a_flip_of_any_byte_costs_only_what_it_hits(tmp_path: Path, which: int, 
         assert (queue.quarantined, len(list(folder.glob("*.damaged")))) == (1, 1)
         assert segment_files(folder) == []
         die(queue)
-        assert drain(opened(folder, **TINY)) == []
+        again = opened(folder, **TINY)
+        assert drain(again) == []
+        die(again)
 
 
 @pytest.mark.fault("P12")
@@ -239,6 +241,7 @@ def test_a_bad_sector_costs_the_rest_of_its_file(tmp_path: Path) -> None:
         assert lost in ([1, 2], [2], [3, 4], [4], [5, 6], [6])
         assert damage.reason == f"unreadable: {os.strerror(errno.EIO)}" or damage.offset == 0
         assert queue.quarantined == 1
+        die(queue)
 
 
 @pytest.mark.fault("P12")
@@ -264,6 +267,7 @@ def test_a_read_that_fails_later(tmp_path: Path, error: int) -> None:
         assert bool(damages) == (error == errno.EIO and at <= 12)
         queue.unread(0)
         assert tiny_names(drain(queue)) == kept == sorted(kept)
+        die(queue)
 
 
 @pytest.mark.fault("P12")

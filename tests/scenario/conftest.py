@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
 from simulator.redis_server import RedisServer
 from tests.scenario.daemon import DaemonProcess
+from tests.second_tries import NotInTime
 
 
 @pytest.fixture(scope="session")
@@ -72,5 +73,5 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.
     deadline_s = time.monotonic() + timeout_s
     while not await condition():
         if time.monotonic() > deadline_s:
-            raise AssertionError(f"not so within {timeout_s} s")
+            raise NotInTime(f"not so within {timeout_s} s")
         await asyncio.sleep(0.01)

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from tests.second_tries import NotInTime
+
 START_TIMEOUT_S = 15.0
 
 
@@ -116,7 +118,7 @@ class DaemonProcess:
             if predicate(status):
                 return status
             if time.monotonic() > deadline_s:
-                raise AssertionError(f"not so within {timeout_s} s: {status}\n{self.log[-3000:]}")
+                raise NotInTime(f"not so within {timeout_s} s: {status}\n{self.log[-3000:]}")
             await asyncio.sleep(0.02)
 
     async def until_live(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class DaemonProcess:
         try:
             return await asyncio.to_thread(self.process.wait, timeout_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout_s} s:\n{self.log[-3000:]}") from None
+            raise NotInTime(f"still running after {timeout_s} s:\n{self.log[-3000:]}") from None
 
     @property
     def _ending(self) -> str:
@@ -154,7 +156,7 @@ class DaemonProcess:
             if self.process.poll() is not None:
                 raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log[-3000:]}")
             await asyncio.sleep(0.02)
-        raise AssertionError(f"the daemon did not start:\n{self.log[-3000:]}")
+        raise NotInTime(f"the daemon did not start:\n{self.log[-3000:]}")
 
 
 def _fetch(url: str) -> tuple[int, str]:
