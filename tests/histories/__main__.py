@@ -23,7 +23,7 @@ from tests.histories.report import table, told, whole
 from tests.histories.run import Outcome, live
 from tests.preload.build import NoCompiler, build
 
-PATIENCE_S: Final = 400.0
+PATIENCE_S: Final = 900.0
 
 
 def main() -> int:

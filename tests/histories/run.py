@@ -182,6 +182,11 @@ class _Play:
     async def _settle(self) -> None:
         """One quote more of each symbol, and all that was sent is stored or marked."""
         world = self._stage.world
+
+        async def is_heard() -> bool:
+            return world.vendor.symbols == set(world.symbols)
+
+        await self._until(is_heard)
         world.sending.send(1)
 
         async def is_settled() -> bool:
@@ -197,11 +202,18 @@ class _Play:
             self._found.append(Finding(words.UNSETTLED, await self._state()))
 
     async def _until(self, condition: Callable[[], Awaitable[bool]], most_s: float = MOST_S) -> bool:
-        began_s = moved_s = time.monotonic()
-        arrived = 0
-        while time.monotonic() < min(began_s + most_s, moved_s + STANDSTILL_S):
-            if (now_arrived := self._stage.world.checker.verdict().arrived) > arrived:
-                arrived, moved_s = now_arrived, time.monotonic()
+        """Wait until it holds, as long as there is progress; what other processes took counts for nothing."""
+        stage_ = self._stage
+        passed_s = standstill_s = 0.0
+        arrived = stage_.world.checker.verdict().arrived
+        before_s, taken_s = time.monotonic(), stage_.others_took_s()
+        while passed_s < most_s and standstill_s < STANDSTILL_S:
+            now_s, now_taken_s = time.monotonic(), stage_.others_took_s()
+            own_s = max(0.0, now_s - before_s - (now_taken_s - taken_s))
+            before_s, taken_s = now_s, now_taken_s
+            passed_s, standstill_s = passed_s + own_s, standstill_s + own_s
+            if (now_arrived := stage_.world.checker.verdict().arrived) > arrived:
+                arrived, standstill_s = now_arrived, 0.0
             try:
                 if await condition():
                     return True

@@ -6,6 +6,7 @@ never know which fault comes next, nor what is wrong.
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,8 @@ from tests.soak.world import World
 
 STOP_PATIENCE_S: Final = 25.0
 """Then it is killed; how long it would have taken is not of interest."""
+PATIENCE_S: Final = 120.0
+"""For the beginning, and for Redis to do what a fault asks of it, on a machine with other things to do."""
 MOST_STARVED_S: Final = 60.0
 AFTER_EXCUSE_S: Final = 0.3
 MEANWHILE_S: Final = 0.05
@@ -48,6 +51,7 @@ class Stage:
         self.excused: list[tuple[float, float]] = []
         """Stretches of monotonic time in which the daemon cannot answer, and need not."""
         self._probe = probe
+        self._starved: dict[int, float] = {}
 
     @property
     def slowest_livez_s(self) -> float:
@@ -80,6 +84,16 @@ class Stage:
             yield
         finally:
             self.excused.append((began_s, time.monotonic() + AFTER_EXCUSE_S))
+
+    def others_took_s(self) -> float:
+        """How long daemon or runner could have run and were not let, whichever is more; it never goes back."""
+        process = self.world.daemon.process
+        pids = [os.getpid(), *([process.pid] if process is not None else [])]
+        for pid in pids:
+            now_s = starved_s(pid, of_all_threads=True)
+            self._starved[pid] = max(now_s, self._starved.get(pid, 0.0))
+        own_s = self._starved[os.getpid()]
+        return max(own_s, sum(self._starved.values()) - own_s)
 
     async def stop(self) -> int | None:
         """SIGTERM, and the exit code; None for one that had to be killed, or was not running."""
@@ -143,6 +157,7 @@ async def stage(history: History, library: Path, tree: Path | None) -> AsyncIter
             with_replica=False,
             library=library,
             tree=tree,
+            patience_s=PATIENCE_S,
             **UNHURT,
             memory_bytes=history.memory,
             spool_bytes=history.spool,

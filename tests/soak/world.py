@@ -43,7 +43,8 @@ SETTINGS: Final = {"mute_after_s": "3", "drain_s": "2", "stream_maxlen": "20000"
 class World:
     """An async context manager: entered, the daemon is live, and every symbol has stored quotes.
 
-    `library` makes calls of the daemon fail (`tests.preload`), `tree` is another checkout whose daemon is run.
+    `library` makes calls of the daemon fail (`tests.preload`), `tree` is another checkout whose daemon is run. What
+    ought to happen soon is waited for so long as `patience_s`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class World:
         with_replica: bool = True,
         library: Path | None = None,
         tree: Path | None = None,
+        patience_s: float = INSIST_S,
         **settings: str,
     ) -> None:
         self.symbols: Final[Sequence[str]] = [f"SYM{n:02d}" for n in range(symbols)]
@@ -69,6 +71,7 @@ class World:
         self._with_replica = with_replica
         self._library = library
         self._tree = tree
+        self._patience_s = patience_s
         self.faults: Faults | None = None
         """Of the daemon's spool folder and its clock, if there is a library that brings them about."""
         self.excuse_of_an_end: Callable[[int, str], bool] = lambda *_: False
@@ -230,7 +233,7 @@ class World:
 
     async def insist(self, action: Callable[[Redis], Awaitable[Any]]) -> None:
         """Ask the primary for this until it is done, through whatever is the matter with it."""
-        deadline_s = time.monotonic() + INSIST_S
+        deadline_s = time.monotonic() + self._patience_s
         while True:
             try:
                 await action(self.redis)
@@ -242,9 +245,10 @@ class World:
                 return
 
     async def until(
-        self, condition: Callable[[], Awaitable[bool]], name: str, timeout_s: float = INSIST_S
+        self, condition: Callable[[], Awaitable[bool]], name: str, timeout_s: float | None = None
     ) -> bool:
         """Wait until it holds; a complaint when it does not in time."""
+        timeout_s = self._patience_s if timeout_s is None else timeout_s
         deadline_s = time.monotonic() + timeout_s
         while True:
             with contextlib.suppress(RedisError, OSError):
