@@ -55,6 +55,9 @@ def main() -> int:
         chosen = [history for history in chosen if history.number in arguments.only]
     if arguments.library is not None:
         return _one(chosen[0], arguments.library, arguments.daemon)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Whatever ends this ends what it started; in the background a shell would have SIGINT ignored.
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="quotebus-histories-") as folder:
         try:
             library = build(Path(folder))
