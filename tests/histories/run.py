@@ -27,6 +27,8 @@ STANDSTILL_S: Final = 30.0
 """When all is well again, or all but the disk: nothing stored for so long is a wedge."""
 MOST_S: Final = 150.0
 """As long as something is stored, until fresh quotes of every symbol are, or all that was sent is."""
+LEAST_SHARE: Final = 0.25
+"""A daemon that spins can always run: so much of the time counts, whatever the others took."""
 MOST_WELL_S: Final = 20.0
 """When quotes flow again, until the daemon calls itself ready, and the cache is as new as the streams."""
 QUIETLY: Final = frozenset({0, 3, -15})
@@ -209,7 +211,8 @@ class _Play:
         before_s, taken_s = time.monotonic(), stage_.others_took_s()
         while passed_s < most_s and standstill_s < STANDSTILL_S:
             now_s, now_taken_s = time.monotonic(), stage_.others_took_s()
-            own_s = max(0.0, now_s - before_s - (now_taken_s - taken_s))
+            passes_s = now_s - before_s
+            own_s = max(LEAST_SHARE * passes_s, passes_s - (now_taken_s - taken_s))
             before_s, taken_s = now_s, now_taken_s
             passed_s, standstill_s = passed_s + own_s, standstill_s + own_s
             if (now_arrived := stage_.world.checker.verdict().arrived) > arrived:
