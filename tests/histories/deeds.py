@@ -43,8 +43,6 @@ HOUR_S: Final = 3600.0
 DAY_S: Final = 86_400.0
 JUMPS_S: Final = (-2 * DAY_S, -3 * HOUR_S, -60.0, -3.0, 3.0, 60.0, 3 * HOUR_S, 2 * DAY_S)
 BUSY_AFTER_MS: Final = 50
-REMEMBERS_S: Final = 5.0
-"""By then an emptied Redis has again what the daemon remembers."""
 REFUSED: Final = 409
 """Alpaca's code for what the account may not have."""
 
@@ -117,7 +115,7 @@ async def redis_emptied(stage: Stage, blow: Blow) -> None:
     world = stage.world
     async with world.checking:
         world.checker.forgive(stage.before_this_life)
-        stage.emptied_until_s = float("inf")
+        stage.emptied_s = float("inf")
         if blow.size < 0.5:
             await asyncio.to_thread(world.primary.kill)
             await asyncio.sleep(blow.lasts_s)
@@ -126,7 +124,7 @@ async def redis_emptied(stage: Stage, blow: Blow) -> None:
             await asyncio.to_thread(world.primary.start)
         else:
             await world.insist(lambda redis: redis.flushall())
-        stage.emptied_until_s = world.now_s + REMEMBERS_S
+        stage.emptied_s = world.now_s
         world.checker.begin_again()
     await world.insist(lambda redis: redis.sadd(KEYS.symbols, *world.symbols))
 

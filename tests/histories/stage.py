@@ -28,6 +28,8 @@ PATIENCE_S: Final = 120.0
 """For the beginning, and for Redis to do what a fault asks of it, on a machine with other things to do."""
 MOST_STARVED_S: Final = 60.0
 AFTER_EXCUSE_S: Final = 0.3
+NOTICED_S: Final = 3.0
+"""By then a daemon has noticed that its Redis was emptied, if it can reach it."""
 MEANWHILE_S: Final = 0.05
 UNHURT: Final = {"drain_s": "2", "mute_after_s": "3", "stream_maxlen": "0"}
 
@@ -39,8 +41,9 @@ class Stage:
         self.world = world
         self.faults = faults
         self.disk_bytes = disk_bytes
-        self.emptied_until_s = -1.0
-        """A daemon that begins before this time cannot know what an emptied Redis has lost."""
+        self.emptied_s: float | None = None
+        """When Redis was emptied, for as long as it may lack what the daemon remembers. A daemon that begins
+        meanwhile cannot know of it."""
         self.before_this_life: dict[str, int] = {}
         """The highest number of each symbol that was sent before the daemon's present process began."""
         self.refused = False
@@ -71,10 +74,17 @@ class Stage:
             if process is not None and process.pid != watched:
                 watched = process.pid
                 self.before_this_life = self.world.sending.numbers
-                if self.world.now_s < self.emptied_until_s:
+                if self.emptied_s is not None:
                     self.world.checker.forgive(self.before_this_life)
+            if self.emptied_s is not None and self._has_again_what_is_remembered(self.emptied_s):
+                self.emptied_s = None
                 self._probe.watch(port, watched)
             await asyncio.sleep(MEANWHILE_S)
+
+    def _has_again_what_is_remembered(self, emptied_s: float) -> bool:
+        status = self.world.latest_status
+        is_done = status is not None and status["state"] == "live" and not status["replaying"]
+        return is_done and self.world.now_s > emptied_s + NOTICED_S
 
     @contextlib.contextmanager
     def not_its_fault(self) -> Iterator[None]:

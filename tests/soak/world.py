@@ -81,6 +81,8 @@ class World:
         self._clients: dict[int, Redis] = {}
         self.began_s = time.monotonic()
         self.is_ended_on_purpose = False
+        self.latest_status: dict[str, Any] | None = None
+        """As the last look had it; None when there was no answer."""
         self.replica: RedisServer | None = None
 
     async def __aenter__(self) -> Self:
@@ -272,7 +274,7 @@ class World:
 
     async def _look(self) -> None:
         while True:
-            status = await self.status()
+            self.latest_status = status = await self.status()
             if status is not None:
                 self.balance.see_status(self.now_s, status)
             else:
