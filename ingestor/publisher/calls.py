@@ -20,6 +20,8 @@ PROBE: Final = Batch([], pack([]), 0, 0, 0)
 """Number 0 and no entries: asks whether the writer's position still stands, and is answered with `seen` if so."""
 _SCRIPT_BULK: Final = bulk(_APPEND)
 _SHA_BULK: Final = bulk(hashlib.sha1(_APPEND, usedforsecurity=False).hexdigest())
+MAX_SPELT: Final = 20_000
+"""So many streams' names are kept spelt; symbols come and go for as long as the process lives."""
 _WRAPPED: Final = re.compile(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM|WRONGTYPE)\b")
 
 
@@ -56,6 +58,8 @@ class Calls:
         for symbol in symbols:
             stream = streams.get(symbol)
             if stream is None:
+                if len(streams) >= MAX_SPELT:
+                    streams.clear()
                 streams[symbol] = stream = bulk(self._keys.stream(symbol))
             parts.append(stream)
         parts += [bulk(epoch), bulk(batch.number), self._maxlen, self._token_bulk, bulk(batch.blob)]

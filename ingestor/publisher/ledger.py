@@ -10,6 +10,7 @@ from ingestor.histogram import Histogram
 
 LATENCY_BOUNDS_S: Final = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 BATCH_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1024)
+MAX_KINDS: Final = 32
 
 
 @dataclass(slots=True)
@@ -54,5 +55,7 @@ class PublishCounts:
         return sum(self.dropped.values())
 
     def refuse(self, kind: str) -> None:
-        """Count one batch that was refused whole."""
+        """Count one batch that was refused whole. Kinds are the server's words: beyond some they are `other`."""
+        if kind not in self.refusals and len(self.refusals) >= MAX_KINDS:
+            kind = "other"
         self.refusals[kind] = self.refusals.get(kind, 0) + 1
