@@ -62,7 +62,7 @@ class Life:
         return slope_per_h([(at_s, size.rss_bytes) for at_s, size in half])
 
 
-def slope_per_h(points: Sequence[tuple[float, int]]) -> float:
+def slope_per_h(points: Sequence[tuple[float, float]]) -> float:
     """How much a value grows in an hour, from its size at so many seconds, by least squares.
 
     `ValueError` for fewer than three points: a line through two says nothing.

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.soak.balance import MIB, slope_per_h
-from tests.soak.memory import Sample, settled
+from tests.soak.memory import Sample, settled, without_stalls
 
 
 def sample(at_s: float, rss_bytes: int) -> Sample:
@@ -17,6 +17,22 @@ def test_a_window_that_fills_at_first_is_no_growth() -> None:
     late = settled(samples)
     assert late[0].at_s == 900
     assert slope_per_h([(s.at_s, s.rss_bytes) for s in late]) == pytest.approx(MIB, rel=0.001)
+
+
+def test_a_step_in_a_stall_is_told_apart_from_growth() -> None:
+    """Once nothing was appended for 10 s, and the heap took two mebibytes: without that there is no growth."""
+    samples, batches = [], 0
+    for s in range(0, 2700, 5):
+        batches += 10 if s in (1500, 1505) else 300
+        samples.append(Sample(s, (90 + 2 * (s > 1505)) * MIB, 0, 0, 0, batches))
+    assert slope_per_h([(s.at_s, s.rss_bytes) for s in settled(samples)]) > MIB
+    assert slope_per_h(without_stalls(settled(samples))) == pytest.approx(0.0)
+
+
+def test_steady_growth_is_growth_also_without_stalls() -> None:
+    """What comes with every call is not taken for a stall."""
+    samples = [Sample(s, 90 * MIB + s * MIB // 3600, 0, 0, 0, 300 * s // 5) for s in range(0, 2700, 5)]
+    assert slope_per_h(without_stalls(samples)) == pytest.approx(MIB, rel=0.001)
 
 
 def test_too_few_samples_have_no_slope() -> None:
