@@ -55,7 +55,8 @@ async def _follow(
 ) -> None:
     async with connect(redis_url, namespace=namespace) as bus:
         printed = 0
-        async for item in bus.quotes(*symbols, start=start):
+        # No lease: whoever looks must not put a strategy's symbol out of a full plan, nor need a right to write.
+        async for item in bus.quotes(*symbols, start=start, lease=False):
             sys.stdout.write(printer(item) + "\n")
             sys.stdout.flush()
             printed += 1

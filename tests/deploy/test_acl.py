@@ -201,6 +201,9 @@ async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, 
         assert await operator.zcard("quotes:interest") == 0
 
         url = ("--redis-url", guarded.url("operator"))
+        code, said = await quotebus("tail", "AAPL", "--count", "2", *url)
+        assert code == 0, said
+        assert all(line.split()[1] == "AAPL" for line in said.splitlines()), said
         code, said = await quotebus("symbols", "add", "TSLA", *url)
         assert (code, said) == (0, "added 1\n")
         code, said = await quotebus("symbols", "rm", "MSFT", *url)
