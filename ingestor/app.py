@@ -76,7 +76,7 @@ async def run(
         supervisor = stack.enter_context(Supervisor.of(os.environ))
         watched = supervisor.run(daemon.turn.redis_answered, daemon.describe)
         await stack.enter_async_context(background({"supervisor": watched}))
-        await examine(daemon.address, daemon.keys, daemon.journal, stop)
+        await examine(daemon.address, daemon.keys, daemon.journal, stop, daemon.turn.note_trouble)
         if await daemon.turn.wait(stop):
             await _live(daemon, stop, supervisor)
         else:

@@ -159,7 +159,7 @@ class Daemon:
         desired = self.reconciler.book.desired
         return [
             Check("running", "stopping" if self.is_stopping else self._standby),
-            Check("redis", self.publisher.away_reason),
+            Check("redis", self.turn.trouble or self.publisher.away_reason),
             Check("feed", self._without_feed),
             Check(
                 "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
@@ -229,9 +229,10 @@ class Daemon:
     def describe(self) -> str:
         """How the daemon fares, in one line for `systemctl status`."""
         book, holdings = self.reconciler.book, self.publisher.holdings
+        problem = next((f"; {check.name}: {check.problem}" for check in self.checks() if check.problem), "")
         return (
             f"{self.state}: {len(book.confirmed)} of {len(book.desired.symbols)} symbols live, "
-            f"{holdings.queued + holdings.unanswered + holdings.spooled} quotes not stored yet"
+            f"{holdings.queued + holdings.unanswered + holdings.spooled} quotes not stored yet{problem}"
         )
 
     def status_page(self) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ half, a field and a stream whose name can be no symbol's.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import hiredis
@@ -110,8 +111,15 @@ def _name(command: tuple[str | int, ...]) -> str:
     return " ".join(map(str, command[: 3 if command[0] == "XINFO" else 2]))
 
 
-async def examine(address: RedisAddress, keys: Keyspace, journal: Journal, stop: asyncio.Event) -> None:
-    """Ask as soon as the server answers; returns at once when told to stop.
+async def examine(
+    address: RedisAddress,
+    keys: Keyspace,
+    journal: Journal,
+    stop: asyncio.Event,
+    note_trouble: Callable[[str | None], None] = lambda _: None,
+) -> None:
+    """Ask as soon as the server answers; returns at once when told to stop. `note_trouble` is told why it does not,
+    and None once it does.
 
     Raises `NotPermitted`, `CommandsDisabled` and `Unsuitable`.
     """
@@ -123,6 +131,7 @@ async def examine(address: RedisAddress, keys: Keyspace, journal: Journal, stop:
                 async with asyncio.timeout(TIMEOUT_S):
                     await _look_at_server(link, journal)
                     await _look_at_user(link, keys)
+                note_trouble(None)
                 return
             finally:
                 link.abort("asked")
@@ -130,6 +139,7 @@ async def examine(address: RedisAddress, keys: Keyspace, journal: Journal, stop:
             raise Unsuitable(str(problem)) from None
         except (LinkFailure, TimeoutError) as failure:
             reason = str(failure) or f"{address!r} did not answer within {TIMEOUT_S:g} s"
+            note_trouble(reason[:400])
             journal.note_rarely("redis_away", "examination", "error", reason=reason[:400])
         attempt += 1
         with contextlib.suppress(TimeoutError):

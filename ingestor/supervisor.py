@@ -1,8 +1,9 @@
 """Tells systemd how the daemon fares: started, alive, stopping. Without systemd it does nothing.
 
-Decides when the watchdog is fed: only by an event loop that wakes in time. Must never know what the daemon does,
-nor wait for anybody: a datagram that cannot be sent at once is not sent. The protocol is one datagram to the socket
-that $NOTIFY_SOCKET names (https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html).
+Decides when the start counts as done, and when the watchdog is fed: only by an event loop that wakes in time. Must
+never know what the daemon does, nor wait for anybody: a datagram that cannot be sent at once is not sent. The
+protocol is one datagram to the socket that $NOTIFY_SOCKET names
+(https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html).
 """
 
 import asyncio
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, Self
 
 STATUS_EVERY_S: Final = 5.0
+READY_WITHIN_S: Final = 10.0
+"""A start that waits for Redis counts as done by then: whoever typed it gets an answer, and a boot goes on."""
 FEEDS_PER_TIMEOUT: Final = 4
 """How often the watchdog is fed within the time in which it must be; systemd advises twice at least."""
 
@@ -53,18 +56,24 @@ class Supervisor:
                 self._socket.sendto(message.encode(), self._address)
 
     async def run(self, ready: asyncio.Event, status: Callable[[], str]) -> None:
-        """Tell that the daemon is ready once it is, and from the start how it fares; never returns."""
+        """Tell that the daemon is ready once it is, or after `READY_WITHIN_S`; and from the start how it fares.
+
+        Never returns.
+        """
         if self._socket is None:
             return
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell_ready(ready))
+            group.create_task(self._tell_ready(ready, status))
             group.create_task(self._tell_status(status))
             if self._watchdog_s is not None:
                 group.create_task(self._feed_watchdog(self._watchdog_s))
 
-    async def _tell_ready(self, ready: asyncio.Event) -> None:
-        await ready.wait()
-        self.tell(READY="1")
+    async def _tell_ready(self, ready: asyncio.Event, status: Callable[[], str]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_WITHIN_S):
+                await ready.wait()
+        # In one datagram, so that whoever waited for the start finds out at once how it went.
+        self.tell(READY="1", STATUS=status())
 
     async def _tell_status(self, status: Callable[[], str]) -> None:
         while True:

@@ -50,6 +50,8 @@ class Turn:
         self._beat: bytes | None = None
         self._unchanged_since_s = 0.0
         self.standing_by_for: str | None = None
+        self.trouble: str | None = None
+        """Why Redis cannot be asked, or None while it can."""
         self.redis_answered = asyncio.Event()
 
     async def wait(self, stop: asyncio.Event) -> bool:
@@ -72,15 +74,20 @@ class Turn:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await stop.wait()
-        self.standing_by_for = None
+        self.standing_by_for = self.trouble = None
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await self._client.hdel(self._keys.status, *STANDBY)
         return not stop.is_set()
 
+    def note_trouble(self, reason: str | None) -> None:
+        """Somebody else, who asks before there can be a turn, could not ask Redis; None: it could."""
+        self.trouble = reason
+
     def _cannot_tell(self, error: Exception) -> None:
         """Silence proves nothing while a heartbeat could be neither written nor read."""
         self._unchanged_since_s = time.monotonic()
-        self._journal.note_rarely("redis_away", "turn", "error", reason=str(error)[:200])
+        self.trouble = str(error)[:200]
+        self._journal.note_rarely("redis_away", "turn", "error", reason=self.trouble)
 
     async def _is_another_alive(self) -> bool:
         """A heartbeat is believed for changing, not for its time: the clocks of two hosts need not agree."""
@@ -91,6 +98,7 @@ class Turn:
         )
         pipe.hmget(self._keys.status, "heartbeat", "state", "instance")
         replies: list[Any] = await pipe.execute()
+        self.trouble = None
         self.redis_answered.set()
         beat, state, instance = replies[1]
         if state == b"stopped":

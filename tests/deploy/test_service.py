@@ -10,6 +10,7 @@ from typing import Final
 from ingestor.app import FAREWELL_S, SAVE_S
 from ingestor.commands.run import LAST_LINES_S
 from ingestor.settings import KNOWN_VARIABLES, Settings, spool_folder
+from ingestor.supervisor import READY_WITHIN_S
 from tests.deploy.conftest import DEPLOY
 
 UNIT: Final = DEPLOY / "quotebus.service"
@@ -85,8 +86,9 @@ def test_what_waits_on_disk_outlasts_a_restart() -> None:
 
 
 def test_systemd_is_told_and_watches() -> None:
-    """The start takes as long as Redis does, a dead event loop is ended, a reload is the signal for it."""
-    assert service("TimeoutStartSec") == ["infinity"]
+    """A start without Redis counts as done well before systemd would give up; a dead event loop is ended; a reload
+    is the signal for it."""
+    assert READY_WITHIN_S * 3 < float(service("TimeoutStartSec")[0]) < 120
     assert 10 <= float(service("WatchdogSec")[0]) <= 60
     assert service("ExecReload") == ["/bin/kill -HUP $MAINPID"]
 

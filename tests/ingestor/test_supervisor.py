@@ -50,6 +50,21 @@ async def test_a_supervisor_that_is_gone_is_no_error(tmp_path: Path) -> None:
         supervisor.tell(READY="1")
 
 
+async def test_a_start_that_waits_too_long_counts_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for the start is told that it is over, and in the same breath how it went."""
+    monkeypatch.setattr("ingestor.supervisor.READY_WITHIN_S", 0.2)
+    async with Notices(tmp_path) as systemd, asyncio.TaskGroup() as group:
+        with Supervisor(str(systemd.path), None) as supervisor:
+            began_s = time.monotonic()
+            task = group.create_task(supervisor.run(asyncio.Event(), lambda: "starting; redis: no such user"))
+            await heard(systemd, "READY=1")
+            assert time.monotonic() - began_s >= 0.2
+            assert systemd.received[-1][1] == "READY=1\nSTATUS=starting; redis: no such user"
+            task.cancel()
+
+
 @pytest.mark.fault("P08")
 async def test_a_loop_that_wakes_late_does_not_feed_the_watchdog(tmp_path: Path) -> None:
     """As long as a callback holds it up again and again it goes hungry; fed it is before and afterwards."""
