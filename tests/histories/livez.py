@@ -60,15 +60,11 @@ def ask(port: int) -> float | None:
     return time.monotonic() - began_s
 
 
-def starved_s(pid: int, *, of_all_threads: bool = False) -> float:
-    """How long the process's main thread, or all of its threads together, could have run and were not let.
-
-    0 when it is gone.
-    """
-    threads = Path(f"/proc/{pid}/task").glob("*") if of_all_threads else [Path(f"/proc/{pid}/task/{pid}")]
+def starved_s(pid: int) -> float:
+    """How long the process's main thread could have run and was not let; 0 when it is gone."""
     try:
         # The second field: https://docs.kernel.org/scheduler/sched-stats.html
-        return sum(int((thread / "schedstat").read_text().split()[1]) for thread in threads) / 1e9
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
 

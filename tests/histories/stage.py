@@ -100,7 +100,7 @@ class Stage:
         process = self.world.daemon.process
         pids = [os.getpid(), *([process.pid] if process is not None else [])]
         for pid in pids:
-            now_s = starved_s(pid, of_all_threads=True)
+            now_s = starved_s(pid)
             self._starved[pid] = max(now_s, self._starved.get(pid, 0.0))
         own_s = self._starved[os.getpid()]
         return max(own_s, sum(self._starved.values()) - own_s)
@@ -113,10 +113,10 @@ class Stage:
         world.is_ended_on_purpose = True
         if process.poll() is not None:
             return None
-        began_s, before_s, excused_s = time.monotonic(), starved_s(process.pid, of_all_threads=True), 0.0
+        began_s, before_s, excused_s = time.monotonic(), starved_s(process.pid), 0.0
         world.daemon.signal(signal.SIGTERM)
         while (code := process.poll()) is None:
-            now_starved_s = starved_s(process.pid, of_all_threads=True)
+            now_starved_s = starved_s(process.pid)
             excused_s = min(MOST_STARVED_S, max(excused_s, now_starved_s - before_s))
             if time.monotonic() - began_s > STOP_PATIENCE_S + excused_s:
                 break

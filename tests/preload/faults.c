@@ -141,7 +141,7 @@ static int refusal(int call) {
     if (words[DELAY_NS] > 0) nap(words[DELAY_NS]);
     if (words[HANGS]) {
         words[WAITING]++;
-        while (words[HANGS]) nap(2000000);
+        while (words[HANGS]) nap(10000000);
         words[WAITING]--;
     }
     *__errno_location() = saved;
