@@ -20,7 +20,7 @@ from wire import QUOTE_FIELD, Keyspace, Quote, decode_quote
 
 KEYS: Final = Keyspace()
 PAGE: Final = 5_000
-COMMAND: Final = "from ingestor.cli import main; main()"
+COMMAND: Final = "from ingestor.entry import main; main()"
 _FIELD: Final = QUOTE_FIELD.encode()
 
 

@@ -2,8 +2,9 @@
 
 import sys
 
-from ingestor.entry import main
-
 if __name__ == "__main__":
     sys.argv[1:1] = ["run"]
+
+    from ingestor.entry import main
+
     main()

@@ -57,7 +57,7 @@ async def run(
     """
     daemon = Daemon(settings, credentials, spool_for(settings), redis_url)
     if reload is not None:
-        reload.note = daemon.journal.note
+        reload.begin(daemon.journal.note)
     sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
     gc.collect()
     gc.freeze()

@@ -1,11 +1,15 @@
-"""The `quotebus` script's first step: is what a command needs installed at all?
+"""The `quotebus` script's first step: can it be told to end, and is what a command needs installed at all?
 
 Decides what to say when it is not. Must import nothing but the standard library itself: `pip install quotebus`
 alone gives the reading library, and yet puts this script on the PATH.
 """
 
-import sys
-from typing import Final
+from ingestor import early_signals
+
+early_signals.install()
+
+import sys  # noqa: E402 - a signal may come at any moment
+from typing import Final  # noqa: E402
 
 EXTRAS: Final = {
     **dict.fromkeys(("typer", "rich", "dotenv"), "cli"),

@@ -15,16 +15,26 @@ MAX_PROBLEM_CHARACTERS: Final = 4000
 
 
 class Reload:
-    """`on_hangup` is for the signal; `note` is where it tells what came of it, once somebody listens."""
+    """`on_hangup` is for the signal; `begin` says where to tell what came of it, and meets an earlier request."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
         self._running: Final = settings
         self._log_level = settings.log_level
         self._load: Final = load
-        self.note: Callable[..., Any] = lambda *_, **__: None
+        self.note: Callable[..., Any] | None = None
+        self._is_due = False
+
+    def begin(self, note: Callable[..., Any]) -> None:
+        """From now on tell here; a request that came earlier is met now."""
+        self.note = note
+        if self._is_due:
+            self.on_hangup()
 
     def on_hangup(self) -> None:
         """Read, check, apply what can be applied; settings that cannot be used leave everything as it was."""
+        if self.note is None:
+            self._is_due = True
+            return
         try:
             settings = self._load()
         except SettingsProblem as problem:

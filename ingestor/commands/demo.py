@@ -34,6 +34,10 @@ class _Ended(Exception):
     """The user, or the duration, ends the demo."""
 
 
+class _Told(_Ended):
+    """It was the user, by a signal."""
+
+
 class _Failed(Exception):
     """A part did not start, or died; the message tells which and shows its last lines."""
 
@@ -57,8 +61,8 @@ def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_
                 RedisServer(redis_port if redis_port and is_free(redis_port) else None, dies_with_us=True)
             )
             demo.run(stack, server.port)
-    except _Ended:
-        return demo.farewell()
+    except _Ended as end:
+        return demo.farewell(is_told=isinstance(end, _Told))
     except (_Failed, ServerUnavailable, RedisProblem) as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 1
@@ -124,11 +128,11 @@ class Demo:
         """A symbol for the user to add, which must not be there already."""
         return next((s for s in ("IBM", "KO", "DIS", "PFE", "GE") if s not in self._symbols), "QQQ")
 
-    def farewell(self) -> int:
-        """The summary; the exit code."""
+    def farewell(self, *, is_told: bool) -> int:
+        """The summary; the exit code. Only who has ended by himself did so for want of quotes."""
         if not self._past or self._first_quote_s is None:
             print("quotebus demo: ended before the first quote", file=sys.stderr)
-            return 1
+            return 0 if is_told else 1
         last = self._past[-1]
         print(
             f"demo ended: {len(last.states)} symbols for {last.at_s - self._began_s:.1f} s, first quote shown "
@@ -250,7 +254,7 @@ class Demo:
         raise _Failed(f"the simulator did not start; its last lines:\n{_last_lines(log)}")
 
 
-_QUOTEBUS: Final = [sys.executable, "-c", "from ingestor.cli import main; main()"]
+_QUOTEBUS: Final = [sys.executable, "-c", "from ingestor.entry import main; main()"]
 
 
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -262,7 +266,7 @@ def _signals_end_it() -> Iterator[None]:
         # A second Ctrl-C must not break the orderly end that the first began.
         for ending in _ENDING:
             signal.signal(ending, signal.SIG_IGN)
-        raise _Ended
+        raise _Told
 
     before = {number: signal.signal(number, end) for number in _ENDING}
     try:

@@ -17,6 +17,7 @@ import structlog
 import uvloop
 from redis.asyncio.connection import parse_url
 
+from ingestor import early_signals
 from ingestor.app import LeftOnDisk, Undrained
 from ingestor.app import run as run_app
 from ingestor.feed.session import Credentials, CredentialsUnavailable
@@ -39,8 +40,6 @@ INSISTED_LAST_LINES_S: Final = 0.2
 
 def run_daemon(config: Path | None) -> int:
     """Run until a signal; the exit code, as the README lists them."""
-    # Before anything else: by default this signal ends a process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     problems = _too_few_descriptors()
     settings: Settings | None = None
     for load in (lambda: load_settings(config, os.environ), lambda: load_credentials(os.environ)):
@@ -106,9 +105,15 @@ async def _until_signalled(settings: Settings, config: Path | None, reload: Relo
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_then_insist(stop))
     loop.add_signal_handler(signal.SIGHUP, reload.on_hangup)
+    if early_signals.has_hung_up:
+        reload.on_hangup()
     defects: list[Exception] = []
     loop.set_exception_handler(lambda loop, context: _on_defect(loop, context, defects, stop))
-    await run_app(settings, _protected_credentials, stop, lambda: _redis_url(config), reload)
+    try:
+        await run_app(settings, _protected_credentials, stop, lambda: _redis_url(config), reload)
+    finally:
+        # The loop takes its handlers along, and the exit code is decided: what comes now must not change it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     if defects:
         raise defects[0]
 

@@ -73,8 +73,9 @@ async def _until_signalled(settings: Any) -> None:
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop.set)
 
     def ready(simulator: Any) -> None:
         print(simulator.url("iex"), simulator.rest_url, sep="\n", flush=True)

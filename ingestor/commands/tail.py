@@ -5,13 +5,16 @@ would use it.
 """
 
 import asyncio
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
 from consumers import BadNamespace, BadStart, BadSymbol, BadUrl, BusError, Gap, Quote, connect
+from ingestor import early_signals
 from ingestor.commands.quick_redis import QuickRedis, RedisProblem
 from wire import Keyspace
 
@@ -25,15 +28,13 @@ def follow(
     try:
         for symbol in _unwanted(symbols, redis_url, namespace):
             print(f"{symbol} is not in {namespace}:symbols; quotebus symbols add {symbol}", file=sys.stderr)
-        asyncio.run(_follow(symbols, _start(start), count, printer, redis_url, namespace))
+        asyncio.run(_until_signalled(_follow(symbols, _start(start), count, printer, redis_url, namespace)))
     except (BadStart, BadSymbol, BadNamespace, BadUrl) as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2
     except (BusError, RedisProblem) as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        pass
     return 0
 
 
@@ -43,6 +44,28 @@ def _unwanted(symbols: list[str], redis_url: str, namespace: str) -> list[str]:
     with QuickRedis(redis_url) as redis:
         wanted = redis.call_all(*(("SISMEMBER", keys.symbols, symbol) for symbol in symbols))
     return [symbol for symbol, is_wanted in zip(symbols, wanted, strict=True) if is_wanted == 0]
+
+
+async def _until_signalled(following: Coroutine[Any, Any, None]) -> None:
+    """The first signal ends it in good order, which gives back its leases; a second one at once."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def end() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        early_signals.install()
+        task.cancel()
+
+    numbers = [
+        number
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    for number in numbers:
+        loop.add_signal_handler(number, end)
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
 
 
 async def _follow(

@@ -26,7 +26,7 @@ class Operator:
         self.file: dict[str, str] = {}
         self.notes: list[tuple[str, dict[str, Any]]] = []
         self.reload = Reload(load_settings(None, {}), lambda: load_settings(None, self.file))
-        self.reload.note = lambda kind, *_, **details: self.notes.append((kind, details))
+        self.reload.begin(lambda kind, *_, **details: self.notes.append((kind, details)))
 
     def hangs_up(self, **changed: str) -> tuple[str, dict[str, Any]]:
         """Signal after this change; the note."""
@@ -66,8 +66,12 @@ def test_what_waits_for_a_restart_is_told_each_time_until_it_is_taken_back() -> 
     assert operator.hangs_up()[1] == {"applied": "", "needs_restart": ""}
 
 
-def test_a_signal_before_anybody_listens_is_no_error() -> None:
-    """Nor lost on the level."""
-    settings = Settings()
-    Reload(settings, lambda: load_settings(None, {"QUOTEBUS_LOG_LEVEL": "debug"})).on_hangup()
+def test_a_signal_before_anybody_listens_is_met_when_somebody_does() -> None:
+    """It comes while the daemon starts; nothing of it is lost."""
+    told = []
+    reload = Reload(Settings(), lambda: load_settings(None, {"QUOTEBUS_LOG_LEVEL": "debug"}))
+    reload.on_hangup()
+    assert logging.getLogger().level != logging.DEBUG
+    reload.begin(lambda kind, *_, **details: told.append((kind, details["applied"])))
     assert logging.getLogger().level == logging.DEBUG
+    assert told == [("settings_reloaded", "log_level")]

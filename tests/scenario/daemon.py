@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from tests.second_tries import NotInTime
 
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 60.0
 
 
 class DaemonProcess:
