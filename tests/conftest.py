@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
 import uvloop
 
 from tests.preload.build import NoCompiler, build
+
+# How long one example takes is the machine's business; a whole test has its own limit.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 pytest_plugins = ["tests.processes", "tests.second_tries"]
 DESCRIPTORS: Final = Path("/proc/self/fd")

@@ -48,7 +48,7 @@ def quotebus(
         env=environment(url, **more),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=90,
         cwd=cwd or "/",
         check=False,
     )
@@ -380,24 +380,26 @@ def test_the_demo_runs_for_its_duration_and_ends_with_a_summary() -> None:
 def test_the_demo_on_a_terminal_is_a_table_and_takes_part_requests_until_ctrl_c() -> None:
     """On a terminal a symbol added by somebody else appears in the table; Ctrl-C ends everything with 0."""
     leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [*QUOTEBUS, "demo", "--redis-port", "0"],
-        stdout=follower,
-        stderr=follower,
-        stdin=follower,
-        env={**environment(), "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "50"},
-        start_new_session=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            [*QUOTEBUS, "demo", "--redis-port", "0"],
+            stdout=follower,
+            stderr=follower,
+            stdin=follower,
+            env={**environment(), "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "50"},
+            start_new_session=True,
+        ) as process,
+        os.fdopen(leader, "rb", buffering=0),
+    ):
         os.close(follower)
-        screen = _read_until(leader, r"quotes/s.*AAPL.*live", 20)
+        screen = _read_until(leader, r"quotes/s.*AAPL.*live", 60)
         port = re.search(r"redis-cli -p (\d+)", screen)
         assert port is not None
         assert quotebus("symbols", "add", "ZZZZ", url=f"redis://127.0.0.1:{port[1]}/0").returncode == 0
-        _read_until(leader, r"ZZZZ\S* +\S*live", 10)
+        _read_until(leader, r"ZZZZ\S* +\S*live", 30)
         process.send_signal(signal.SIGINT)
-        rest = _read_until(leader, r"demo ended: \d+ symbols", 15)
-        assert process.wait(15) == 0, rest
-    os.close(leader)
+        rest = _read_until(leader, r"demo ended: \d+ symbols", 30)
+        assert process.wait(30) == 0, rest
 
 
 def _read_until(terminal: int, pattern: str, timeout_s: float) -> str:

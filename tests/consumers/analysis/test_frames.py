@@ -114,6 +114,7 @@ def of_arrow(items: list[Any], of: Any = None) -> dict[str, list[Any]]:
 READERS: list[Callable[..., dict[str, list[Any]]]] = [of_pandas, of_polars, of_arrow]
 
 
+@pytest.mark.keeps_open("polars keeps its threads and what they wait on")
 @settings(max_examples=60, deadline=None)
 @given(st.lists(QUOTES | GAPS, max_size=8))
 def test_quotes_come_back_out_of_each_frame_as_they_went_in(items: list[Quote | Gap]) -> None:
