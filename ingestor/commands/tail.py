@@ -47,7 +47,7 @@ def _unwanted(symbols: list[str], redis_url: str, namespace: str) -> list[str]:
 
 
 async def _until_signalled(following: Coroutine[Any, Any, None]) -> None:
-    """The first signal ends it in good order, which gives back its leases; a second one at once."""
+    """The first signal ends it in good order, a second one at once."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
 

@@ -176,21 +176,6 @@ async def test_a_small_command_that_is_broken_off_says_so_by_its_exit_code() -> 
             assert await ended(process) == 128 + number
 
 
-async def test_tail_gives_its_lease_back_when_it_is_told_to_end(
-    shared_server: RedisServer, redis: Redis
-) -> None:
-    """By SIGTERM, as by Ctrl-C."""
-    async with command("tail", "AAPL", QUOTEBUS_REDIS_URL=shared_server.url) as process:
-        await until(lambda: _leases(redis, 1), 30)
-        process.send_signal(signal.SIGTERM)
-        assert await ended(process) == 0
-        await until(lambda: _leases(redis, 0))
-
-
-async def _leases(redis: Redis, count: int) -> bool:
-    return int(await redis.zcard(KEYS.interest)) == count
-
-
 def _can_be_pid_1() -> bool:
     with contextlib.suppress(OSError):
         return subprocess.run([*AS_PID_1, "true"], capture_output=True, check=False).returncode == 0
