@@ -17,8 +17,8 @@ from redis.exceptions import RedisError
 from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials
 from ingestor.parts import background, measure_loop_lag
+from ingestor.publisher.batch import digest
 from ingestor.publisher.claims import Fenced
-from ingestor.publisher.spooling import digest
 from ingestor.redis_link import RedisAddress
 from ingestor.reload import Reload
 from ingestor.rights import examine

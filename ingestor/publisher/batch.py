@@ -5,13 +5,15 @@ the spool. Must never know Redis, files or the clock. Rows are packed once: a qu
 some hundred bytes, and a batch that comes back from disk is sent as it is.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import msgspec
 
+from ingestor.spool.records import Item, Record
 from wire import EntryId, encode_gap
 
 Row: TypeAlias = list[str | bool]
@@ -79,7 +81,7 @@ class _Record(msgspec.Struct, array_like=True):
 _read_record = msgspec.msgpack.Decoder(_Record).decode
 
 
-def to_record(batch: Batch) -> tuple[int, int, bytes]:
+def to_record(batch: Batch) -> Item:
     """What the spool keeps of a batch: quotes, when the oldest was received, and the body."""
     return batch.quotes, batch.first_received_ns, pack(_Record(batch.symbols, batch.blob, batch.markers))
 
@@ -194,3 +196,13 @@ def given_up(batches: Iterable[Batch], reason: str, epoch: int | None) -> Losses
     for batch in batches:
         losses.add(batch)
     return losses
+
+
+def digest(records: Sequence[Record]) -> Item:
+    """What is left on disk of records that had to go: the markers of their quotes."""
+    losses = Losses("spool_full", None)
+    for record in records:
+        # A body that is none of ours has nothing to tell; its quotes are counted by the record's head.
+        with contextlib.suppress(msgspec.MsgspecError):
+            losses.add(from_record(record.position, record.quotes, record.at_ns, record.body))
+    return to_record(losses.seal())

@@ -171,7 +171,7 @@ class Publisher:
         async with self._claiming:
             self._outbox.lost()
         self._restamp()
-        self._stamp_rest()
+        await self._stamp_rest()
         return await self.spooling.save(timeout_s)
 
     async def _claim_within_time(self, link: RedisLink) -> None:
@@ -293,9 +293,11 @@ class Publisher:
         if batch is not None:
             self._backlog.put(batch)
 
-    def _stamp_rest(self) -> None:
+    async def _stamp_rest(self) -> None:
+        """All that was received is packed; others have their turn in between."""
         while self._intake.depth:
             self._stamp_into_backlog()
+            await asyncio.sleep(0)
 
     def _send(self, link: RedisLink, batch: Batch) -> None:
         self.counts.batches += 1

@@ -12,10 +12,10 @@ daemon that is killed in a long outage loses what it received in the last moment
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -23,12 +23,13 @@ import msgspec
 
 from ingestor.journal import Journal
 from ingestor.publisher.backlog import Backlog
-from ingestor.publisher.batch import Batch, Losses, StreamEnd, ends_of, from_record, later, to_record
+from ingestor.publisher.batch import Batch, StreamEnd, ends_of, from_record, later, to_record
+from ingestor.publisher.disk import Disk
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.stamper import Stamper
 from ingestor.spool.folder import SpoolUnusable
-from ingestor.spool.records import Damage, Item, Record
+from ingestor.spool.records import Damage, Item
 from ingestor.spool.spool import Opened, Spool
 
 T = TypeVar("T")
@@ -38,21 +39,17 @@ IDLE_PERIOD_S: Final = 0.25
 SPOOL_AFTER_S: Final = 2.0
 """When nothing was answered for so long, all that waits goes to disk, however little memory it takes: a daemon
 that is killed loses no more."""
-WRITE_BYTES: Final = 4 * 1024 * 1024
+WRITE_BYTES: Final = 1024 * 1024
+"""At most so much in one write: what fails may have to be given up, and that is gone through quote by quote."""
+MOST_BATCHES: Final = 1024
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 SYNC_EVERY_S: Final = 1.0
-RETRY_AFTER_S: Final = 5.0
 CLOSE_S: Final = 2.0
+_TOO_LITTLE_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def digest(records: Sequence[Record]) -> Item:
-    """What is left on disk of records that had to go: the markers of their quotes."""
-    losses = Losses("spool_full", None)
-    for record in records:
-        # A body that is none of ours has nothing to tell; its quotes are counted by the record's head.
-        with contextlib.suppress(msgspec.MsgspecError):
-            losses.add(from_record(record.position, record.quotes, record.at_ns, record.body))
-    return to_record(losses.seal())
+async def _nothing() -> None:
+    """What is called until somebody has something to do."""
 
 
 class Spooling:
@@ -67,7 +64,7 @@ class Spooling:
         counts: PublishCounts,
         journal: Journal,
     ) -> None:
-        self._spool = spool
+        self._disk = None if spool is None else Disk(spool, counts, journal)
         self._backlog = backlog
         self._outbox = outbox
         self._stamper = stamper
@@ -83,20 +80,20 @@ class Spooling:
         self._settled: int | None = None
         self._unsynced = False
         self._next_sync_s = 0.0
-        self._retry_at_s = 0.0
+        self._most_batches = MOST_BATCHES
+        self._has_moved = False
         self._answered = 0
         self._progress_s = 0.0
         self._recovered_upto = -1
         self._bytes = 0
         self._oldest_ns: int | None = None
-        self._thread = ThreadPoolExecutor(1, "quotebus-spool") if spool is not None else None
-        self.stamp_rest: Callable[[], None] = lambda: None
+        self.stamp_rest: Callable[[], Awaitable[None]] = _nothing
         self.on_ahead: Callable[[], None] = lambda: None
         self.oldest_fresh_ns: Callable[[], int | None] = lambda: None
         self.prepare: Callable[[Batch], Batch] = lambda batch: batch
         self.quotes = 0
         self.writing = 0
-        self.problem: str | None = None
+        self._unavailable: str | None = None
 
     @property
     def holds_back(self) -> bool:
@@ -116,14 +113,19 @@ class Spooling:
         return self._oldest_ns if self._unread else None
 
     @property
+    def problem(self) -> str | None:
+        """What is wrong with the disk now, or None; also None where no spool is wanted."""
+        return self._unavailable if self._disk is None else self._disk.health.problem
+
+    @property
     def is_usable(self) -> bool:
         """Whether there is a spool, and its last operation went well."""
-        return self._spool is not None and self.problem is None
+        return self._disk is not None and self.problem is None
 
     @property
     def max_bytes(self) -> int:
         """The spool's bound; 0 without one."""
-        return self._spool.max_bytes if self._spool is not None else 0
+        return 0 if self._disk is None else self._disk.spool.max_bytes
 
     @property
     def bytes_on_disk(self) -> int:
@@ -151,14 +153,15 @@ class Spooling:
 
         Raises `SpoolUnusable`, unless the folder is only a default: then memory has to do, and that is told.
         """
-        if self._spool is None:
+        if self._disk is None:
             return
         try:
             opened, floors = await self._call(self._open)
         except SpoolUnusable as problem:
             if not is_optional:
                 raise
-            self._spool, self.problem = None, str(problem)
+            self._disk.let_go()
+            self._disk, self._unavailable = None, str(problem)
             self._journal.note("spool_unavailable", "warning", reason=str(problem))
             return
         self._look()
@@ -178,67 +181,60 @@ class Spooling:
 
     async def run(self) -> None:
         """Keep moving; never returns. A disk that fails is told, and tried again a little later."""
-        if self._spool is None:
+        if self._disk is None:
             return
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACTIVE_PERIOD_S if self.holds_back else IDLE_PERIOD_S):
                     await self._poked.wait()
             self._poked.clear()
-            await self._round()
+            if not await self._round():
+                # Nothing could be moved. Whoever pokes again at once, since memory still fills, must not keep this
+                # task and itself in turn for ever, with nobody else coming to theirs.
+                await asyncio.sleep(ACTIVE_PERIOD_S)
 
-    async def _round(self) -> None:
+    async def _round(self) -> bool:
+        """One look at everything that may be due; whether the disk took or gave anything."""
         async with self._moving:
-            await self._try(self._step)
+            self._has_moved = False
+            await self._step()
         # What was held back meanwhile may go now, also when the disk has failed.
         self.on_ahead()
+        return self._has_moved
 
     async def save(self, timeout_s: float) -> bool:
         """Write down all that is not stored, in order; True if nothing is left in memory. The last call: nothing
         is read back any more."""
-        if self._spool is None:
+        if self._disk is None:
             return False
         self._is_last = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._moving:
-                self._retry_at_s = 0.0
-                await self._try(self._write_all)
+                self._disk.health.hurry()
+                await self._disk.attempt("write", self._write_all)
         return not (self._backlog or self.writing or self._without_copy())
 
     async def close(self) -> None:
         """Let go of the files."""
-        if self._spool is None or self._thread is None:
+        if self._disk is None:
             return
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 with contextlib.suppress(OSError):
                     await self._settle()
-                await self._call(self._spool.close)
-        self._thread.shutdown(wait=False)
-
-    async def _try(self, step: Callable[[], Any]) -> bool:
-        if time.monotonic() < self._retry_at_s:
-            return False
-        try:
-            await step()
-        except OSError as error:
-            self._retry_at_s = time.monotonic() + RETRY_AFTER_S
-            self.problem = f"{type(error).__name__}: {error}"
-            self._counts.spool_errors += 1
-            self._journal.note_rarely("spool_failed", type(error).__name__, "error", reason=self.problem)
-            return False
-        if self.problem is not None:
-            self.problem = None
-            self._journal.note("spool_works_again")
-        return True
+                await self._call(self._held.close)
+        self._disk.let_go()
 
     async def _step(self) -> None:
-        if self._is_time_to_write():
-            await self._write(WRITE_BYTES)
-        await self._settle()
-        await self._shed()
-        await self._read()
-        await self._sync()
+        # Whatever makes room comes before what needs it.
+        await self._medium.attempt("delete", self._settle)
+        await self._medium.attempt("shed", self._shed)
+        await self._medium.attempt("read", self._read)
+        if self._is_time_to_write() or self._medium.health.is_failing("write"):
+            await self._medium.attempt("write", self._write)
+            # Stored while the disk was at it.
+            await self._medium.attempt("delete", self._settle)
+        await self._medium.attempt("sync", self._sync)
         damages = self._held.take_damages()
         self._counts.drop("spool_damaged", sum(damage.quotes_lost or 0 for damage in damages))
         self._tell_damages(damages)
@@ -258,18 +254,35 @@ class Spooling:
         return now_s - self._progress_s > SPOOL_AFTER_S
 
     async def _write_all(self) -> None:
-        self.stamp_rest()
+        await self.stamp_rest()
         while self._backlog or self._without_copy():
-            await self._write(WRITE_BYTES)
+            await self._write()
         await self._call(self._held.sync)
 
-    async def _write(self, most_bytes: int) -> None:
+    async def _write(self) -> None:
         self._is_writing = True
+        calls = self._medium.calls
         try:
-            await self._copy()
-            await self._move(most_bytes)
+            no_room = await self._copy_where_there_is_room()
+            await self._move()
+            if no_room is not None:
+                raise no_room
+            if self._medium.calls == calls and self._medium.health.is_failing("write"):
+                # Nothing is left to write: whether it would work is still worth knowing.
+                await self._call(self._held.probe)
         finally:
             self._is_writing = False
+
+    async def _copy_where_there_is_room(self) -> OSError | None:
+        """Copies help a daemon that is killed; where there is no room for them there may be for what memory needs
+        rid of."""
+        try:
+            await self._copy()
+        except OSError as error:
+            if error.errno not in _TOO_LITTLE_ROOM:
+                raise
+            return error
+        return None
 
     async def _copy(self) -> None:
         """Give the disk a copy of all that is on its way, in the order in which it will be read after a restart."""
@@ -289,54 +302,75 @@ class Spooling:
         for batch, position in zip(written, positions, strict=True):
             if batch.position is None:
                 batch.position = position
-        self._unsynced = True
+        self._unsynced = self._has_moved = True
         waiting = {id(batch) for batch in self._outbox.unsettled}
         for batch in written:
             # Stored while the disk was at it.
             if id(batch) not in waiting and batch.position is not None:
                 self.settle(batch.position)
 
-    async def _move(self, most_bytes: int) -> None:
-        self.stamp_rest()
-        batches = self._take(most_bytes)
-        if not batches:
-            return
-        self.writing = sum(batch.quotes for batch in batches)
-        try:
-            await self._call(self._held.append, [to_record(batch) for batch in batches])
-        except BaseException:
-            lost = self._backlog.put_back(batches, self._stamper.epoch)
-            self._counts.drop("queue_full", sum(lost.values()))
-            raise
-        finally:
-            self.writing = 0
-        self._unsynced = True
+    async def _move(self) -> None:
+        await self.stamp_rest()
+        while batches := self._take():
+            self.writing = sum(batch.quotes for batch in batches)
+            try:
+                await self._call(self._held.append, [to_record(batch) for batch in batches])
+            except BaseException as error:
+                self._put_back(batches)
+                with_quotes = sum(batch.quotes > 0 for batch in batches)
+                if not (isinstance(error, OSError) and error.errno in _TOO_LITTLE_ROOM and with_quotes > 1):
+                    raise
+                # What is left of the room may do for fewer.
+                self._most_batches = with_quotes // 2
+                continue
+            finally:
+                self.writing = 0
+            self._most_batches = min(MOST_BATCHES, self._most_batches * 2)
+            self._unsynced = self._has_moved = True
+            break
         self._look()
+
+    def _put_back(self, batches: list[Batch]) -> None:
+        lost = self._backlog.put_back(batches, self._stamper.epoch)
+        self._counts.drop("queue_full", sum(lost.values()))
 
     def _look(self) -> None:
         """How things stand on disk, between two of its operations."""
+        before_bytes = self._bytes
         self._unread, self.quotes = self._held.unread_records, self._held.unread_quotes
         self._bytes, self._oldest_ns = self._held.bytes_used, self._held.oldest_at_ns
+        if self._bytes < before_bytes:
+            self._medium.health.hurry("write")
 
     def _without_copy(self) -> list[Batch]:
         """Batches on their way that the disk does not have."""
         return [batch for batch in self._outbox.unsettled if batch.position is None]
 
-    def _take(self, most_bytes: int) -> list[Batch]:
+    def _take(self) -> list[Batch]:
         batches: list[Batch] = []
-        taken_bytes = 0
-        while taken_bytes < most_bytes and (batch := self._backlog.take()) is not None:
+        taken_bytes = with_quotes = 0
+        while taken_bytes < WRITE_BYTES and with_quotes < self._most_batches:
+            batch = self._backlog.take()
+            if batch is None:
+                break
             batches.append(self.prepare(batch))
             taken_bytes += batch.size_bytes
+            # Markers go with the first quotes behind them: with more losses they would be joined, not repeated.
+            with_quotes += batch.quotes > 0
         return batches
 
     async def _settle(self) -> None:
         position, self._settled = self._settled, None
         if position is not None:
             await self._call(self._held.settle, position)
+        elif self._medium.health.is_failing("delete"):
+            await self._call(self._held.clear_away)
 
     async def _shed(self) -> None:
-        while (shed := await self._call(self._held.shed, time.time_ns())) is not None:
+        while self._held.is_too_much(now_ns := time.time_ns()):
+            shed = await self._call(self._held.shed, now_ns)
+            if shed is None:
+                return
             self._counts.drop(shed.reason, shed.quotes)
             if shed.leftover is not None:
                 self._mark(from_record(0, *shed.leftover))
@@ -363,20 +397,26 @@ class Spooling:
             batch.recovered = record.position <= self._recovered_upto
             self._ahead.append(batch)
             self._ahead_bytes += batch.size_bytes
+        self._has_moved = True
         self._look()
         self.on_ahead()
 
     async def _sync(self) -> None:
         now_s = time.monotonic()
-        if self._unsynced and now_s >= self._next_sync_s:
+        is_due = self._unsynced or self._medium.health.is_failing("sync")
+        if is_due and now_s >= self._next_sync_s:
             self._next_sync_s = now_s + SYNC_EVERY_S
             self._unsynced = False
             await self._call(self._held.sync)
 
     @property
     def _held(self) -> Spool:
-        assert self._spool is not None
-        return self._spool
+        return self._medium.spool
+
+    @property
+    def _medium(self) -> Disk:
+        assert self._disk is not None
+        return self._disk
 
     def _open(self) -> tuple[Opened, dict[str, StreamEnd]]:
         opened = self._held.open()
@@ -390,4 +430,4 @@ class Spooling:
         return opened, floors
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        return await self._medium.call(work, *arguments)

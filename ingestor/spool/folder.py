@@ -148,6 +148,17 @@ class Folder:
             raise
         self._is_dirty = True
 
+    def probe(self, size: int) -> None:
+        """Write so many bytes, make them durable, and delete them again."""
+        path = self.path / "probe"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, [bytes(size)])
+            sync_data(descriptor)
+        finally:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+
     def discard_unfinished(self, number: int) -> None:
         """Delete what a crash left of `put`."""
         with contextlib.suppress(OSError):  # `put` writes over it.

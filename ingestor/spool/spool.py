@@ -173,7 +173,7 @@ class Spool:
                 begun.append(portion)
                 self._writer.write(portion)
         except BaseException:
-            self._writer.take_back(begun)
+            self._undeleted |= {segment.number: segment for segment in self._writer.take_back(begun)}
             raise
         positions = []
         for portion in portions:
@@ -229,6 +229,10 @@ class Spool:
         self._shelf.settle(position)
         self._clear_away()
 
+    def is_too_much(self, now_ns: int) -> bool:
+        """Whether `shed` would find something."""
+        return self._shelf.excess(now_ns) is not None
+
     def shed(self, now_ns: int) -> Shed | None:
         """Replace the oldest segment that is too much by a digest of it; None when nothing has to go.
 
@@ -258,6 +262,14 @@ class Spool:
         where a file that is done cannot be deleted."""
         self._writer.sync()
         self._clear_away()
+
+    def clear_away(self) -> None:
+        """Delete what is done with. Raises OSError where that does not go; it is tried again with each `settle`."""
+        self._clear_away()
+
+    def probe(self) -> None:
+        """Find out whether a small segment could be written now. Raises OSError where not."""
+        self._folder.probe(MIN_SEGMENT_BYTES)
 
     def close(self) -> None:
         """Sync and let go of the folder. Raises OSError as `sync` does, after everything is closed."""

@@ -51,8 +51,9 @@ class Writer:
         self._is_dirty = True
         write_all(self._active[1], parts)
 
-    def take_back(self, portions: list[Portion]) -> None:
-        """Undo portions that do not count."""
+    def take_back(self, portions: list[Portion]) -> list[Segment]:
+        """Undo portions that do not count; the segments whose files are still to be deleted."""
+        left = []
         for portion in portions:
             segment = portion.segment
             try:
@@ -64,6 +65,9 @@ class Writer:
             except OSError:
                 # What is too much is never read in this run. A later one may find whole records: a repetition.
                 segment.is_sealed = True
+                if portion.is_new:
+                    left.append(segment)
+        return left
 
     def count(self, portion: Portion) -> None:
         """The portion counts; until the next sync it is not durable."""

@@ -15,9 +15,9 @@ import msgspec
 from ingestor.app import SAVE_S
 from ingestor.feed.messages import QuoteMessage
 from ingestor.journal import Journal
-from ingestor.publisher.batch import from_record
+from ingestor.publisher.batch import digest, from_record
 from ingestor.publisher.publisher import Publisher
-from ingestor.publisher.spooling import SPOOL_AFTER_S, digest
+from ingestor.publisher.spooling import SPOOL_AFTER_S
 from ingestor.redis_link import RedisAddress, RedisLink, Reply
 from ingestor.resp import pack
 from ingestor.spool import Spool
@@ -35,13 +35,15 @@ class Disk(Executor):
     def __init__(self) -> None:
         self.asked: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self.is_prompt = False
+        self.failure: OSError | None = None
+        """What every prompt operation ends with."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Called by asyncio."""
         future: Future[Any] = Future()
         self.asked.append((future, lambda: fn(*args, **kwargs)))
         if self.is_prompt:
-            self.do()
+            self.do(self.failure)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -199,10 +201,11 @@ class Life:
         )
         self.spool = spool
         self.disk = Disk()
-        self.publisher.spooling._thread = cast("Any", self.disk)
+        assert self.publisher.spooling._disk is not None
+        self.publisher.spooling._disk._thread = cast("Any", self.disk)
         self.link: Link | None = None
         self.is_due = False
-        self.step: asyncio.Task[None] | None = None
+        self.step: asyncio.Task[bool] | None = None
         self.received: dict[str, list[int]] = {symbol: [] for symbol in SYMBOLS}
 
     async def begin(self, first_ns: int) -> None:
@@ -281,7 +284,7 @@ class Life:
             if self.link is None or self.link.closed.done():
                 await self.cut()
                 await self.connect()
-            self.publisher.spooling._retry_at_s = 0.0
+            self.publisher.spooling._medium.health.hurry()
             await self.begin_step()
             while self.disk.asked:
                 await self.disk_does()
@@ -304,7 +307,7 @@ class Life:
 
     async def close(self) -> None:
         """Let go of the folder."""
-        self.disk.is_prompt = True
+        self.disk.is_prompt, self.disk.failure = True, None
         if self.step is not None:
             self.step.cancel()
             with contextlib.suppress(asyncio.CancelledError):

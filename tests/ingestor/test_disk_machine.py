@@ -111,7 +111,7 @@ class Machine(RuleBasedStateMachine):
     def disk_fails(self) -> None:
         """The disk is full for a moment."""
         self.do(self.life.disk_does(OSError(errno.ENOSPC, "No space left on device")))
-        self.life.publisher.spooling._retry_at_s = 0.0
+        self.life.publisher.spooling._medium.health.hurry()
 
     # What was forgotten unheard, a daemon that stops cannot know.
     @precondition(lambda self: not self.has_unheard_loss)

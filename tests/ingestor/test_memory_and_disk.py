@@ -1,6 +1,7 @@
 """Between memory and disk, one transition at a time: each of these once lost, doubled or disordered a quote."""
 
 import asyncio
+import errno
 import time
 from pathlib import Path
 from typing import cast
@@ -8,11 +9,11 @@ from typing import cast
 import pytest
 
 from ingestor.publisher.backlog import Backlog
-from ingestor.publisher.batch import Batch, to_record
+from ingestor.publisher.batch import Batch, digest, to_record
 from ingestor.publisher.calls import Calls
 from ingestor.publisher.claims import claim
 from ingestor.publisher.intake import Hole, Intake
-from ingestor.publisher.spooling import Spooling, digest
+from ingestor.publisher.spooling import Spooling
 from ingestor.publisher.stamper import Stamper
 from ingestor.redis_link import RedisLink
 from ingestor.spool import Record
@@ -47,7 +48,7 @@ async def test_nothing_passes_the_disk_while_copies_are_written(tmp_path: Path) 
         await life.receive(ordinal, "A", LONG_AGO_NS)
     for ordinal in range(3, 6):
         await life.receive(ordinal, "A", LONG_AGO_NS)
-        life.publisher._stamp_rest()
+        await life.publisher._stamp_rest()
     await life.begin_step()
     await life.arrive(1)
     await life.hear(1)
@@ -262,3 +263,34 @@ def test_a_copy_is_not_read_back(tmp_path: Path) -> None:
     queue.settle(positions[-1] + 1)
     assert queue.is_empty
     assert queue.segments == 0
+
+
+async def test_a_disk_that_fails_while_memory_fills_leaves_others_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The publisher wakes the spool, whose round ends at once and wakes the publisher: others still run."""
+    life = Life(tmp_path, Server(), memory_bytes=1500)
+    await life.begin(time.time_ns())
+    life.disk.is_prompt = True
+    life.disk.failure = OSError(errno.ENOSPC, "No space left on device")
+    spooling = life.publisher.spooling
+    rounds = turns = 0
+    round_of_spooling = spooling._round
+
+    async def counted() -> bool:
+        nonlocal rounds
+        rounds += 1
+        assert rounds < 100 + 10 * turns
+        return await round_of_spooling()
+
+    monkeypatch.setattr(spooling, "_round", counted)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(spooling.run())
+        for ordinal in range(200):
+            await life.receive(ordinal, "AB", time.time_ns())
+            await life.publisher._stamp_rest()
+            life.publisher._pump()
+            turns += 1
+        running.cancel()
+    assert life.publisher.counts.dropped["queue_full"] > 100
+    await life.close()

@@ -14,6 +14,8 @@ SHELL_LINES: Final = 400
 FUNCTION_LINES: Final = 60
 
 TOO_LARGE: Final[dict[str, int]] = {
+    "ingestor/publisher/publisher.py": 410,
+    "ingestor/publisher/spooling.py": 450,
     # The hot path: a call within it costs as much as a tenth of the whole.
     "ingestor/publisher/stamper.py:stamp": 70,
 }
