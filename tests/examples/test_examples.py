@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from simulator import AlpacaSimulator, SimQuote
@@ -67,6 +68,9 @@ async def test_every_program_tells_its_usage(start: StartExample, name: str) -> 
         ("quick_start.py", "AAPL"),
         ("callbacks.py", "brk/b"),
         ("several_streams.py", "AAPL MSFT"),
+        ("two_symbols.py", "AAPL brk/b"),
+        ("with_callback.py", "brk/b 3"),
+        ("concurrent_streams.py", "AAPL brk/b"),
         ("dashboard.py", "AAPL"),
         ("without_await.py", "AAPL"),
         ("checkpoint.py", "positions.json AAPL"),
@@ -113,6 +117,73 @@ async def test_quick_start(
 async def count_is(lines: list[str], word: str, count: int) -> bool:
     """Whether so many lines have this word."""
     return sum(word in line for line in lines) == count
+
+
+async def test_two_symbols(
+    shared_server: RedisServer,
+    redis: Redis,
+    vendor: AlpacaSimulator,
+    daemon: DaemonProcess,
+    start: StartExample,
+) -> None:
+    """One loop has the quotes of both symbols, which nobody else has asked for."""
+    example = start("two_symbols.py", shared_server.url, "AAPL", "MSFT")
+    await wanted(vendor, "AAPL", "MSFT")
+    vendor.send([*fresh("AAPL", 1, 3), *fresh("MSFT", 1, 2)])
+    await until(lambda: count_is(example.lines, " 100.2", 5), 30)
+    assert sorted(line.split()[0] for line in example.lines) == ["AAPL"] * 3 + ["MSFT"] * 2
+    await example.interrupt()
+    await vendor.wait_for(lambda: not vendor.symbols, 30)
+
+
+async def test_with_callback(
+    shared_server: RedisServer,
+    redis: Redis,
+    vendor: AlpacaSimulator,
+    daemon: DaemonProcess,
+    start: StartExample,
+) -> None:
+    """Called for each quote before the loop has it; one that it fails at is counted, and the loop has it too."""
+    example = start("with_callback.py", shared_server.url, "AAPL", "4")
+    await wanted(vendor, "AAPL")
+    first, second, third, fourth = fresh("AAPL", 1, 4)
+    bids = [
+        replace(first, bid_price=100.25),
+        replace(second, bid_price=100.27),
+        replace(third, bid_price=0.0),
+        replace(fourth, bid_price=100.26),
+    ]
+    vendor.send(bids)
+    errors = await example.ends()
+    assert example.lines == [
+        "   1 AAPL 100.25, highest 100.25",
+        "   2 AAPL 100.27, highest 100.27",
+        "   3 AAPL None, highest 100.27",
+        "   4 AAPL 100.26, highest 100.27",
+        "1 errors in the callback",
+    ]
+    assert "nobody bids for AAPL" in errors
+
+
+async def test_concurrent_streams(
+    shared_server: RedisServer,
+    redis: Redis,
+    vendor: AlpacaSimulator,
+    daemon: DaemonProcess,
+    start: StartExample,
+) -> None:
+    """The slow stream holds nobody up; when it ends, its symbol is given back, and the other goes on."""
+    example = start("concurrent_streams.py", shared_server.url, "AAPL", "MSFT")
+    await wanted(vendor, "AAPL", "MSFT")
+    await blocked(redis, 2)
+    vendor.send([*fresh("MSFT", 1, 3), *fresh("AAPL", 1, 5)])
+    await until(lambda: count_is(example.lines, "fast AAPL 100.2", 5), 30)
+    await example.until_prints(r"^slow has ended, \['AAPL'\] goes on$")
+    assert await count_is(example.lines, "slow MSFT 100.2", 3)
+    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 30)
+    vendor.send(fresh("AAPL", 6, 1))
+    await until(lambda: count_is(example.lines, "fast AAPL 100.2", 6), 30)
+    await example.interrupt()
 
 
 async def test_checkpoint(
