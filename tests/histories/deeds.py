@@ -27,17 +27,19 @@ from tests.soak.world import World
 Deed: TypeAlias = Callable[[Stage, Blow], Awaitable[None]]
 SoakDeed: TypeAlias = Callable[[World, Blow], Awaitable[None]]
 
-FAILING: Final = (
-    Call.OPEN,
-    Call.READ,
-    Call.WRITE,
-    Call.SYNC,
-    Call.UNLINK,
-    Call.RENAME,
-    Call.TRUNCATE,
-    Call.LIST,
-)
-ERRORS: Final = (errno.EIO, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ESTALE, errno.EACCES)
+WRITING: Final = (errno.EIO, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ESTALE, errno.EACCES)
+READING: Final = (errno.EIO, errno.EIO, errno.ESTALE)
+FAILING: Final[dict[Call, tuple[int, ...]]] = {
+    Call.OPEN: (*WRITING, errno.EMFILE, errno.ENOENT),
+    Call.READ: READING,
+    Call.WRITE: WRITING,
+    Call.SYNC: WRITING,
+    Call.UNLINK: (errno.EIO, errno.EROFS, errno.ESTALE, errno.EACCES),
+    Call.RENAME: WRITING,
+    Call.TRUNCATE: WRITING,
+    Call.LIST: (*READING, errno.EACCES, errno.EMFILE),
+}
+"""Calls that fail, and the errors that the system may give for each."""
 HANGING: Final = (Call.WRITE, Call.SYNC, Call.OPEN, Call.READ, Call.UNLINK, Call.RENAME)
 HOUR_S: Final = 3600.0
 DAY_S: Final = 86_400.0
@@ -68,10 +70,11 @@ async def disk_full(stage: Stage, blow: Blow) -> None:
 async def disk_failing(stage: Stage, blow: Blow) -> None:
     """One or several kinds of calls fail, with one error or another; writes may be short."""
     draw = random.Random(blow.seed)
-    calls = draw.sample(FAILING, draw.choice((1, 1, 2, 4, len(FAILING))))
-    stage.note(f"failing: {', '.join(call.name for call in calls)}")
+    calls = draw.sample(tuple(FAILING), draw.choice((1, 1, 2, 4, len(FAILING))))
     for call in calls:
-        stage.faults.fail(call, draw.choice(ERRORS), skip=draw.choice((0, 0, 3)))
+        error = draw.choice(FAILING[call])
+        stage.note(f"{call.name} fails with {errno.errorcode[error]}")
+        stage.faults.fail(call, error, skip=draw.choice((0, 0, 3)))
     if draw.random() < 0.3:
         stage.faults.shorten(Call.WRITE, draw.choice((1, 100, 5000)))
         calls.append(Call.WRITE)
