@@ -25,7 +25,7 @@ from ingestor.rights import examine
 from ingestor.settings import Settings, spool_folder
 from ingestor.spool.spool import Spool
 from ingestor.supervisor import Supervisor
-from ingestor.turn import keep
+from ingestor.turn import keep, listen
 from ingestor.watching.metrics import render
 from ingestor.watching.pages import Sources, serve
 
@@ -145,6 +145,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
     return {
         "feed": _feed(daemon),
         "turn": keep(daemon.tenure, lambda: daemon.publisher.held_s, daemon.feed),
+        "company": listen(daemon.control, daemon.keys, daemon.tenure),
         "reconciler": daemon.reconciler.run(),
         "watch": daemon.watch.run(),
         "cache": daemon.mender.run(daemon.publisher.cache_is_suspect),

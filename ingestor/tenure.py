@@ -28,13 +28,21 @@ class Tenure:
 
     def beaten(self, sent_s: float, other: str | None, sign: str | None) -> None:
         """A heartbeat that was sent then is known to stand on Redis, and so are the name and the latest sign of
-        life that another left there. A sign counts for changing: one that was killed leaves its last for ever."""
+        life that another left there."""
         self._beat_s = max(self._beat_s, sent_s)
+        self.heard(sent_s, other, sign)
+
+    def heard(self, asked_s: float, other: str | None, sign: str | None) -> None:
+        """The name and the latest sign of life that another had left on Redis by then; None for none.
+
+        The first sign counts as much as each one after it, since a start takes away whatever an earlier one left.
+        After that a sign counts for being new: one that was killed leaves its last for ever.
+        """
         if sign is None:
             self._other_heard_s = None
-        elif self._other_sign is not None and sign != self._other_sign:
-            self._other, self._other_heard_s = other or "another daemon", sent_s
-        elif self._other_heard_s is not None and sent_s - self._other_heard_s > GONE_AFTER_S:
+        elif sign != self._other_sign:
+            self._other, self._other_heard_s = other or "another daemon", asked_s
+        elif self._other_heard_s is not None and asked_s - self._other_heard_s > GONE_AFTER_S:
             self._other_heard_s = None
         self._other_sign = sign
 

@@ -117,6 +117,24 @@ class Turn:
         return True
 
 
+async def listen(client: "Redis", keys: Keyspace, tenure: Tenure) -> None:
+    """Hear of a daemon that begins to stand by well before the next heartbeat would; never returns.
+
+    Whoever loses Redis in between would not know that there is somebody to give way to.
+    """
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        asked_s = time.monotonic()
+        # That Redis is away is told by the heartbeat.
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            other, sign = (_text(value) for value in await client.hmget(keys.status, STANDBY))
+            tenure.heard(asked_s, other, sign)
+
+
+def _text(value: bytes | str | None) -> str | None:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 async def keep(tenure: Tenure, held_s: Callable[[], float], feed: Vendor) -> None:
     """Keep the turn, and keep off the vendor while another may take it; never returns."""
     while True:

@@ -3,9 +3,10 @@
 import pytest
 
 from ingestor.tenure import GIVE_WAY_AFTER_S, GONE_AFTER_S, HELD_FOR_S, Tenure
-from ingestor.turn import SILENT_AFTER_S
+from ingestor.turn import KEEP_EVERY_S, SILENT_AFTER_S
 
 LATER_S = 1000.0
+CLOSING_TAKES_S = 1.0
 
 
 @pytest.fixture
@@ -24,6 +25,41 @@ def test_it_gives_way_before_the_other_begins(accompanied: Tenure) -> None:
     reason = accompanied.off_because(1.1 + GIVE_WAY_AFTER_S, held_s=0.5)
     assert reason == "gave way to b:2, which stands by: no heartbeat written for 2.1 s"
     assert GIVE_WAY_AFTER_S + 1.0 <= SILENT_AFTER_S
+
+
+@pytest.mark.fault("P17")
+@pytest.mark.parametrize("phase_s", [n / 10 for n in range(10)])
+@pytest.mark.parametrize("cut_s", [n / 10 for n in range(3, 40)])
+def test_whenever_it_loses_redis_it_gives_way_to_one_that_has_just_begun_to_wait(
+    phase_s: float, cut_s: float
+) -> None:
+    """The other begins at 0 s and shows itself four times a second; the cut comes at any time after a look, in any
+    phase of the heartbeat. It is off before the other, which waits for 3 s of silence, begins."""
+    tenure = Tenure()
+    for tick in range(-100, round(cut_s * 100)):
+        now_s = tick / 100
+        sign = None if tick < 0 else str(tick // 25)
+        if round((now_s - phase_s) * 100) % 100 == 0:
+            tenure.beaten(now_s, "b:2" if sign else None, sign)
+        if tick % 25 == 0:
+            tenure.heard(now_s, "b:2" if sign else None, sign)
+    last_beat_s = phase_s + int(cut_s - phase_s - 1e-9) - (cut_s < phase_s)
+    begins_s = max(last_beat_s, 0.0) + SILENT_AFTER_S
+    off_s = next(
+        (n / 10 for n in range(round(cut_s * 10), 200) if tenure.off_because(n / 10, held_s=cut_s) is not None),
+        None,
+    )
+    assert off_s is not None
+    assert off_s + CLOSING_TAKES_S <= begins_s + KEEP_EVERY_S + 1e-9
+
+
+@pytest.mark.fault("P17")
+def test_a_name_that_was_seen_once_counts() -> None:
+    """A daemon that waits may be seen by one heartbeat before Redis is lost."""
+    tenure = Tenure()
+    tenure.beaten(0.0, None, None)
+    tenure.beaten(1.0, "b:2", "10")
+    assert tenure.off_because(1.1 + GIVE_WAY_AFTER_S, held_s=1.0) is not None
 
 
 @pytest.mark.fault("P17")

@@ -120,6 +120,33 @@ async def _takes_over_again(pair: Pair, kept: int) -> None:
 
 
 @pytest.mark.fault("P17")
+@pytest.mark.parametrize("after_s", [0.4, 0.8])
+async def test_one_that_has_just_begun_to_wait_takes_over_as_well(
+    own_server: RedisServer, own_redis: Redis, vendor: AlpacaSimulator, after_s: float
+) -> None:
+    """The first loses Redis within a second of the other's beginning to wait: it leaves, and the other is live."""
+    async with (
+        Proxy(own_server.port) as way,
+        DaemonProcess(way.url, vendor.url("iex")) as first,
+        contextlib.aclosing(DaemonProcess(own_server.url, vendor.url("iex"))) as second,
+    ):
+        await first.until_live()
+        await subscribed(own_redis, vendor, "AAPL")
+        second.start()
+        await until(lambda: _has_a_name(own_redis))
+        await asyncio.sleep(after_s)  # the moment of the cut, not a wait
+        way.bend(Fault(black_hole=True))
+        await first.until(lambda status: "gave way" in status["checks"]["feed"], 20)
+        await second.until(lambda status: status["live"] == 1, 30)
+        assert vendor.symbols == {"AAPL"}
+        assert len(vendor.connections) == 1
+
+
+async def _has_a_name(redis: Redis) -> bool:
+    return await redis.hget(KEYS.status, "standby") is not None
+
+
+@pytest.mark.fault("P17")
 async def test_an_outage_for_both_ends_with_the_first_at_work_again(
     pair: Pair, own_server: RedisServer
 ) -> None:
