@@ -53,7 +53,8 @@ async def run(
 
     Raises `Fenced` when another daemon has taken over, `LeftOnDisk` or `Undrained` when quotes were left at the
     end, `SpoolUnusable` when the folder that was asked for cannot be used, `Unsuitable` when this Redis cannot
-    serve, and `PagesProblem` when the HTTP address is taken.
+    serve, `PagesProblem` when the HTTP address is taken, and `VendorGivenUp` after as many attempts in vain as the
+    settings allow.
     """
     daemon = Daemon(settings, credentials, spool_for(settings), redis_url)
     if reload is not None:

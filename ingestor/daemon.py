@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 
 from ingestor.control import control_client
 from ingestor.feed.connection import FeedConnection
+from ingestor.feed.events import Oddities
 from ingestor.feed.hours import MarketHours
-from ingestor.feed.session import Credentials, Oddities
+from ingestor.feed.session import Credentials
 from ingestor.histogram import Histogram
 from ingestor.journal import Journal
 from ingestor.log_lines import log_lines
@@ -72,7 +73,9 @@ class Daemon:
         )
         self.watch = ChangeWatch(self.address, self.keys, self.journal)
         self.reconciler = self._reconciler()
-        self.feed = FeedConnection(settings.url, credentials, self.publisher.receive, self.reconciler)
+        self.feed = FeedConnection(
+            *(settings.url, credentials, self.publisher.receive, self.reconciler), settings.patience
+        )
         self.feed.on_oddity = self._note_oddity
         self.reconciler.poke_feed = self.feed.poke
         self.guard = self._guard()

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
+from ingestor.feed.backoff import Patience
 from ingestor.feed.findings import Limits
 from ingestor.feed.hours import ALWAYS, DELAY_S, FEEDS
 from ingestor.feed.session import Credentials
@@ -160,6 +161,15 @@ class Settings(BaseSettings):
     vendor_lag_limit_s: Annotated[
         float, Field(ge=0, description="age of quotes at receipt that is a fault; 0: none")
     ] = 10.0
+    reconnect_first_s: Annotated[
+        float, Field(gt=0, le=3600, description="the first pause between two connections to the vendor")
+    ] = 0.5
+    reconnect_longest_s: Annotated[
+        float, Field(gt=0, le=86_400, description="up to which these pauses double")
+    ] = 30.0
+    reconnect_attempts: Annotated[
+        int, Field(ge=0, description="after so many attempts in vain the daemon ends; 0: never")
+    ] = 0
     instance: Annotated[
         str, Field(max_length=100, description="this daemon's name in status; default HOST:PID")
     ] = ""
@@ -192,6 +202,11 @@ class Settings(BaseSettings):
             vendor_lag_limit_s=self.vendor_lag_limit_s,
             delay_s=DELAY_S if is_delayed or self.market_hours == Feed.DELAYED_SIP.value else 0.0,
         )
+
+    @property
+    def patience(self) -> Patience:
+        """How the vendor is tried again."""
+        return Patience(self.reconnect_first_s, self.reconnect_longest_s, self.reconnect_attempts)
 
     @property
     def http_host_port(self) -> tuple[str, int]:

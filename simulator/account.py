@@ -21,8 +21,9 @@ from ingestor.feed.messages import (
 )
 from simulator.channels import CHANNELS, TEST_CHANNELS, StockSubscribe, StockSubscription, parse_request
 from simulator.credentials import credentials_of
-from simulator.faults import Mischief, NoAuthAnswer, Quirk, RequestKind
+from simulator.faults import NoAuthAnswer, RequestKind
 from simulator.market import TEST_SYMBOL
+from simulator.mischief import Mischief, Quirk
 from wire.symbols import is_word
 
 FEEDS: Final[dict[str, str]] = {
@@ -187,13 +188,17 @@ class Session:
         named = tuple(request.quotes), tuple(request.trades)
         if not self.authenticated:
             return _refusal(kind, 401, *named)
-        quirk = self._account.mischief.request(kind, now_s)
         asked: dict[str, list[str]] = {
             name: symbols for name in CHANNELS if (symbols := getattr(request, name))
         }
+        quirk = self._account.mischief.request(
+            kind, now_s, {s for symbols in asked.values() for s in symbols}
+        )
+        if quirk.close is not None:
+            return Answer(kind, close_code=quirk.close, quotes=named[0], trades=named[1])
         code = quirk.error or self._why_not(kind, asked)
         if code is not None:
-            return _refusal(kind, code, *named)
+            return _refusal(kind, code, *named, msg=quirk.msg)
         if kind == "subscribe":
             self._add(asked, quirk)
         elif not quirk.ignore:
@@ -276,11 +281,15 @@ class Session:
             self._live = None if "*" in quotes else quotes
 
 
-def _error(code: int) -> Error:
-    return Error(code, code_of(code).msg)
+def _error(code: int, msg: str | None = None) -> Error:
+    return Error(code, code_of(code).msg if msg is None else msg)
 
 
 def _refusal(
-    kind: ActionKind, code: int, quotes: tuple[str, ...] = (), trades: tuple[str, ...] = ()
+    kind: ActionKind,
+    code: int,
+    quotes: tuple[str, ...] = (),
+    trades: tuple[str, ...] = (),
+    msg: str | None = None,
 ) -> Answer:
-    return Answer(kind, (_error(code),), code, quotes=quotes, trades=trades)
+    return Answer(kind, (_error(code, msg),), code, quotes=quotes, trades=trades)

@@ -19,6 +19,8 @@ often from then on; rules wait for an occasion, `xN` times or `for` a while from
     on subscribe ack-twice
     on subscribe partial-ack 3
     on subscribe error 405 x1
+    on subscribe of VXM error 414
+    on subscribe of VXM no-ack            on subscribe of VXM close 1008
     on unsubscribe no-ack
     ack-extra ZZZZ
     ignore-unsubscribe x1
@@ -47,6 +49,7 @@ from simulator.faults import (
     Garbage,
     HalfFrame,
     HalfOpen,
+    HangUp,
     Heal,
     IgnoreUnsubscribe,
     Mute,
@@ -150,12 +153,16 @@ def _compressed(words: Words) -> Event:
 
 
 def _close(words: Words) -> Event:
-    code = words.number(1000, 4999, "a websocket close code") if words else 1000
+    return Close(_close_code(words) if words else 1000)
+
+
+def _close_code(words: Words) -> int:
+    code = words.number(1000, 4999, "a websocket close code")
     if code in (1004, 1005, 1006) or 1015 <= code < 3000:
         raise BadWord(
             f"close code {code} may not be sent", "take 1000 to 1003, 1007 to 1014, or 3000 to 4999"
         )
-    return Close(code)
+    return code
 
 
 def _mute(words: Words) -> Event:
@@ -217,26 +224,26 @@ def _on_connect(words: Words) -> Rule:
 
 
 def _on_subscribe(words: Words) -> Rule:
-    verb = words.next("delay-ack, no-ack, ack-twice, partial-ack or error")
-    if verb == "partial-ack":
+    if words.maybe("partial-ack"):
         return PartialAck(words.number(0, MAX_BURST, "a number of symbols"))
-    return _on_request(verb, "subscribe", words)
+    return _on_request("subscribe", words)
 
 
-def _on_unsubscribe(words: Words) -> Rule:
-    return _on_request(words.next("delay-ack, no-ack, ack-twice or error"), "unsubscribe", words)
-
-
-def _on_request(verb: str, on: RequestKind, words: Words) -> Rule:
-    if verb == "delay-ack":
-        return DelayAck(words.duration_s(), on)
-    if verb == "no-ack":
-        return NoAck(on)
-    if verb == "ack-twice":
-        return AckTwice(on)
+def _on_request(on: RequestKind, words: Words) -> Rule:
+    symbol = _symbol(words) if words.maybe("of") else None
+    known = "error, no-ack or close" if symbol is not None else _VERBS[on]
+    verb = words.next(known)
     if verb == "error":
-        return RefuseRequest(words.code(), on)
-    raise BadWord(f"{verb!r} is not understood", "take delay-ack, no-ack, ack-twice, partial-ack or error")
+        return RefuseRequest(words.code(), on, symbol)
+    if verb == "no-ack":
+        return NoAck(on, symbol)
+    if verb == "close":
+        return HangUp(_close_code(words), on, symbol)
+    if verb == "delay-ack" and symbol is None:
+        return DelayAck(words.duration_s(), on)
+    if verb == "ack-twice" and symbol is None:
+        return AckTwice(on)
+    raise BadWord(f"{verb!r} is not understood", f"take {known}")
 
 
 def _on_rest(words: Words) -> Rule:
@@ -253,12 +260,16 @@ def _on_rest(words: Words) -> Rule:
     raise BadWord(f"{verb!r} is not understood", "take status, hang, slow or cut")
 
 
-def _ack_extra(words: Words) -> Arm:
+def _symbol(words: Words) -> str:
     word = words.next("a symbol")
     try:
-        rule = AckExtra(parse_symbol(word))
+        return parse_symbol(word)
     except BadSymbol as error:
         raise BadWord(f"{word!r} is not a symbol: {error}", "give one like ZZZZ") from None
+
+
+def _ack_extra(words: Words) -> Arm:
+    rule = AckExtra(_symbol(words))
     times, for_s = words.span()
     # Once is what is meant: a client that takes the intruder out would otherwise never be done.
     return Arm(rule, 1 if times is None and for_s is None else times, for_s)
@@ -268,12 +279,16 @@ def _ignore_unsubscribe(words: Words) -> Arm:
     return Arm(IgnoreUnsubscribe(), *words.span())
 
 
+_VERBS: Final[dict[RequestKind, str]] = {
+    "subscribe": "of SYMBOL, delay-ack, no-ack, ack-twice, partial-ack, error or close",
+    "unsubscribe": "of SYMBOL, delay-ack, no-ack, ack-twice, error or close",
+}
 _Maker: TypeAlias = Callable[[Words], Rule]
 _OCCASIONS: Final[dict[str, _Maker]] = {
     "upgrade": _on_upgrade,
     "connect": _on_connect,
     "subscribe": _on_subscribe,
-    "unsubscribe": _on_unsubscribe,
+    "unsubscribe": lambda words: _on_request("unsubscribe", words),
     "rest": _on_rest,
 }
 _STANDING: Final[dict[str, Callable[[Words], Arm]]] = {

@@ -20,6 +20,7 @@ from redis.asyncio.connection import parse_url
 from ingestor import early_signals
 from ingestor.app import LeftOnDisk, Undrained
 from ingestor.app import run as run_app
+from ingestor.feed.backoff import VendorGivenUp
 from ingestor.feed.session import Credentials, CredentialsUnavailable
 from ingestor.log_lines import log_lines
 from ingestor.logs import configure_logs, redactor
@@ -95,6 +96,7 @@ _ENDS: Final[dict[type[Exception], tuple[str, int]]] = {
     Fenced: ("fenced", 5),
     NotPermitted: ("redis_not_permitted", 6),
     CommandsDisabled: ("redis_lacks_commands", 6),
+    VendorGivenUp: ("vendor_given_up", 7),
 }
 """What is told, and the exit code. 1 is a defect, 2 is for a human to mend before the next start."""
 

@@ -66,9 +66,9 @@ class FrameCodec:
         # also read "300", so the numbers are looked at first.
         self._numbers = wire.Decoder(_Numbers).decode
         self._quote = wire.Decoder(QuoteMessage, strict=False).decode
-        self._control = {
+        self._control: dict[str, Callable[[msgspec.Raw], Control]] = {
             "success": wire.Decoder(Success).decode,
-            "error": wire.Decoder(Error).decode,
+            "error": wire.Decoder(Error, strict=False).decode,
             "subscription": wire.Decoder(Subscription).decode,
         }
         self._types_counted: set[str] = set()
@@ -97,7 +97,9 @@ class FrameCodec:
         try:
             elements = self._elements(payload)
         except _UNREADABLE as error:
-            frame.unreadable.append(f"frame: {error}")
+            speaks_json = self.encoding == "msgpack" and payload[:1] in (b"[", b"{")
+            reason = "JSON, though the handshake asked for msgpack" if speaks_json else str(error)
+            frame.unreadable.append(f"frame: {reason}")
             frame.sample = payload[:SAMPLE_BYTES]
             return frame
         for element in elements:
@@ -113,6 +115,8 @@ class FrameCodec:
         if kind == "q":
             self._numbers(element)
             frame.quotes.append(self._quote(element))
+        elif kind == "error":
+            frame.controls.append(self._error(element))
         elif kind in self._control:
             frame.controls.append(self._control[kind](element))
         else:
@@ -120,3 +124,10 @@ class FrameCodec:
             if name not in types and len(types) < MAX_MESSAGE_TYPES_COUNTED:
                 types.add(name)
             frame.unknown[name if name in types else "other"] += 1
+
+    def _error(self, element: msgspec.Raw) -> Control:
+        """A refusal is one however badly it is spelt: passed over, what it answers would be waited for."""
+        try:
+            return self._control["error"](element)
+        except _UNREADABLE:
+            return Error()

@@ -1,16 +1,20 @@
 """Alpaca's error codes, told apart by number, and what each asks of us.
 
-Decides the class of a refusal. Must never know the state of the conversation, nor read the vendor's wording:
-the text beside a code has changed before, the numbers have not. Source: "Streaming Market Data", section
-"Errors"; 408 is gone from the current page and 411 is known from Alpaca's own Go client.
+Decides the class of a refusal, and how one is told. Must never know the state of the conversation, nor decide by
+the vendor's wording: the text beside a code has changed before, the numbers have not.
+Source: "Streaming Market Data", section "Errors"; 408 is gone from the current page and 411 is known from Alpaca's
+own Go client.
 """
 
 from enum import Enum
 from typing import Final, NamedTuple
 
+MAX_WORDS: Final = 100
+"""Of the vendor's wording, as much is shown."""
+
 
 class Remedy(Enum):
-    """What the daemon does about a refusal."""
+    """What the daemon does about an error that answers nothing; one that answers a request refuses just that."""
 
     IGNORE = "ignore"
     """Harmless."""
@@ -60,5 +64,27 @@ CODES: Final[dict[int, Code]] = {
 
 
 def code_of(number: int) -> Code:
-    """The row of this number. An unknown number costs the connection and nothing more."""
+    """The row of this number. An unknown number costs the connection at most."""
     return CODES.get(number) or Code(number, "unknown", Remedy.RECONNECT, f"unknown error code {number}")
+
+
+def is_about_symbols(code: Code) -> bool:
+    """Whether the error speaks of what was asked for, and of nothing else."""
+    return code.remedy in (Remedy.DIVIDE, Remedy.LIMIT)
+
+
+def shown(words: str) -> str:
+    """The vendor's wording, short and on one line."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in words[: 4 * MAX_WORDS]).split())
+    return line if len(line) <= MAX_WORDS else line[: MAX_WORDS - 1] + "…"
+
+
+def why_ended(code: Code, words: str) -> str:
+    """An error as the reason of an end: our meaning, and the vendor's words where they are not the usual ones."""
+    return f'{code.meaning} ("{words}")' if words and words != code.msg else code.meaning
+
+
+def why_refused(code: Code, words: str) -> str:
+    """An error as the reason of a symbol: the code, our meaning, and the vendor's words."""
+    told = f"{code.number} {code.meaning}" if code.number in CODES else code.meaning
+    return f'the vendor refused it: {told} ("{words}")' if words else f"the vendor refused it: {told}"

@@ -13,26 +13,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from ingestor.feed.backoff import Backoff
+from ingestor.feed.backoff import Backoff, Patience, VendorGivenUp
 from ingestor.feed.codec import FrameCodec
-from ingestor.feed.codes import CODES, Code, Remedy
-from ingestor.feed.messages import QuoteMessage, time_ns_of
-from ingestor.feed.session import (
+from ingestor.feed.codes import CODES, Code, Remedy, why_ended
+from ingestor.feed.events import (
     Change,
     ChangeExpired,
     ChangeRefused,
-    Credentials,
-    CredentialsUnavailable,
     ErrorReported,
     FeedEvent,
-    FeedSession,
     Oddities,
     QuotesReceived,
     Ready,
     SessionEnded,
     SetConfirmed,
-    State,
+    SlotTaken,
 )
+from ingestor.feed.messages import Encoding, QuoteMessage, time_ns_of
+from ingestor.feed.session import Credentials, CredentialsUnavailable, FeedSession, State
 from ingestor.feed.transport import CannotOpen, Closed, Socket, open_socket
 
 TOO_MANY_REQUESTS_PAUSE_S: Final = 30.0
@@ -43,8 +41,11 @@ REJECTING_STATUSES: Final = frozenset({401, 403, 404})
 class Desk(Protocol):
     """Who decides about subscriptions and wants to know how the feed fares."""
 
-    def on_ready(self) -> None:
+    def on_ready(self, encoding: Encoding) -> None:
         """A session is authenticated; its set is empty."""
+
+    def on_slot_taken(self, taken: SlotTaken, attempt: int) -> None:
+        """Somebody holds the account's connection; it is login number `attempt` since market data last flowed."""
 
     def on_confirmed(self, event: SetConfirmed) -> None:
         """The vendor's whole set."""
@@ -55,14 +56,15 @@ class Desk(Protocol):
     def on_expired(self, event: ChangeExpired) -> None:
         """A change was not answered in time."""
 
-    def on_ended(self, ended: SessionEnded) -> None:
-        """The session, or the attempt to have one, is over."""
+    def on_ended(self, ended: SessionEnded, attempt: int, pause_s: float) -> None:
+        """The session, or the attempt to have one, is over; the next is number `attempt` since market data last
+        flowed, and begins in `pause_s`."""
 
     def next_change(self, now_s: float) -> Change | None:
         """The change to ask for now."""
 
     @property
-    def must_reconnect(self) -> str | None:
+    def must_end(self) -> SessionEnded | None:
         """Why this session is not worth keeping, or None."""
 
 
@@ -91,12 +93,13 @@ class FeedConnection:
         credentials: Callable[[], Credentials],
         on_quotes: Callable[[int, list[QuoteMessage]], None],
         desk: Desk,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
         self._url = url
         self._credentials = credentials
         self._on_quotes = on_quotes
         self._desk = desk
-        self._backoff = Backoff(random.Random())
+        self._backoff = Backoff(random.Random(), patience)
         self._codec = FrameCodec("msgpack")
         self._socket: Socket | None = None
         self._session: FeedSession | None = None
@@ -105,6 +108,7 @@ class FeedConnection:
         self._tried: Credentials | None = None
         self.counts = FeedCounts()
         self.connected_since_ns: int | None = None
+        self._ready_since_s: float | None = None
         self.last_quote_ns: int | None = None
         self._last_quotes: list[QuoteMessage] = []
         self.on_oddity: Callable[[Oddities], None] = lambda _: None
@@ -131,8 +135,8 @@ class FeedConnection:
         if session is None or self._socket is None or session.state is State.ENDED:
             return
         now_s = asyncio.get_running_loop().time()
-        if self._desk.must_reconnect is not None:
-            self._end(SessionEnded(Remedy.RECONNECT, self._desk.must_reconnect))
+        if self._desk.must_end is not None:
+            self._end(self._desk.must_end)
             return
         change = self._desk.next_change(now_s)
         if change is not None:
@@ -167,12 +171,17 @@ class FeedConnection:
             self._end(SessionEnded(Remedy.RECONNECT, reason, kind="gave_way"))
 
     async def run(self) -> None:
-        """Connect, converse, wait, again; never returns. Cancelling it closes the socket in good order."""
+        """Connect, converse, wait, again; never returns. Cancelling it closes the socket in good order.
+
+        Raises `VendorGivenUp` after as many attempts in vain as the settings allow.
+        """
         while True:
             await self._may_connect.wait()
             ended, at_least_s = await self._have_a_session()
-            self._desk.on_ended(ended)
             delay_s = self._backoff.delay_s(ended.remedy, at_least_s)
+            self._desk.on_ended(ended, self.attempt, delay_s)
+            if self._backoff.is_exhausted():
+                raise VendorGivenUp(f"after {self.attempt - 1} attempts more than the first: {ended.reason}")
             if ended.remedy is Remedy.REJECTED:
                 await self._wait_for_other_credentials(delay_s)
             else:
@@ -198,7 +207,7 @@ class FeedConnection:
             # Read anew each time, so that a rotated key needs no restart.
             self._tried = None
             self._tried = self._credentials()
-            self._session = FeedSession(self._tried, self._codec, now_s)
+            self._session = FeedSession(self._tried, self._codec, now_s, self._slot_pause_s)
             self._socket = await open_socket(self._url, headers, self._on_message)
         except CredentialsUnavailable as failure:
             return SessionEnded(Remedy.REJECTED, str(failure)), 0.0
@@ -209,12 +218,15 @@ class FeedConnection:
                 TOO_MANY_REQUESTS_PAUSE_S if failure.status == 429 else 0.0
             )
         self.counts.connects += 1
+        session = self._session
         try:
-            self._catch_up(self._session)
+            self._catch_up(session)
             closed = await self._socket.wait_closed()
         finally:
+            if self._ready_since_s is not None:
+                self._backoff.was_ready(asyncio.get_running_loop().time() - self._ready_since_s)
             await self._leave()
-        ended = self._verdict_on(closed)
+        ended = self._verdict_on(closed, session)
         self.counts.disconnects[_label(ended, closed)] += 1
         return ended, 0.0
 
@@ -226,7 +238,7 @@ class FeedConnection:
 
     async def _leave(self) -> None:
         socket, self._socket, self._session = self._socket, None, None
-        self.connected_since_ns = None
+        self.connected_since_ns = self._ready_since_s = None
         if self._timer is not None:
             self._timer.cancel()
         if socket is not None:
@@ -251,6 +263,9 @@ class FeedConnection:
                 self._handle(event)
         if any(type(event) is not Oddities for event in events):
             self.poke()
+        else:
+            # The answer to a greeting is no event, and must not wait for one.
+            self._flush(session)
 
     def _take(self, quotes: list[QuoteMessage]) -> None:
         counts = self.counts
@@ -264,9 +279,13 @@ class FeedConnection:
 
     def _handle(self, event: FeedEvent) -> None:
         match event:
-            case Ready():
+            case Ready(encoding):
                 self.connected_since_ns = time.time_ns()
-                self._desk.on_ready()
+                self._ready_since_s = asyncio.get_running_loop().time()
+                self._desk.on_ready(encoding)
+            case SlotTaken():
+                self._count(event.code)
+                self._desk.on_slot_taken(event, self.attempt)
             case SetConfirmed():
                 self._desk.on_confirmed(event)
             case ChangeRefused():
@@ -298,14 +317,24 @@ class FeedConnection:
         if self._socket is not None:
             self._socket.begin_close()
 
-    def _verdict_on(self, closed: Closed) -> SessionEnded:
-        kind = "half_open" if closed.half_open else None
-        return self._ended or SessionEnded(Remedy.RECONNECT, _how(closed), kind=kind)
+    def _slot_pause_s(self) -> float:
+        return self._backoff.delay_s(Remedy.SLOT_TAKEN)
+
+    def _verdict_on(self, closed: Closed, session: FeedSession) -> SessionEnded:
+        if self._ended is not None:
+            return self._ended
+        how = _how(closed)
+        if session.waits_for_slot:
+            return SessionEnded(Remedy.SLOT_TAKEN, f"the account's connection is taken; {how}")
+        if session.suspicion is not None and not closed.half_open:
+            code, words = session.suspicion
+            return SessionEnded(code.remedy, f"{why_ended(code, words)}; {how}", code)
+        return SessionEnded(Remedy.RECONNECT, how, kind="half_open" if closed.half_open else None)
 
     def _flush(self, session: FeedSession) -> None:
         if self._socket is not None:
             for message in session.to_send():
-                self._socket.send(message)
+                self._socket.send(message, is_text=session.encoding == "json")
         self._arm(session)
 
     def _arm(self, session: FeedSession) -> None:

@@ -35,9 +35,9 @@ class Success(msgspec.Struct, tag_field="T", tag="success"):
 
 
 class Error(msgspec.Struct, tag_field="T", tag="error"):
-    """A refusal; `code` alone decides what it means (see `ingestor.feed.codes`)."""
+    """A refusal; `code` alone decides what it means (see `ingestor.feed.codes`). One without it is still one."""
 
-    code: int
+    code: int = 0
     msg: str = ""
 
 

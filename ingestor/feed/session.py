@@ -4,21 +4,37 @@ Decides what a frame means in the state it meets, what to answer, and when silen
 never know sockets, tasks or the clock: frames and `now_s` come in as arguments, events and frames to send
 come out. Which symbols are wanted is not its business either; it carries one change and reports what became of it.
 
-Rules of this file: every legal message of every state stands in `TRANSITIONS`, what is missing there ends the
-session; and every change of state goes through `_enter`.
+Rules of this file: what an error answers is decided before what it means. Where a word of the vendor leads
+stands in `TRANSITIONS`; one that is missing there is an oddity, counted and passed over. Only an error that answers
+nothing, and a silence that has lasted too long, end a session.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final
 
 from ingestor.feed.codec import FrameCodec
-from ingestor.feed.codes import Code, Remedy, code_of
+from ingestor.feed.codes import Code, Remedy, code_of, is_about_symbols, shown, why_ended
+from ingestor.feed.events import (
+    Change,
+    ChangeExpired,
+    ChangeRefused,
+    ErrorReported,
+    FeedEvent,
+    Oddities,
+    QuotesReceived,
+    Ready,
+    SessionEnded,
+    SetConfirmed,
+    SlotTaken,
+)
 from ingestor.feed.messages import (
     AUTHENTICATED,
     GREETING,
     Authenticate,
     Control,
+    Encoding,
     Error,
     QuoteMessage,
     Subscribe,
@@ -32,8 +48,16 @@ AUTHENTICATION_TIMEOUT_S: Final = 10.0
 """The vendor's own limit; ours need not be shorter."""
 CHANGE_TIMEOUT_S: Final = 3.0
 """An acknowledgement carries no request id, so a late one must not be waited for longer than this."""
-MAX_CHANGE_SYMBOLS: Final = 500
-"""Larger requests have been answered with part of the symbols delivered, so none is sent."""
+LATE_ANSWER_S: Final = 10.0
+"""For so long an error may be the answer to a change that was given up."""
+REPEATED_ANSWER_S: Final = 2.0
+"""For so long the same refusal again, or a refusal beside an acknowledgement of a part, is no new one."""
+LOGINS_PER_SOCKET: Final = 5
+"""While the account's connection is taken: a socket that is waited on for good might be one that the vendor has
+forgotten, and a new one each time would be refused for coming too often (HTTP 429)."""
+JSON_BEGINS: Final = (b"[", b"{", b" ", b"\n", b"\r", b"\t")
+"""No frame of msgpack begins so: there these are small numbers, or nothing that is sent."""
+ALREADY_AUTHENTICATED: Final = 403
 
 
 class State(Enum):
@@ -59,6 +83,8 @@ TRANSITIONS: Final[dict[tuple[State, Said], State]] = {
     (State.AUTHENTICATING, Said.AUTHENTICATED): State.READY,
     (State.READY, Said.ACKNOWLEDGEMENT): State.READY,
     (State.READY, Said.QUOTES): State.READY,
+    # A gateway that holds the keys itself may leave out the greeting.
+    (State.GREETING, Said.AUTHENTICATED): State.READY,
     # Said twice, a success changes nothing.
     (State.AUTHENTICATING, Said.CONNECTED): State.AUTHENTICATING,
     (State.READY, Said.CONNECTED): State.READY,
@@ -78,108 +104,36 @@ class CredentialsUnavailable(Exception):
     """The credentials cannot be read just now; the message says why, and never what they are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One request: symbols to add or symbols to take away, at most `MAX_CHANGE_SYMBOLS`."""
-
-    subscribe: tuple[str, ...] = ()
-    unsubscribe: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if bool(self.subscribe) == bool(self.unsubscribe):
-            raise ValueError("a change either adds symbols or takes some away")
-        if max(len(self.subscribe), len(self.unsubscribe)) > MAX_CHANGE_SYMBOLS:
-            raise ValueError(f"a change has at most {MAX_CHANGE_SYMBOLS} symbols")
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Authenticated: changes may be asked for, and quotes will come."""
-
-
-@dataclass(frozen=True, slots=True)
-class QuotesReceived:
-    """Market data, in the order of arrival."""
-
-    quotes: list[QuoteMessage]
-
-
-@dataclass(frozen=True, slots=True)
-class SetConfirmed:
-    """The vendor's whole set, and the change that this answers, if one was under way."""
-
-    symbols: frozenset[str]
-    change: Change | None
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeRefused:
-    """The change was refused whole; the vendor's set is as it was."""
-
-    change: Change
-    code: Code
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeExpired:
-    """No answer within the deadline: what the vendor did is unknown."""
-
-    change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorReported:
-    """An error that concerns no change and does not end the session."""
-
-    code: Code
-
-
-@dataclass(frozen=True, slots=True)
-class Oddities:
-    """Elements that were passed over: types we do not know, and elements that could not be read."""
-
-    unknown: dict[str, int]
-    unreadable: tuple[str, ...]
-    sample: bytes = b""
-    """How the first unreadable element begins."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """The conversation is over; `code` is the vendor's, where it gave one, `kind` another name for metrics."""
-
-    remedy: Remedy
-    reason: str
-    code: Code | None = None
-    kind: str | None = None
-
-
-FeedEvent: TypeAlias = (
-    Ready
-    | QuotesReceived
-    | SetConfirmed
-    | ChangeRefused
-    | ChangeExpired
-    | ErrorReported
-    | Oddities
-    | SessionEnded
-)
-
-
 class FeedSession:
     """One socket's conversation.
 
-    After each call, send what `to_send` returns and see to it that `woken` is called at `wake_at_s`.
+    After each call, send what `to_send` returns and see to it that `woken` is called at `wake_at_s`. `slot_pause_s`
+    is asked how long to wait before the next login when the account's connection is taken.
     """
 
-    def __init__(self, credentials: Credentials, codec: FrameCodec, now_s: float) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        codec: FrameCodec,
+        now_s: float,
+        slot_pause_s: Callable[[], float] = lambda: 3.0,
+    ) -> None:
         self._credentials = credentials
         self._codec = codec
+        self._slot_pause_s = slot_pause_s
         self._outgoing: list[bytes] = []
         self._deadline_s: float | None = now_s + GREETING_TIMEOUT_S
+        self._logins = 0
+        self._odd = ""
+        self._shrug: tuple[Code, str] | None = None
+        self._repeated: Code | None = None
+        self._answer_until_s = float("-inf")
         self.state = State.GREETING
         self.confirmed: frozenset[str] = frozenset()
         self.pending: Change | None = None
+        self.waits_for_slot = False
+        self.suspicion: tuple[Code, str] | None = None
+        """The refusal of a change after which a vendor that hangs up has said why."""
 
     def __repr__(self) -> str:
         pending = ", change pending" if self.pending else ""
@@ -189,6 +143,11 @@ class FeedSession:
     def wake_at_s(self) -> float | None:
         """When `woken` is due, on the clock of `now_s`; None while nothing is waited for."""
         return self._deadline_s
+
+    @property
+    def encoding(self) -> Encoding:
+        """In what the vendor is spoken to: as the handshake asked, unless it greeted in JSON."""
+        return self._codec.encoding
 
     def to_send(self) -> list[bytes]:
         """The frames to send, oldest first; each is handed out once."""
@@ -204,10 +163,14 @@ class FeedSession:
         """What this frame means."""
         if self.state is State.ENDED:
             return []
+        if self.state is State.GREETING and self.encoding != "json" and payload.startswith(JSON_BEGINS):
+            # Whoever passes over what the handshake asked for would not understand msgpack either.
+            self._codec = FrameCodec("json")
         frame = self._codec.decode(payload)
         events: list[FeedEvent] = []
         if frame.quotes:
-            events += self._on_quotes(frame.quotes)
+            is_due = self._enter(Said.QUOTES)
+            events.append(QuotesReceived(frame.quotes) if is_due else Oddities({"q": len(frame.quotes)}, ()))
         for control in frame.controls:
             events += self._on_control(control, now_s)
         if frame.unknown or frame.unreadable:
@@ -219,6 +182,7 @@ class FeedSession:
         if self.state is not State.READY or self.pending is not None:
             raise RuntimeError(f"no change can be asked for now: {self!r}")
         self.pending = change
+        self._shrug = None
         self._deadline_s = now_s + CHANGE_TIMEOUT_S
         if change.subscribe:
             self._outgoing.append(self._codec.encode(Subscribe(quotes=list(change.subscribe))))
@@ -231,58 +195,95 @@ class FeedSession:
             return []
         self._deadline_s = None
         if self.pending is not None:
+            self._answer_until_s = now_s + LATE_ANSWER_S
             change, self.pending = self.pending, None
+            if self._shrug is not None:
+                # What seemed to concern nobody was all the answer there is.
+                return [ChangeRefused(change, *self._shrug)]
             return [ChangeExpired(change)]
-        return [self._end(Remedy.RECONNECT, f"no answer while {self.state.value}")]
-
-    def _on_quotes(self, quotes: list[QuoteMessage]) -> list[FeedEvent]:
-        if self._enter(Said.QUOTES):
-            return [QuotesReceived(quotes)]
-        return [self._end(Remedy.RECONNECT, f"quotes while {self.state.value}")]
+        if self.waits_for_slot:
+            self.waits_for_slot = False
+            self._login(now_s)
+            return []
+        told = f"no answer while {self.state.value}" + (f"; it said {self._odd!r}" if self._odd else "")
+        return [self._end(Remedy.RECONNECT, told)]
 
     def _on_control(self, control: Control, now_s: float) -> list[FeedEvent]:
         if self.state is State.ENDED:
             return []
         if isinstance(control, Error):
-            return self._on_error(code_of(control.code))
+            return self._on_error(code_of(control.code), shown(control.msg), now_s)
         if isinstance(control, Subscription):
-            return self._on_acknowledgement(frozenset(control.quotes or ()))
+            return self._on_acknowledgement(frozenset(control.quotes or ()), now_s)
         return self._on_success(control, now_s)
 
     def _on_success(self, success: Success, now_s: float) -> list[FeedEvent]:
         said = {GREETING: Said.CONNECTED, AUTHENTICATED: Said.AUTHENTICATED}.get(success.msg)
         before = self.state
         if said is None or not self._enter(said):
-            return [self._end(Remedy.RECONNECT, f"{success.msg[:40]!r} while {before.value}")]
-        if self.state is before:
-            return []
-        if self.state is State.AUTHENTICATING:
-            self._deadline_s = now_s + AUTHENTICATION_TIMEOUT_S
-            credentials = Authenticate(self._credentials.key, self._credentials.secret)
-            self._outgoing.append(self._codec.encode(credentials))
-            return []
-        self._deadline_s = None
-        return [Ready()]
+            self._odd = self._odd or shown(success.msg)[:40]
+            return [Oddities({"success": 1}, ())]
+        if self.state is State.READY and before is not State.READY:
+            return self._get_ready()
+        if self.state is State.AUTHENTICATING and before is State.GREETING:
+            self._login(now_s)
+        return []
 
-    def _on_acknowledgement(self, symbols: frozenset[str]) -> list[FeedEvent]:
-        if not self._enter(Said.ACKNOWLEDGEMENT):
-            return [self._end(Remedy.RECONNECT, f"acknowledgement while {self.state.value}")]
-        change, self.pending = self.pending, None
+    def _login(self, now_s: float) -> None:
+        self._logins += 1
+        self._deadline_s = now_s + AUTHENTICATION_TIMEOUT_S
+        credentials = Authenticate(self._credentials.key, self._credentials.secret)
+        self._outgoing.append(self._codec.encode(credentials))
+
+    def _get_ready(self) -> list[FeedEvent]:
         self._deadline_s = None
+        self.waits_for_slot = False
+        return [Ready(self.encoding)]
+
+    def _on_acknowledgement(self, symbols: frozenset[str], now_s: float) -> list[FeedEvent]:
+        if not self._enter(Said.ACKNOWLEDGEMENT):
+            return [Oddities({"subscription": 1}, ())]
+        change, self.pending = self.pending, None
+        self._deadline_s = self.suspicion = self._repeated = None
+        if change is not None and not symbols.issuperset(change.subscribe):
+            self._answer_until_s = now_s + REPEATED_ANSWER_S
         self.confirmed = symbols
         return [SetConfirmed(symbols, change)]
 
-    def _on_error(self, code: Code) -> list[FeedEvent]:
+    def _on_error(self, code: Code, words: str, now_s: float) -> list[FeedEvent]:
+        if self.state is State.READY:
+            return self._on_error_while_ready(code, words, now_s)
+        if self.state is State.AUTHENTICATING and code.number == ALREADY_AUTHENTICATED:
+            # As the answer to credentials it is good news: a gateway had sent its own.
+            self.state = State.READY
+            return [ErrorReported(code), *self._get_ready()]
         if code.remedy is Remedy.IGNORE:
             return [ErrorReported(code)]
-        if code.remedy in (Remedy.DIVIDE, Remedy.LIMIT) and self.state is State.READY:
-            if self.pending is None:
-                return [ErrorReported(code)]
+        if code.remedy is Remedy.SLOT_TAKEN and 0 < self._logins < LOGINS_PER_SOCKET:
+            self.waits_for_slot = True
+            pause_s = self._slot_pause_s()
+            self._deadline_s = now_s + pause_s
+            return [SlotTaken(code, pause_s)]
+        remedy = Remedy.RECONNECT if is_about_symbols(code) else code.remedy
+        if self.waits_for_slot and remedy is Remedy.RECONNECT:
+            remedy = Remedy.SLOT_TAKEN
+        return [self._end(remedy, why_ended(code, words), code)]
+
+    def _on_error_while_ready(self, code: Code, words: str, now_s: float) -> list[FeedEvent]:
+        if code.remedy is Remedy.IGNORE:
+            if self.pending is not None:
+                self._shrug = (code, words)
+            return [ErrorReported(code)]
+        if self.pending is not None:
             change, self.pending = self.pending, None
             self._deadline_s = None
-            return [ChangeRefused(change, code)]
-        remedy = Remedy.RECONNECT if code.remedy in (Remedy.DIVIDE, Remedy.LIMIT) else code.remedy
-        return [self._end(remedy, code.meaning, code)]
+            self._repeated, self._answer_until_s = code, now_s + REPEATED_ANSWER_S
+            if not is_about_symbols(code):
+                self.suspicion = (code, words)
+            return [ChangeRefused(change, code, words)]
+        if is_about_symbols(code) or (now_s < self._answer_until_s and self._repeated in (None, code)):
+            return [ErrorReported(code)]
+        return [self._end(code.remedy, why_ended(code, words), code)]
 
     def _enter(self, said: Said) -> bool:
         target = TRANSITIONS.get((self.state, said))

@@ -73,10 +73,10 @@ class Socket(picows.WSListener):
                 await self._transport.wait_disconnected()
         return closed
 
-    def send(self, payload: bytes) -> None:
+    def send(self, payload: bytes, *, is_text: bool = False) -> None:
         """Hand one message to the socket; after the end of the connection, nothing happens."""
         if self._transport is not None and not self._closed.done():
-            self._transport.send(picows.WSMsgType.BINARY, payload)
+            self._transport.send(picows.WSMsgType.TEXT if is_text else picows.WSMsgType.BINARY, payload)
 
     def begin_close(self) -> None:
         """Send the close frame and cut the connection if the peer does not answer it in time."""

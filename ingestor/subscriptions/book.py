@@ -1,35 +1,25 @@
 """What is wanted, what the vendor confirmed, what it refused: and the next request that follows.
 
-Decides the order and the size of requests, how a refused batch is divided until the culprit stands alone, where
-the plan's limit lies, and when to try a refusal again. Must never know sockets, Redis or the clock. A request is
+Decides which request is next and when a session is not worth keeping; who is to blame for a refusal is for
+`refusals` to say, and how many symbols fit for `ceiling`. Must never know sockets, Redis or the clock. A request is
 recorded as under way before it is handed out, so asking twice cannot send it twice.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
-from ingestor.feed.codes import Code, Remedy
-from ingestor.feed.session import MAX_CHANGE_SYMBOLS, Change
+from ingestor.feed.codes import Code, Remedy, is_about_symbols, why_ended, why_refused
+from ingestor.feed.events import MAX_CHANGE_SYMBOLS, Change, SessionEnded
+from ingestor.subscriptions.ceiling import Ceiling
 from ingestor.subscriptions.desired import Desired
 from ingestor.subscriptions.plan import Plan, plan
+from ingestor.subscriptions.refusals import Refusals
 from ingestor.subscriptions.seniority import Earlier, Seniority
 from ingestor.subscriptions.states import BY_LIMIT, BY_OPERATOR, SymbolState, SymbolStatus
 
-RETRY_REFUSED_AFTER_S: Final = 3600.0
-"""A malformed symbol stays malformed; once an hour is for the day on which a listing begins."""
-RETRY_LIMIT_AFTER_S: Final = (60.0, 900.0)
-"""The first look whether the limit still holds, doubling up to the last: one mistaken refusal costs a minute, and a
-larger plan is noticed within a quarter of an hour."""
 UNCONFIRMED_BEFORE_REFUSAL: Final = 3
 EXPIRIES_BEFORE_RECONNECT: Final = 2
 IGNORED_REMOVALS_BEFORE_RECONNECT: Final = 3
-
-
-@dataclass(slots=True)
-class _Refusal:
-    reason: str
-    retry_at_s: float
 
 
 class SubscriptionBook:
@@ -43,26 +33,24 @@ class SubscriptionBook:
         self._order: tuple[str, ...] = ()
         self._put_out: dict[str, str] = {}
         self._confirmed: frozenset[str] = frozenset()
-        self._refused: dict[str, _Refusal] = {}
-        self._suspects: list[tuple[str, ...]] = []
+        self._refusals = Refusals()
         self._unconfirmed: dict[str, int] = {}
-        self._ceiling: int | None = None
-        self._ceiling_until_s = 0.0
-        self._ceilings_lapsed = 0
-        self._is_probing = False
+        self._ceiling = Ceiling()
+        self._asked_at_s = 0.0
+        self._is_unsure = False
         self._connected = False
         self._expiries = 0
         self._ignored_removals = 0
         self._statuses: dict[str, SymbolStatus] = {}
         self.in_flight: Change | None = None
-        self.must_reconnect: str | None = None
+        self.must_end: SessionEnded | None = None
         self.quiet: frozenset[str] = frozenset()
         self.quiet_reason = ""
 
     def __repr__(self) -> str:
         return (
             f"<SubscriptionBook {len(self._confirmed)}/{len(self._wanted)} live, "
-            f"{len(self._refused)} refused, limit {self.limit}>"
+            f"{len(self._refusals)} refused, limit {self.limit}>"
         )
 
     @property
@@ -78,9 +66,8 @@ class SubscriptionBook:
     @property
     def limit(self) -> int | None:
         """How many symbols fit: as configured, or as the vendor's refusals have taught."""
-        if self._ceiling is None or self._configured_limit is None:
-            return self._configured_limit if self._ceiling is None else self._ceiling
-        return min(self._configured_limit, self._ceiling)
+        known = [limit for limit in (self._configured_limit, self._ceiling.value) if limit is not None]
+        return min(known, default=None)
 
     @property
     def settled(self) -> bool:
@@ -100,8 +87,7 @@ class SubscriptionBook:
         self._wanted = frozenset(desired.symbols)
         self._seniority.wanted(desired.symbols)
         self._order = self._seniority.in_order(desired.symbols, desired.leased)
-        # Removing a refused symbol and adding it again is how an operator asks for another try.
-        self._refused = {s: r for s, r in self._refused.items() if s in self._wanted}
+        self._refusals.keep(self._wanted)
         self._unconfirmed = {s: n for s, n in self._unconfirmed.items() if s in self._wanted}
         self._note_put_out(waited, BY_OPERATOR)
 
@@ -111,27 +97,35 @@ class SubscriptionBook:
         self._confirmed = frozenset()
         self._expiries = 0
         self._ignored_removals = 0
+        self._is_unsure = False
+        self._ceiling.begin()
+        self._refusals.begin()
 
     def disconnected(self) -> None:
         """The session is over, and with it the vendor's set and the request under way."""
+        if self.in_flight is not None and self.in_flight.subscribe:
+            self._refusals.lose(self.in_flight.subscribe, self._asked_at_s)
         self._connected = False
         self._confirmed = frozenset()
         self.in_flight = None
-        self.must_reconnect = None
+        self.must_end = None
 
     def confirm(self, symbols: frozenset[str], change: Change | None, now_s: float) -> None:
         """An acknowledgement: the vendor's whole set is the truth, whether or not it is what was asked."""
         self._confirmed = symbols
         if self._seniority.live(symbols):
             self._order = self._seniority.in_order(self._desired.symbols, self._desired.leased)
-        # Acknowledgements that came late or twice can make a symbol look refused that the vendor has taken.
-        self._refused = {s: r for s, r in self._refused.items() if s not in symbols}
+        self._is_unsure = False
+        self._refusals.grant(symbols, now_s)
         if change is None:
             return
         self.in_flight = None
         self._expiries = 0
-        if self._is_probing and symbols.issuperset(change.subscribe) and len(symbols) > (self._ceiling or 0):
-            self._ceiling, self._is_probing = None, False
+        culprit = None
+        if not symbols.isdisjoint(change.subscribe):
+            culprit = self._ceiling.grant(len(symbols))
+        if culprit is not None:
+            self._refusals.refuse_one(*culprit, now_s, is_its_own=False)
         for symbol in change.subscribe:
             if symbol in symbols:
                 self._unconfirmed.pop(symbol, None)
@@ -139,54 +133,70 @@ class SubscriptionBook:
             self._unconfirmed[symbol] = self._unconfirmed.get(symbol, 0) + 1
             if self._unconfirmed[symbol] >= UNCONFIRMED_BEFORE_REFUSAL:
                 del self._unconfirmed[symbol]
-                self._refuse(symbol, "the vendor acknowledges the request without this symbol", now_s)
+                reason = "the vendor acknowledges the request without this symbol"
+                self._refusals.refuse_one(symbol, reason, now_s, is_its_own=True)
         if change.unsubscribe:
             ignored = any(symbol in symbols for symbol in change.unsubscribe)
             self._ignored_removals = self._ignored_removals + 1 if ignored else 0
             if self._ignored_removals >= IGNORED_REMOVALS_BEFORE_RECONNECT:
-                self.must_reconnect = "the vendor ignores removals"
+                self.must_end = _reconnect("the vendor ignores removals")
 
-    def refuse(self, change: Change, code: Code, now_s: float) -> None:
-        """The request under way was refused whole, and the vendor's set is as it was."""
+    def refuse(self, change: Change, code: Code, now_s: float, words: str = "") -> None:
+        """The request under way was refused whole, in these words, and the vendor's set is as it was."""
         self.in_flight = None
+        self._expiries = 0
         if change.unsubscribe:
             self._ignored_removals += 1
             if self._ignored_removals >= IGNORED_REMOVALS_BEFORE_RECONNECT:
-                self.must_reconnect = f"the vendor refuses removals (code {code.number})"
+                self.must_end = _reconnect(f"the vendor refuses removals (code {code.number})")
             return
-        group = change.subscribe
+        group, reason = change.subscribe, why_refused(code, words)
         if code.remedy is Remedy.LIMIT:
-            first_s, last_s = RETRY_LIMIT_AFTER_S
-            waited, self._is_probing = self._waiting(), False
-            self._ceiling = len(self._confirmed) + len(group) - 1
-            self._ceiling_until_s = now_s + min(last_s, first_s * 2.0**self._ceilings_lapsed)
+            if self._is_unsure:
+                self.must_end = _reconnect("the limit is reached, perhaps by a request that was not answered")
+            waited = self._waiting()
+            self._ceiling.refuse(group, len(self._confirmed), reason, now_s)
             self._note_put_out(waited, BY_LIMIT)
-        elif len(group) == 1:
-            self._refuse(group[0], f"the vendor refused it: {code.number} {code.meaning}", now_s)
-        else:
-            middle = len(group) // 2
-            self._suspects += [group[middle:], group[:middle]]
+            return
+        self._refusals.refuse(group, reason, now_s, is_its_own=is_about_symbols(code))
+        if self._refusals.has_every_part_failed(self._plan().subscribe):
+            told = f"every request for symbols was refused: {why_ended(code, words)}"
+            self.must_end = SessionEnded(code.remedy, told, code)
 
-    def expire(self, change: Change) -> None:
+    def expire(self, change: Change, now_s: float = 0.0) -> None:
         """No answer came: what the vendor did is unknown, so the next acknowledgement will tell."""
         self.in_flight = None
         self._expiries += 1
-        if self._expiries >= EXPIRIES_BEFORE_RECONNECT:
+        self._is_unsure = True
+        is_last_straw = self._expiries >= EXPIRIES_BEFORE_RECONNECT
+        if change.subscribe:
+            is_last_straw = self._refusals.expire(change.subscribe, now_s, is_last_straw=is_last_straw)
+        if is_last_straw:
             verb = "adding" if change.subscribe else "removing"
-            self.must_reconnect = f"no acknowledgement for {verb} symbols, {self._expiries} times"
+            self.must_end = _reconnect(f"no acknowledgement for {verb} symbols, {self._expiries} times")
 
     def next_change(self, now_s: float) -> Change | None:
         """The request to send now, recorded as under way; None when there is nothing to ask or to wait."""
-        if not self._connected or self.in_flight is not None or self.must_reconnect is not None:
+        if not self._connected or self.in_flight is not None or self.must_end is not None:
             return None
         self._forgive(now_s)
         goal = self._plan()
+        if not (goal.unsubscribe or goal.subscribe) and self._ceiling.is_stuck(
+            len(self._beyond_ceiling(goal))
+        ):
+            waited = self._waiting()
+            self._ceiling.believe(len(self._confirmed), now_s, is_proved=True)
+            self._note_put_out(waited, BY_LIMIT)
+            goal = self._plan()
+        self._asked_at_s = now_s
         if goal.unsubscribe:
             # Room is made before it is filled: at the limit, the other order would be refused.
             self.in_flight = Change(unsubscribe=goal.unsubscribe[:MAX_CHANGE_SYMBOLS])
         elif goal.subscribe:
-            self.in_flight = Change(subscribe=self._next_group(goal.subscribe))
-        elif self._is_probing and goal.waiting:
+            if self._refusals.may_ask(now_s):
+                size = self._ceiling.size(len(self._confirmed))
+                self.in_flight = Change(subscribe=self._refusals.next_group(goal.subscribe, size))
+        elif self._ceiling.has_a_question(len(self._beyond_ceiling(goal))):
             # One more than is known to fit, and nobody's place is at stake: a refusal changes nothing.
             self.in_flight = Change(subscribe=goal.waiting[:1])
         return self.in_flight
@@ -194,10 +204,8 @@ class SubscriptionBook:
     @property
     def retry_at_s(self) -> float | None:
         """When the earliest refusal, of a symbol or for the limit, is due for another try."""
-        due = [refusal.retry_at_s for refusal in self._refused.values()]
-        if self._ceiling is not None:
-            due.append(self._ceiling_until_s)
-        return min(due, default=None)
+        due = (self._refusals.retry_at_s, self._ceiling.retry_at_s)
+        return min((at_s for at_s in due if at_s is not None), default=None)
 
     def statuses(self, now_unix_s: float) -> dict[str, SymbolStatus]:
         """The state of every symbol that is wanted, confirmed or refused, and since when."""
@@ -226,12 +234,13 @@ class SubscriptionBook:
         return self._statuses
 
     def _state_of(self, symbol: str) -> tuple[SymbolState, str | None]:
-        refusal = self._refused.get(symbol)
+        refusal = self._refusals.reason(symbol)
         if refusal is not None:
-            return SymbolState.REFUSED, refusal.reason
+            return SymbolState.REFUSED, refusal
         if symbol in self._confirmed:
             return SymbolState.LIVE, self.quiet_reason if symbol in self.quiet else None
-        return SymbolState.REQUESTED, None if self._connected else "not connected to the vendor"
+        absent = None if self._connected else "not connected to the vendor"
+        return SymbolState.REQUESTED, self._refusals.doubt(symbol) or absent
 
     def _note(
         self,
@@ -249,7 +258,10 @@ class SubscriptionBook:
             self._statuses[symbol] = old if same else old._replace(live_since_s=live_since_s)
 
     def _waiting(self) -> frozenset[str]:
-        return frozenset() if self.limit is None else frozenset(self._plan().waiting)
+        if self.limit is None:
+            return frozenset()
+        # Whoever was refused alone keeps its place until it is known why.
+        return frozenset(plan(self._order, self._confirmed, self._refusals.skipped, self.limit).waiting)
 
     def _note_put_out(self, waited: frozenset[str], cause: str) -> None:
         """Remember why those wait now that had a place before."""
@@ -260,36 +272,20 @@ class SubscriptionBook:
         }
 
     def _plan(self) -> Plan:
-        return plan(self._order, self._confirmed, self._refused, self.limit)
+        skipped = self._refusals.skipped
+        if self._ceiling.beyond is not None:
+            skipped = {*skipped, self._ceiling.beyond[0]}
+        return plan(self._order, self._confirmed, skipped, self.limit)
 
-    def _next_group(self, subscribe: Sequence[str]) -> tuple[str, ...]:
-        missing = frozenset(subscribe)
-        while self._suspects:
-            group = tuple(s for s in self._suspects.pop() if s in missing)
-            if group:
-                return group
-        size = MAX_CHANGE_SYMBOLS
-        if self._ceiling is not None:
-            # The ceiling is only known from above; asking for half of the room finds it in a few steps.
-            room = self._ceiling - len(self._confirmed)
-            size = min(size, max(1, (room + 1) // 2))
-        return tuple(subscribe[:size])
-
-    def _refuse(self, symbol: str, reason: str, now_s: float) -> None:
-        self._refused[symbol] = _Refusal(reason, now_s + RETRY_REFUSED_AFTER_S)
+    def _beyond_ceiling(self, goal: Plan) -> tuple[str, ...]:
+        """Those who wait for what the vendor taught, and not for what was configured."""
+        return goal.waiting if self.limit != self._configured_limit else ()
 
     def _forgive(self, now_s: float) -> None:
-        due = [s for s, refusal in self._refused.items() if refusal.retry_at_s <= now_s]
-        if due:
-            taken = len(self._wanted) - len(self._refused)
-            room = len(due) if self.limit is None else max(0, self.limit - taken)
-            for symbol in due[:room]:
-                del self._refused[symbol]
-            for symbol in due[room:]:
-                # What was refused is no reason to take the place of a symbol that is live.
-                self._refused[symbol].retry_at_s = now_s + RETRY_REFUSED_AFTER_S
-        if self._ceiling is not None and self._ceiling_until_s <= now_s and not self._is_probing:
-            self._ceilings_lapsed = min(self._ceilings_lapsed + 1, 10)
-            self._is_probing = self.limit != self._configured_limit and bool(self._plan().waiting)
-            if not self._is_probing:
-                self._ceiling = None
+        taken = len(self._wanted) - len(self._refusals)
+        self._refusals.forgive(now_s, None if self.limit is None else max(0, self.limit - taken))
+        self._ceiling.forgive(now_s, len(self._beyond_ceiling(self._plan())))
+
+
+def _reconnect(reason: str) -> SessionEnded:
+    return SessionEnded(Remedy.RECONNECT, reason)

@@ -13,8 +13,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from ingestor.feed.codes import Remedy
-from ingestor.feed.session import Change, ChangeExpired, ChangeRefused, SessionEnded, SetConfirmed
+from ingestor.feed.codes import Remedy, why_ended
+from ingestor.feed.events import Change, ChangeExpired, ChangeRefused, SessionEnded, SetConfirmed, SlotTaken
+from ingestor.feed.messages import Encoding
 from ingestor.journal import Journal
 from ingestor.publisher.stamper import Stamper
 from ingestor.subscriptions.book import SubscriptionBook
@@ -67,9 +68,9 @@ class Reconciler:
         """The server's clock less our monotonic one."""
 
     @property
-    def must_reconnect(self) -> str | None:
+    def must_end(self) -> SessionEnded | None:
         """Why the feed's session is not worth keeping, or None."""
-        return self.book.must_reconnect
+        return self.book.must_end
 
     def note_quiet(self, symbols: frozenset[str], reason: str) -> None:
         """These live symbols have no quotes; the reason is what their states say."""
@@ -123,11 +124,22 @@ class Reconciler:
             self._asked = (self._asked | new) - frozenset(change.unsubscribe)
         return change
 
-    def on_ready(self) -> None:
+    def on_ready(self, encoding: Encoding) -> None:
         """The feed has an authenticated session."""
         self.book.connected()
         self.version += 1
-        self._journal.note("connected")
+        self._journal.note("connected", encoding=encoding)
+
+    def on_slot_taken(self, taken: SlotTaken, attempt: int) -> None:
+        """Somebody holds the account's connection, and the feed waits for it."""
+        self._journal.note_rarely(
+            "slot_taken",
+            "vendor",
+            code=taken.code.number,
+            reason=taken.code.meaning,
+            attempt=attempt,
+            next_in_s=round(taken.pause_s, 3),
+        )
 
     def on_confirmed(self, event: SetConfirmed) -> None:
         """The vendor acknowledged a set."""
@@ -143,23 +155,24 @@ class Reconciler:
     def on_refused(self, event: ChangeRefused) -> None:
         """The vendor refused a request whole."""
         asked = event.change.subscribe or event.change.unsubscribe
-        self.book.refuse(event.change, event.code, asyncio.get_running_loop().time())
+        self.book.refuse(event.change, event.code, asyncio.get_running_loop().time(), event.words)
         self.version += 1
         if event.code.remedy is Remedy.LIMIT:
             self._journal.note_rarely(
                 "limit_reached", "vendor", code=event.code.number, limit=self.book.limit
             )
         elif len(asked) == 1:
-            self._journal.note(
-                "refused", "warning", symbol=asked[0], code=event.code.number, reason=event.code.meaning
+            self._journal.note_rarely(
+                "refused", asked[0], code=event.code.number, reason=why_ended(event.code, event.words)
             )
 
     def on_expired(self, event: ChangeExpired) -> None:
         """The vendor did not answer a request."""
-        self.book.expire(event.change)
-        self._journal.note("no_acknowledgement", "warning", must_reconnect=self.book.must_reconnect)
+        self.book.expire(event.change, asyncio.get_running_loop().time())
+        ended = self.book.must_end
+        self._journal.note("no_acknowledgement", "warning", must_reconnect=ended.reason if ended else None)
 
-    def on_ended(self, ended: SessionEnded) -> None:
+    def on_ended(self, ended: SessionEnded, attempt: int, pause_s: float) -> None:
         """The session is over: from now on every confirmed symbol has a hole."""
         # Quotes may flow before the acknowledgement does, so what was only asked for has a hole as well.
         self._note_hole(self.book.confirmed | self._asked, "feed_disconnected")
@@ -172,6 +185,8 @@ class Reconciler:
             finding=ended.kind,
             code=ended.code.number if ended.code else None,
             remedy=ended.remedy.value,
+            attempt=attempt,
+            next_in_s=round(pause_s, 3),
             symbols=len(self.book.confirmed),
         )
         self.book.disconnected()

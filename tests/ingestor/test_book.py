@@ -11,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestor.feed.codes import code_of
-from ingestor.feed.session import MAX_CHANGE_SYMBOLS, Change
-from ingestor.subscriptions.book import (
-    RETRY_REFUSED_AFTER_S,
-    SubscriptionBook,
-)
+from ingestor.feed.events import MAX_CHANGE_SYMBOLS, Change
+from ingestor.subscriptions.book import SubscriptionBook
 from ingestor.subscriptions.desired import Desired
+from ingestor.subscriptions.refusals import RETRY_REFUSED_AFTER_S
 from ingestor.subscriptions.seniority import Earlier
 from ingestor.subscriptions.states import SymbolState, read_earlier
 
@@ -94,7 +92,7 @@ class Desk:
         """Ask until there is nothing more to ask; the number of requests."""
         asked = 0
         while True:
-            if self.book.must_reconnect is not None:
+            if self.book.must_end is not None:
                 self.reconnects += 1
                 self.connect()
             change = self.book.next_change(self.now_s)
@@ -106,7 +104,7 @@ class Desk:
             assert asked <= most, "an error loop"
             answer = self.vendor.answer(change)
             if answer is None:
-                self.book.expire(change)
+                self.book.expire(change, self.now_s)
             elif isinstance(answer, int):
                 self.book.refuse(change, code_of(answer), self.now_s)
             else:
@@ -361,11 +359,12 @@ def test_the_reason_for_a_reconnection_is_told_and_then_forgotten() -> None:
     for _ in range(2):
         change = made.book.next_change(0.0)
         assert change is not None
-        made.book.expire(change)
-    assert made.book.must_reconnect == "no acknowledgement for adding symbols, 2 times"
+        made.book.expire(change, made.now_s)
+    assert made.book.must_end is not None
+    assert made.book.must_end.reason == "no acknowledgement for adding symbols, 2 times"
     assert made.book.next_change(0.0) is None
     made.connect()
-    assert made.book.must_reconnect is None
+    assert made.book.must_end is None
 
 
 @pytest.mark.fault("S36")
@@ -388,7 +387,8 @@ def test_a_vendor_that_refuses_removals_is_left_after_three() -> None:
         change = made.book.next_change(0.0)
         assert change == Change(unsubscribe=("B",))
         made.book.refuse(change, code_of(410), 0.0)
-    assert made.book.must_reconnect == "the vendor refuses removals (code 410)"
+    assert made.book.must_end is not None
+    assert made.book.must_end.reason == "the vendor refuses removals (code 410)"
 
 
 @pytest.mark.fault("S34")
@@ -665,7 +665,7 @@ def test_reconnections_at_any_moment_do_no_harm(
             elif answer is not None:
                 made.book.confirm(answer, change, made.now_s)
             else:
-                made.book.expire(change)
+                made.book.expire(change, made.now_s)
         made.connect()
     made.settle(most=300)
     for _ in range(2):

@@ -107,7 +107,6 @@ def test_every_field_arrives() -> None:
         {"T": None},
         {"T": b"q"},
         {1: 2},
-        {"T": "error", "code": "402"},
         {"T": "success"},
         {"T": "subscription", "quotes": "AAPL"},
         {"T": "subscription", "quotes": [1]},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingestor.feed.codes import CODES, Remedy, code_of
+from ingestor.feed.codes import CODES, MAX_WORDS, Remedy, code_of, shown, why_ended, why_refused
 
 REMEDIES = {
     400: Remedy.DIVIDE,
@@ -43,3 +43,17 @@ def test_an_unknown_code_costs_the_connection_and_nothing_more(number: int) -> N
     code = code_of(number)
     assert code.remedy is Remedy.RECONNECT
     assert str(number) in code.meaning
+
+
+def test_the_vendor_s_words_are_shown_short_and_on_one_line() -> None:
+    """They stand in a reason that operators read, whatever the vendor put into them."""
+    assert shown("no such\r\n\x1b[31msymbol\u202e\ud800") == "no such [31msymbol"
+    assert len(shown("x" * 10_000)) == MAX_WORDS
+    assert why_refused(code_of(414), "symbol unknown") == (
+        'the vendor refused it: unknown error code 414 ("symbol unknown")'
+    )
+    assert why_refused(code_of(400), "invalid syntax") == (
+        'the vendor refused it: 400 malformed message or malformed symbol ("invalid syntax")'
+    )
+    assert why_ended(code_of(500), "internal error") == "an error at the vendor"
+    assert why_ended(code_of(500), "maintenance") == 'an error at the vendor ("maintenance")'

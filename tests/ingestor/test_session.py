@@ -2,17 +2,12 @@
 
 import pytest
 
-from ingestor.feed.codes import CODES, Remedy
-from ingestor.feed.session import (
-    MAX_CHANGE_SYMBOLS,
-    TRANSITIONS,
-    Change,
-    Credentials,
-    Said,
-    SessionEnded,
-    State,
-)
-from tests.ingestor.vendor import CREDENTIALS, Conversation, ack, error, packed, quote, said, success
+from ingestor.feed.codec import FrameCodec
+from ingestor.feed.codes import CODES, Code, Remedy, code_of, is_about_symbols
+from ingestor.feed.events import MAX_CHANGE_SYMBOLS, Change, Ready, SessionEnded, SetConfirmed
+from ingestor.feed.messages import time_ns_of
+from ingestor.feed.session import LOGINS_PER_SOCKET, TRANSITIONS, Credentials, FeedSession, Said, State
+from tests.ingestor.vendor import CREDENTIALS, T0_NS, Conversation, ack, error, packed, quote, said, success
 
 AUTH = '> {"action": "auth", "key": "PK-THE-KEY", "secret": "the-very-secret"}'
 SAYINGS = {
@@ -106,64 +101,175 @@ def test_a_settled_session_may_be_silent_for_ever() -> None:
 
 @pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize("saying", list(Said))
-def test_what_is_not_in_the_table_ends_the_session(state: State, saying: Said) -> None:
-    """And what is in it leads where the table says."""
-    talk = standing_in(state).hear(SAYINGS[saying])
+def test_what_is_not_in_the_table_is_an_oddity(state: State, saying: Said) -> None:
+    """Counted and passed over, while the session waits as before; and what is in it leads where it says."""
+    before = standing_in(state)
+    wake_at_s = before.session.wake_at_s
+    talk = before.hear(SAYINGS[saying])
     target = TRANSITIONS.get((state, saying))
-    assert talk.session.state is (target or State.ENDED)
-    ended = [line for line in talk.lines if line.startswith("! ended")]
+    assert talk.session.state is (target or state)
+    assert not [line for line in talk.lines if line.startswith("! ended")]
+    odd = [line for line in talk.lines if line.startswith("! oddities")]
     if target is None and state is not State.ENDED:
-        assert len(ended) == 1
-        assert ended[0].startswith("! ended reconnect: ")
-        assert f"while {state.value}" in ended[0]
-        assert talk.session.wake_at_s is None
+        assert len(odd) == 1
+        assert talk.session.wake_at_s == wake_at_s
+        assert not [line for line in talk.lines if line.startswith(">")]
     else:
-        assert not ended
+        assert not odd
 
 
-def test_a_success_of_an_unknown_kind_ends_the_session() -> None:
-    """With its words cut to a bearable length."""
-    talk = Conversation().hear(success("x" * 500))
-    assert talk.session.state is State.ENDED
-    assert len(talk.lines[-1]) < 100
+@pytest.mark.fault("S46")
+@pytest.mark.parametrize("words", ["welcome", "CONNECTED", "", "x" * 500])
+def test_a_success_in_other_words_ends_no_session(words: str) -> None:
+    """It is counted, each time; the right words are still waited for, and the end tells the wrong ones."""
+    talk = Conversation().hear(success(words), success("connected"), success(words), success("authenticated"))
+    talk.ask(Change(subscribe=("A",))).hear(success(words), ack("A"), success(words), packed(quote("A")))
+    assert talk.session.confirmed == {"A"}
+    assert talk.lines.count("! oddities {'success': 1} and 0 unreadable") == 4
+    assert talk.lines[-1] == "! quotes A"
+    last = Conversation().hear(success("welcome")).wait(60).lines[-1]
+    assert last == "! ended reconnect: no answer while greeting; it said 'welcome'"
 
 
-def expected_after(state: State, number: int, *, asked: bool) -> str:
-    """What the remedy of a code means in a state."""
-    code = CODES[number]
-    if state is State.ENDED:
-        return ""
-    if code.remedy is Remedy.IGNORE:
-        return f"! reported {number}"
-    if code.remedy in (Remedy.DIVIDE, Remedy.LIMIT):
-        if asked:
-            return f"! refused {number} {code.remedy.value}, asked to add A"
-        if state is State.READY:
-            return f"! reported {number}"
-        return f"! ended reconnect: {code.meaning} ({number})"
-    return f"! ended {code.remedy.value}: {code.meaning} ({number})"
+@pytest.mark.fault("S46")
+def test_a_gateway_that_has_logged_in_already_is_understood() -> None:
+    """Its greeting may be left out, and the answer to our credentials is that we are in."""
+    assert Conversation().hear(success("authenticated")).lines[-1] == "! ready"
+    talk = Conversation().hear(success("connected"), error(403))
+    assert talk.lines[-2:] == ["! reported 403", "! ready"]
+    assert talk.session.wake_at_s is None
 
 
-@pytest.mark.parametrize("number", list(CODES))
-@pytest.mark.parametrize("state", list(State))
-def test_every_error_in_every_state(state: State, number: int) -> None:
-    """A refusal concerns the change under way, or the session, or nobody."""
-    talk = standing_in(state).hear(error(number))
-    expected = expected_after(state, number, asked=False)
-    assert talk.transcript == said(f"< error {number}", *([expected] if expected else []))
-    assert (talk.session.state is State.ENDED) == (expected.startswith("! ended") or state is State.ENDED)
+EVERY_CODE = [*CODES, 414, 499]
+"""The vendor's table, which has 500, and numbers that are not in it."""
 
 
-@pytest.mark.parametrize("number", list(CODES))
-def test_every_error_while_a_change_is_under_way(number: int) -> None:
-    """The change is answered, or lost with the session, or goes on being waited for."""
-    talk = Conversation().ready().ask(Change(subscribe=("A",)))
+def ends(code: Code, remedy: Remedy | None = None) -> str:
+    """The line of a session's end, which has the vendor's words."""
+    return f'! ended {(remedy or code.remedy).value}: {code.meaning} ("whatever") ({code.number})'
+
+
+@pytest.mark.parametrize("number", EVERY_CODE)
+@pytest.mark.parametrize("state", [State.GREETING, State.AUTHENTICATING])
+def test_every_error_before_the_session_is_ready(state: State, number: int) -> None:
+    """It ends the attempt, but for a taken slot, which is tried again, and for what says that all is well."""
+    code, talk = code_of(number), standing_in(state).hear(error(number))
+    lines = talk.lines[1:]
+    if number == 403:
+        assert lines == ["! reported 403", *(["! ready"] if state is State.AUTHENTICATING else [])]
+    elif number == 406 and state is State.AUTHENTICATING:
+        assert lines == ["! slot taken 406, again in 3 s"]
+    else:
+        assert lines == [ends(code, Remedy.RECONNECT if is_about_symbols(code) else None)]
+    assert (talk.session.state is State.ENDED) == lines[-1].startswith("! ended")
+
+
+@pytest.mark.parametrize("number", EVERY_CODE)
+def test_every_error_unasked_in_a_session_that_is_ready(number: int) -> None:
+    """Where nothing was asked, the code decides: what speaks of requests is counted, the rest ends the session."""
+    code, talk = code_of(number), standing_in(State.READY).hear(error(number))
+    is_harmless = is_about_symbols(code) or code.remedy is Remedy.IGNORE
+    assert talk.lines[1:] == [f"! reported {number}" if is_harmless else ends(code)]
+    assert (talk.session.state is State.READY) == is_harmless
+
+
+@pytest.mark.fault("S47")
+@pytest.mark.parametrize("number", EVERY_CODE)
+@pytest.mark.parametrize(
+    "change", [Change(subscribe=("A",)), Change(unsubscribe=("A",))], ids=["add", "remove"]
+)
+def test_every_error_while_a_change_is_under_way_is_its_answer(number: int, change: Change) -> None:
+    """Whatever it means elsewhere; 403 may concern nobody, and is the answer when no other one comes."""
+    talk = Conversation().ready().ask(change)
     talk.lines.clear()
     talk.hear(error(number))
-    assert talk.lines[1:] == [expected_after(State.READY, number, asked=True)]
-    remedy = CODES[number].remedy
-    assert (talk.session.pending is not None) == (remedy is Remedy.IGNORE)
-    assert (talk.session.wake_at_s is not None) == (remedy is Remedy.IGNORE)
+    verb = "add" if change.subscribe else "remove"
+    refused = f"! refused {number} {code_of(number).remedy.value}, asked to {verb} A"
+    if number == 403:
+        assert talk.lines[1:] == ["! reported 403"]
+        talk.wait(3)
+    assert talk.lines[-1] == refused
+    assert talk.session.state is State.READY
+    assert talk.session.pending is None
+
+
+@pytest.mark.fault("S47")
+def test_an_error_that_concerns_nobody_leaves_the_answer_to_the_acknowledgement() -> None:
+    """And the next change is not blamed for it."""
+    talk = Conversation().ready().ask(Change(subscribe=("A",))).hear(error(403), ack("A"))
+    assert talk.lines[-1] == "! confirmed A, asked to add A"
+    talk.ask(Change(subscribe=("B",))).wait(3)
+    assert talk.lines[-1] == "! expired, asked to add B"
+
+
+@pytest.mark.fault("S47")
+@pytest.mark.parametrize("number", [402, 407, 414, 500])
+def test_an_answer_that_comes_late_or_twice_ends_no_session(number: int) -> None:
+    """After a change was given up, after the same refusal, or beside an acknowledgement of only a part."""
+    change = Change(subscribe=("A", "X"))
+    late = Conversation().ready().ask(change).wait(9)
+    twice = Conversation().ready().ask(change).hear(error(number))
+    part = Conversation().ready().ask(change).hear(ack("A"))
+    for talk in (late, twice, part):
+        talk.hear(error(number))
+        assert talk.lines[-1] == f"! reported {number}"
+        assert talk.session.state is State.READY
+        assert talk.wait(60).hear(error(number)).lines[-1] == ends(code_of(number))
+    whole = Conversation().ready().ask(change).hear(ack("A", "X"), error(number))
+    assert whole.lines[-1] == ends(code_of(number))
+
+
+@pytest.mark.fault("S47")
+@pytest.mark.parametrize("sent", ["407", 407.0, None, "x", [], 2**63])
+def test_an_error_is_one_however_its_code_is_spelt(sent: object) -> None:
+    """A number in quotation marks is that number; without any, it is still the answer to what was asked."""
+    talk = Conversation().ready().ask(Change(subscribe=("A",)))
+    talk.lines.clear()
+    talk.hear(packed({"T": "error", "code": sent, "msg": "no"}))
+    number = 407 if sent in ("407", 407.0) else 2**63 if sent == 2**63 else 0
+    assert talk.lines[-1] == f"! refused {number} reconnect, asked to add A"
+
+
+@pytest.mark.fault("S11")
+def test_while_the_slot_is_taken_the_same_socket_logs_in_again() -> None:
+    """Every three seconds or so, five times; then a new socket has to do, with the reason told."""
+    talk = Conversation().hear(success("connected"))
+    for _ in range(LOGINS_PER_SOCKET - 1):
+        talk.lines.clear()
+        talk.hear(error(406, "connection limit exceeded")).wait(3.0)
+        assert talk.lines[1:] == ["! slot taken 406, again in 3 s", f"~ {talk.now_s:g} s", AUTH]
+    talk.lines.clear()
+    talk.hear(error(406, "connection limit exceeded"))
+    assert talk.lines[1:] == [f"! ended slot_taken: {CODES[406].meaning} (406)"]
+    talk = Conversation().hear(success("connected"), error(406)).wait(3.0).hear(success("authenticated"))
+    assert talk.lines[-1] == "! ready"
+    assert talk.session.wake_at_s is None
+
+
+@pytest.mark.fault("S11")
+def test_a_vendor_that_tires_of_waiting_for_the_slot_costs_no_longer_pause() -> None:
+    """404 or an error of its own between two logins: the pace stays that of a taken slot."""
+    for number in (404, 500, 400):
+        talk = Conversation().hear(success("connected"), error(406), error(number))
+        assert talk.lines[-1].startswith("! ended slot_taken: ")
+    talk = Conversation().hear(success("connected"), error(406), error(402))
+    assert talk.lines[-1].startswith("! ended rejected: ")
+
+
+@pytest.mark.fault("S48")
+def test_a_vendor_that_greets_in_json_is_answered_in_json() -> None:
+    """Whoever passes over the handshake's choice would not understand the other; all its frames are read."""
+    session = FeedSession(CREDENTIALS, FrameCodec(), 0.0)
+    assert session.receive(b'[{"T":"success","msg":"connected"}]', 0.0) == []
+    assert session.to_send() == [b'{"action":"auth","key":"PK-THE-KEY","secret":"the-very-secret"}']
+    assert session.receive(b'[{"T":"success","msg":"authenticated"}]', 0.0) == [Ready("json")]
+    session.ask(Change(subscribe=("A",)), 0.0)
+    assert session.to_send() == [b'{"action":"subscribe","quotes":["A"]}']
+    (confirmed,) = session.receive(b'[{"T":"subscription","trades":[],"quotes":["A"],"bars":[]}]', 0.0)
+    assert isinstance(confirmed, SetConfirmed)
+    text = b'[{"T":"q","S":"A","bp":1.5,"bs":3,"ap":1.6,"as":2,"t":"2025-11-13T02:13:24.123825050Z"}]'
+    (read,) = session.quotes_in(text) or []
+    assert (read.S, read.bp, time_ns_of(bytes(read.t))) == ("A", 1.5, T0_NS)
 
 
 @pytest.mark.fault("S38")
@@ -273,5 +379,5 @@ def test_no_secret_is_ever_shown() -> None:
 
 def test_the_end_says_why() -> None:
     """With the vendor's code where there was one."""
-    (event,) = Conversation().session.receive(error(406), 0.0)
+    (event,) = Conversation().session.receive(error(406, CODES[406].msg), 0.0)
     assert event == SessionEnded(Remedy.SLOT_TAKEN, CODES[406].meaning, CODES[406])

@@ -46,7 +46,11 @@ def test_whenever_it_loses_redis_it_gives_way_to_one_that_has_just_begun_to_wait
     last_beat_s = phase_s + int(cut_s - phase_s - 1e-9) - (cut_s < phase_s)
     begins_s = max(last_beat_s, 0.0) + SILENT_AFTER_S
     off_s = next(
-        (n / 10 for n in range(round(cut_s * 10), 200) if tenure.off_because(n / 10, held_s=cut_s) is not None),
+        (
+            n / 10
+            for n in range(round(cut_s * 10), 200)
+            if tenure.off_because(n / 10, held_s=cut_s) is not None
+        ),
         None,
     )
     assert off_s is not None

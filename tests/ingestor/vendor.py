@@ -8,21 +8,21 @@ import msgpack
 import msgspec
 
 from ingestor.feed.codec import FrameCodec
-from ingestor.feed.messages import QuoteMessage, time_as_msgpack
-from ingestor.feed.session import (
+from ingestor.feed.events import (
     Change,
     ChangeExpired,
     ChangeRefused,
-    Credentials,
     ErrorReported,
     FeedEvent,
-    FeedSession,
     Oddities,
     QuotesReceived,
     Ready,
     SessionEnded,
     SetConfirmed,
+    SlotTaken,
 )
+from ingestor.feed.messages import QuoteMessage, time_as_msgpack
+from ingestor.feed.session import Credentials, FeedSession
 
 T0_NS = 1_763_000_004_123_825_050
 CREDENTIALS = Credentials("PK-THE-KEY", "the-very-secret")
@@ -50,9 +50,9 @@ def success(msg: str) -> bytes:
     return packed({"T": "success", "msg": msg})
 
 
-def error(code: int) -> bytes:
+def error(code: int, msg: str = "whatever") -> bytes:
     """A refusal, in wording that nobody may rely upon."""
-    return packed({"T": "error", "code": code, "msg": "whatever"})
+    return packed({"T": "error", "code": code, "msg": msg})
 
 
 def ack(*symbols: str) -> bytes:
@@ -133,6 +133,8 @@ def _ours(event: FeedEvent) -> str:
     match event:
         case Ready():
             return "ready"
+        case SlotTaken(code, pause_s):
+            return f"slot taken {code.number}, again in {pause_s:g} s"
         case QuotesReceived(quotes):
             return "quotes " + " ".join(quote.S for quote in quotes)
         case SetConfirmed(symbols, change):

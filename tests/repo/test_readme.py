@@ -29,7 +29,7 @@ def shown(default: Any) -> str:
         return "empty"
     if isinstance(value, ByteSize):
         return f"`{value.human_readable().replace('.0', '')}`"
-    return f"`{value:.0f}`" if isinstance(value, float) else f"`{value}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -11,6 +11,7 @@ from ingestor.feed.messages import Encoding, Subscription
 from simulator import AccountRules
 from simulator import faults as f
 from simulator.account import Account, Answer, Session
+from simulator.mischief import MAX_RULES, Mischief
 
 CHANNELS = [
     *("trades", "quotes", "bars", "updatedBars", "dailyBars"),
@@ -280,8 +281,8 @@ def test_rules_last_from_their_first_use() -> None:
 
 def test_rules_are_bounded_and_healed() -> None:
     """Rules do not pile up without end, and healing forgets them."""
-    mischief = f.Mischief()
-    for _ in range(f.MAX_RULES):
+    mischief = Mischief()
+    for _ in range(MAX_RULES):
         mischief.arm(f.NoGreeting())
     with pytest.raises(ValueError, match="heal"):
         mischief.arm(f.NoGreeting())

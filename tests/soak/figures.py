@@ -10,13 +10,13 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from tests.scenario.account import metric
-from tests.soak import memory, other_faults, redis_faults
+from tests.soak import memory, other_faults, redis_faults, take_over
 from tests.soak.schedule import Strike
 from tests.soak.world import World
 
@@ -32,6 +32,9 @@ PATIENCE_S: Final = 40.0
 
 MEMORY: Final = "memory"
 """No fault at all, and three quarters of an hour: measured when it is named."""
+
+TAKE_OVER: Final = "take-over"
+"""Thirty pairs of daemons, and a few minutes: measured when it is named."""
 
 Table: TypeAlias = dict[str, object]
 
@@ -272,25 +275,26 @@ async def figure(name: str) -> bool:
     return not problems
 
 
+def _measured(name: str, arguments: argparse.Namespace) -> Coroutine[Any, Any, bool]:
+    if name == MEMORY:
+        return memory.measure(arguments.minutes, arguments.rate, arguments.symbols, arguments.keep)
+    return take_over.measure(arguments.times) if name == TAKE_OVER else figure(name)
+
+
 def main() -> int:
     """Measure what the arguments name; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak.figures", description="What faults cost.")
-    names = [*FIGURES, MEMORY]
+    names = [*FIGURES, MEMORY, TAKE_OVER]
     parser.add_argument("names", nargs="*", choices=[*names, []], default=list(FIGURES), metavar="NAME")
     growth = parser.add_argument_group(MEMORY)
     growth.add_argument("--minutes", type=float, default=45.0)
     growth.add_argument("--rate", type=float, default=3000.0, help="quotes a second over all symbols")
     growth.add_argument("--symbols", type=int, default=100)
     growth.add_argument("--keep", type=Path, metavar="FILE", help="write every sample there, as CSV")
+    waits = parser.add_argument_group(TAKE_OVER)
+    waits.add_argument("--times", type=int, default=TIMES, help="pairs of daemons for each kind of ghost")
     arguments = parser.parse_args()
-    outcomes = [
-        asyncio.run(
-            memory.measure(arguments.minutes, arguments.rate, arguments.symbols, arguments.keep)
-            if name == MEMORY
-            else figure(name)
-        )
-        for name in arguments.names
-    ]
+    outcomes = [asyncio.run(_measured(name, arguments)) for name in arguments.names]
     return 0 if all(outcomes) else 1
 
 
