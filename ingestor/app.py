@@ -59,14 +59,21 @@ async def run(
     daemon = Daemon(settings, credentials, spool_for(settings), redis_url)
     if reload is not None:
         reload.begin(daemon.journal.note)
-    sources = Sources(lambda: render(daemon.registry), daemon.checks, daemon.status_page)
+    sources = Sources(
+        lambda: render(daemon.registry),
+        daemon.checks,
+        daemon.status_page,
+        lambda counts: daemon.journal.note("http_refused", "warning", **counts),
+    )
     gc.collect()
     gc.freeze()
     # Quotes are many small objects without cycles; the default threshold looks at them for nothing.
     gc.set_threshold(50_000, 20, 20)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(daemon.control.aclose)
-        daemon.http_port = await stack.enter_async_context(serve(*settings.http_host_port, sources))
+        daemon.http_port = await stack.enter_async_context(
+            serve(*settings.http_host_port, settings.http_names, sources)
+        )
         daemon.journal.note(
             "started",
             instance=daemon.instance,

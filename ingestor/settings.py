@@ -104,6 +104,12 @@ class Settings(BaseSettings):
     http: Annotated[
         str, AfterValidator(_http), Field(description="HOST:PORT of /metrics, /livez, /readyz, /status")
     ] = "127.0.0.1:9108"
+    http_names: Annotated[
+        str,
+        Field(
+            description="names by which the pages may be asked for, besides addresses and names of private networks"
+        ),
+    ] = ""
     symbol_limit: Annotated[
         int | None,
         Field(ge=1, description="symbols of the plan (30 on the free one); empty: learnt from refusals"),

@@ -8,12 +8,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
 from ingestor.watching.gate import Gate
+from ingestor.watching.request_head import HostNames
 
 CLEANUP_S: Final = 2.0
 
@@ -32,33 +34,38 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the pages get their content."""
+    """Where the pages get their content, and where it is told whom they sent away, and why."""
 
     metrics: Callable[[], bytes]
     checks: Callable[[], list[Check]]
     status: Callable[[], Mapping[str, Any]]
+    refused: Callable[[dict[str, int]], None]
 
 
 @contextlib.asynccontextmanager
-async def serve(host: str, port: int, sources: Sources) -> AsyncIterator[int]:
-    """Serve the pages while the context lasts; yields the port, which matters when 0 was asked for."""
+async def serve(host: str, port: int, names: str, sources: Sources) -> AsyncIterator[int]:
+    """Serve the pages while the context lasts; yields the port, which matters when 0 was asked for.
+
+    `names` are those by which the pages may be asked for besides the obvious ones (see `HostNames`).
+    """
     app = web.Application(client_max_size=1024)
     app.add_routes(
         [
-            web.get("/metrics", lambda _: _metrics(sources)),
-            web.get("/livez", lambda _: _live()),
-            web.get("/readyz", lambda request: _ready(sources, "verbose" in request.query)),
-            web.get("/status", lambda _: _status(sources)),
+            web.get("/metrics", partial(_metrics, sources)),
+            web.get("/livez", _live),
+            web.get("/readyz", partial(_ready, sources)),
+            web.get("/status", partial(_status, sources)),
         ]
     )
-    app.on_response_prepare.append(_one_answer_per_visit)
+    app.on_response_prepare.append(_plain)
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     assert runner.server is not None
     server: asyncio.Server | None = None
+    gate = Gate(runner.server, HostNames(names), sources.refused)
     try:
         try:
-            server = await asyncio.get_running_loop().create_server(Gate(runner.server), host, port)
+            server = await asyncio.get_running_loop().create_server(gate, host, port)
         except OSError as error:
             raise PagesProblem(
                 f"cannot serve HTTP on {host}:{port} ({error.strerror or error}); "
@@ -68,34 +75,38 @@ async def serve(host: str, port: int, sources: Sources) -> AsyncIterator[int]:
     finally:
         if server is not None:
             server.close()
+        gate.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLEANUP_S):
                 await runner.cleanup()
 
 
-async def _one_answer_per_visit(_: web.Request, response: web.StreamResponse) -> None:
+async def _plain(_: web.Request, response: web.StreamResponse) -> None:
     # Whoever comes every few seconds must not keep a place in between.
     response.force_close()
+    response.headers["Connection"] = "close"
+    # What serves the pages, and in which version, is nobody's business.
+    response.headers.popall("Server", None)
 
 
-async def _metrics(sources: Sources) -> web.Response:
+async def _metrics(sources: Sources, _: web.Request) -> web.Response:
     return web.Response(
         body=sources.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
 
 
-async def _live() -> web.Response:
+async def _live(_: web.Request) -> web.Response:
     return web.Response(text="ok\n")
 
 
-async def _ready(sources: Sources, verbose: bool) -> web.Response:
+async def _ready(sources: Sources, request: web.Request) -> web.Response:
     checks = sources.checks()
     failed = [check for check in checks if check.problem is not None]
-    shown = checks if verbose or failed else []
+    shown = checks if "verbose" in request.query or failed else []
     lines = [f"[{'-' if check.problem else '+'}] {check.name}: {check.problem or 'ok'}" for check in shown]
     lines.append("not ready" if failed else "ready")
     return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
 
 
-async def _status(sources: Sources) -> web.Response:
+async def _status(sources: Sources, _: web.Request) -> web.Response:
     return web.Response(body=orjson.dumps(sources.status()), content_type="application/json")
