@@ -35,7 +35,7 @@ EXIT: Final = "exit code without a cause"
 DEFECT: Final = "traceback in the log"
 
 OUTAGE: Final = frozenset({"feed_disconnected", "daemon_stopped"})
-DISK: Final = frozenset({"spool_full", "spool_damaged", "queue_full"})
+DISK: Final = frozenset({"spool_full", "spool_damaged", "spool_hung", "queue_full"})
 CAUSES: Final[Mapping[str, frozenset[str]]] = {
     "disk_full": DISK,
     "disk_failing": DISK,
