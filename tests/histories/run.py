@@ -29,6 +29,8 @@ MOST_S: Final = 150.0
 """As long as something is stored, until fresh quotes of every symbol are, or all that was sent is."""
 LEAST_SHARE: Final = 0.25
 """A daemon that spins can always run: so much of the time counts, whatever the others took."""
+BEGINS_S: Final = 60.0
+"""A daemon that begins on a disk that does not answer gives it up after so long, as a human has to look."""
 MOST_WELL_S: Final = 20.0
 """When quotes flow again, until the daemon calls itself ready, and the cache is as new as the streams."""
 QUIETLY: Final = frozenset({0, 3, -15})
@@ -127,7 +129,13 @@ class _Play:
         """Redis and the vendor are well: quotes flow around a disk that is not, and the daemon can be stopped."""
         stage_ = self._stage
         began_s = stage_.world.now_s
-        if not await self._flows() and self._excused_s < began_s:
+
+        async def has_given_up() -> bool:
+            return self._excused_s >= began_s
+
+        if await self._flows() or await has_given_up():
+            pass
+        elif not (await self._is_starting() and await self._until(has_given_up, BEGINS_S, BEGINS_S)):
             self._found.append(Finding(words.WEDGED_ON_A_BAD_DISK, await self._state()))
         if self._history.ends_on_a_bad_disk:
             code = await stage_.stop()
@@ -203,13 +211,23 @@ class _Play:
         if not await self._until(is_settled):
             self._found.append(Finding(words.UNSETTLED, await self._state()))
 
-    async def _until(self, condition: Callable[[], Awaitable[bool]], most_s: float = MOST_S) -> bool:
+    async def _is_starting(self) -> bool:
+        """Reading a spool may take its time, and ends with a daemon that gives the disk up."""
+        status = await self._stage.world.status()
+        return status is None or status["state"] == "starting"
+
+    async def _until(
+        self,
+        condition: Callable[[], Awaitable[bool]],
+        most_s: float = MOST_S,
+        most_standstill_s: float = STANDSTILL_S,
+    ) -> bool:
         """Wait until it holds, as long as there is progress; what other processes took counts for nothing."""
         stage_ = self._stage
         passed_s = standstill_s = 0.0
         arrived = stage_.world.checker.verdict().arrived
         before_s, taken_s = time.monotonic(), stage_.others_took_s()
-        while passed_s < most_s and standstill_s < STANDSTILL_S:
+        while passed_s < most_s and standstill_s < most_standstill_s:
             now_s, now_taken_s = time.monotonic(), stage_.others_took_s()
             passes_s = now_s - before_s
             own_s = max(LEAST_SHARE * passes_s, passes_s - (now_taken_s - taken_s))
