@@ -49,7 +49,6 @@ from wire import (
 )
 from wire.quote import newer
 
-TIMEOUT_S: Final = 5.0
 URL_VARIABLE: Final = "QUOTEBUS_REDIS_URL"
 DEFAULT_URL: Final = "redis://127.0.0.1:6379/0"
 
@@ -59,13 +58,14 @@ def connect(
     *,
     namespace: str = "quotes",
     reconnect: Reconnect | None = None,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
     name: str | None = None,
 ) -> "Bus":
     """The bus on this Redis, to be opened with `async with`.
 
     Without a `url` it is that of the environment variable `QUOTEBUS_REDIS_URL`, or else
-    `redis://127.0.0.1:6379/0`. `timeout_s` bounds each connection attempt and each reply; `reconnect` says how
+    `redis://127.0.0.1:6379/0`. `timeout_s` bounds each connection attempt and each reply, by default as the URL
+    says (`socket_timeout`, `socket_connect_timeout`), else 5 s; `reconnect` says how
     iterations come back after a lost connection. `name` says to operators who asks (CLIENT LIST has it): 1 to
     100 printable ASCII characters without spaces or @; by default made of program, host, process id and a random
     part. Raises `BadUrl`, `BadNamespace` and `ValueError` here; `BusUnavailable`, and `ContractTooNew` when the
@@ -78,7 +78,7 @@ def connect(
     else:
         # Two programs may choose one name, and neither may end the other's leases.
         consumer_id = f"{parse_name(name)}#{secrets.token_hex(3)}"
-    if not (is_number(timeout_s) and 0 < timeout_s < math.inf):
+    if timeout_s is not None and not (is_number(timeout_s) and 0 < timeout_s < math.inf):
         raise ValueError(f"timeout_s={timeout_s!r}: take a positive number of seconds")
     return Bus(
         Target(url, timeout_s=timeout_s, name=name),

@@ -7,79 +7,153 @@ accounted for.
 
 import asyncio
 import contextlib
-import inspect
+import logging
 import os
+import ssl
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
-from redis.asyncio.connection import Connection, parse_url
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio.connection import Connection
+from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa: A004
 
 from consumers.command import Command, Reply
 from consumers.errors import BadUrl, forked
+from consumers.reconnect import HandshakeFailed, NoTransactions, WrongServer
+from wire.redis.answers import lacks_command, unusable_kind
+from wire.redis.tls import client_context, explain
+from wire.redis.url import NOT_ANSWERED, BadRedisUrl, RedisUrl, explain_end, parse_redis_url
 
+TIMEOUT_S: Final = 5.0
+"""For connecting and for an answer, where neither the caller nor the URL says how long."""
 CLIENT_NAME: Final = "quotebus-consumers"
 """What the name of each connection of this library begins with; the bus's own name follows, after a colon."""
 IN_MEMORY: Final[dict[str, Callable[[], Any]]] = {}
 """Servers that live in this process: URL -> what makes a connection. Only `consumers.testing` puts them here."""
-_REMEDY: Final = (
-    "write redis://user:password@host:port/db, rediss:// for TLS or unix:///path; "
-    "percent-encode special characters of the password (/ is %2F, # is %23, @ is %40)"
-)
+_log: Final = logging.getLogger(__name__)
 
 
 class Target:
     """Where Redis is, and how to log in; shows neither user nor password.
 
-    Raises `BadUrl`. Options in the query of the URL are those of redis-py's connections.
+    A timeout that the caller gives goes before the URL's. Raises `BadUrl`, also for files that TLS cannot use.
     """
 
-    __slots__ = ("_class", "_options", "address", "client_name")
+    __slots__ = ("_make", "address", "client_name", "lacks_names", "timeout_s")
 
-    def __init__(self, url: str, *, timeout_s: float, name: str = "") -> None:
+    def __init__(self, url: str, *, timeout_s: float | None = None, name: str = "") -> None:
         if not isinstance(url, str):
-            raise BadUrl(f"the Redis URL is a {type(url).__name__}, not a string: {_REMEDY}")
+            raise BadUrl(f"the Redis URL is a {type(url).__name__}, not a string")
         self.client_name: Final = f"{CLIENT_NAME}:{name}" if name else CLIENT_NAME
+        self.lacks_names = False
+        """The server has no CLIENT, and that was told."""
         if url in IN_MEMORY:
-            self._class: Any = IN_MEMORY[url]
-            self._options: dict[str, Any] = {}
+            self._make: Callable[[], Any] = IN_MEMORY[url]
+            self.timeout_s = timeout_s or TIMEOUT_S
             self.address = url
             return
         try:
-            options: dict[str, Any] = dict(parse_url(url))
-        except ValueError:
-            # The parser's own message may quote a piece of the password.
-            raise BadUrl(f"the Redis URL is not readable: {_REMEDY}") from None
-        self._class = options.pop("connection_class", Connection)
-        # Lists instead of maps, whatever the server would prefer: one shape of reply to read.
-        options.update(protocol=2, decode_responses=False)
-        options.setdefault("socket_connect_timeout", timeout_s)
-        options["socket_timeout"] = timeout_s
-        self._options = options
-        if "path" in options:
-            self.address = f"unix://{options['path']}"
-        else:
-            scheme = "redis" if self._class is Connection else "rediss"
-            where = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-            self.address = f"{scheme}://{where}/{options.get('db', 0)}"
-        unknown = sorted(set(options) - _known_options(self._class))
-        if unknown:
-            raise BadUrl(f"the Redis URL has options that no connection knows: {', '.join(unknown)[:200]}")
+            read = parse_redis_url(url)
+            if read.tls is not None:
+                client_context(read.tls)
+        except BadRedisUrl as problem:
+            raise BadUrl(str(problem)) from None
+        scheme = "unix" if read.path else "redis" if read.tls is None else "rediss"
+        self.address = f"{scheme}://{read.path}" if read.path else f"{scheme}://{read}"
+        answer_s = timeout_s or read.timeout_s or TIMEOUT_S
+        connect_s = timeout_s or read.connect_timeout_s or TIMEOUT_S
+        self.timeout_s = max(answer_s, connect_s)
+        """The longest that connecting or an answer may take."""
+        self._make = partial(_Connection, read, answer_s, connect_s)
 
     def connection(self) -> Any:
         """A new connection object, not yet connected."""
-        return self._class(**self._options)
+        return self._make()
 
     def __repr__(self) -> str:
         return f"Target({self.address})"
 
 
-def _known_options(connection_class: Any) -> set[str]:
-    known: set[str] = set()
-    for parent in connection_class.__mro__:
-        known.update(inspect.signature(parent.__init__).parameters)
-    return known
+class _Connection(Connection):
+    """redis-py's connection, to wherever the URL leads: a port, with or without TLS, or a socket."""
+
+    def __init__(self, url: RedisUrl, timeout_s: float, connect_timeout_s: float) -> None:
+        super().__init__(
+            host=url.host,
+            port=url.port,
+            db=url.db,
+            username=url.user,
+            password=url.password,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=connect_timeout_s,
+            socket_keepalive=url.keepalive,
+            # Lists instead of maps, whatever the server would prefer: one shape of reply to read.
+            protocol=2,
+        )
+        self._url = url
+        self._tls: ssl.SSLContext | None = None
+
+    async def _connect(self) -> None:
+        try:
+            if self._url.path:
+                async with asyncio.timeout(self.socket_connect_timeout):
+                    self._reader, self._writer = await asyncio.open_unix_connection(self._url.path)
+            else:
+                self._tls = client_context(self._url.tls) if self._url.tls is not None else None
+                await super()._connect()  # type: ignore[no-untyped-call]
+        except BadRedisUrl as problem:
+            # Files that were there when the bus was made: whoever renews them may be at it.
+            raise HandshakeFailed(str(problem)) from None
+        except OSError as error:
+            is_late = isinstance(error, TimeoutError) and self._tls is not None
+            if (said := NOT_ANSWERED if is_late else explain(error)) is not None:
+                raise HandshakeFailed(said) from None
+            raise
+
+    async def disconnect(
+        self,
+        nowait: bool = False,
+        error: Exception | None = None,
+        failure_count: int | None = None,
+        health_check_failed: bool = False,
+    ) -> None:
+        writer = self._writer
+        await super().disconnect(nowait, error, failure_count, health_check_failed)
+        if nowait and self._tls is not None and writer is not None:
+            # A farewell by TLS takes a round trip; in a loop that ends meanwhile the socket would stay open.
+            writer.transport.abort()
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        # Before the database is selected, which a node of a cluster refuses in words that explain nothing.
+        db, self.db = self.db, 0
+        try:
+            await super().on_connect_check_health(check_health)
+            await self.send_command("HELLO", check_health=False)
+            try:
+                hello = await self.read_response()
+            except ResponseError:
+                hello = None  # A proxy that does not know it.
+            if (problem := unusable_kind(hello)) is not None:
+                raise WrongServer(problem)
+            if db:
+                await self.send_command("SELECT", db, check_health=False)
+                await self.read_response()
+        except ConnectionError as ending:
+            # Its children are answers of the server, such as a refused login.
+            if type(ending) is ConnectionError:
+                raise HandshakeFailed(f"{explain_end(self._url)} ({ending})") from None
+            raise
+        finally:
+            self.db = db
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._tls}
+
+
+_MULTI: Final[Command] = ("MULTI",)
+_LOOK: Final[tuple[Command, ...]] = (_MULTI, ("PING",), ("DISCARD",))
+_EXPECTED: Final = (b"OK", b"QUEUED", b"OK")
 
 
 class Link:
@@ -90,12 +164,13 @@ class Link:
     children; an error that Redis answers to one command stands in the list of replies in its place.
     """
 
-    __slots__ = ("__weakref__", "_client_name", "_connection", "_is_closed", "_is_inherited")
+    __slots__ = ("__weakref__", "_connection", "_has_transactions", "_is_closed", "_is_inherited", "_target")
 
     def __init__(self, target: Target) -> None:
         self._is_inherited = False
         self._is_closed = False
-        self._client_name: Final = target.client_name
+        self._has_transactions = False
+        self._target: Final = target
         self._connection: Any = target.connection()
         _links.add(self)
 
@@ -113,21 +188,43 @@ class Link:
                 await self._connection.connect()
             except (RuntimeError, AttributeError) as error:
                 raise self._lost(error) from None
+            except ConnectionError as error:
+                # redis-py wraps what it does not know.
+                raise error.__cause__ if isinstance(error.__cause__, HandshakeFailed) else error from None
             _check_cancelled(cancelled)
             if self._is_closed:
                 # It was made all the same: close it again, and let the question below find that.
                 await self.close()
             # The name is for who reads CLIENT LIST; an ACL may forbid it.
-            _, pong = await self.ask(("CLIENT", "SETNAME", self._client_name), ("PING",))
+            named, pong = await self.ask(("CLIENT", "SETNAME", self._target.client_name), ("PING",))
         except BaseException:
             await self.close()
             raise
         if isinstance(pong, RedisError):
             await self.close()
             raise pong
+        if isinstance(named, ResponseError) and lacks_command(str(named)) and not self._target.lacks_names:
+            self._target.lacks_names = True
+            _log.warning("%r has no command CLIENT: CLIENT LIST will not tell who is connected", self._target)
 
     async def ask(self, *commands: Command) -> list[Reply]:
-        """Send all commands at once and collect their replies, in order."""
+        """Send all commands at once and collect their replies, in order.
+
+        A transaction is sent only where the server is known to have them: without, what should be queued would be
+        carried out, and its answer be lost.
+        """
+        if not self._has_transactions and _MULTI in commands:
+            await self._check_transactions()
+        return await self._ask(*commands)
+
+    async def _check_transactions(self) -> None:
+        for reply, expected in zip(await self._ask(*_LOOK), _EXPECTED, strict=True):
+            if reply != expected:
+                await self.close()
+                raise reply if isinstance(reply, ResponseError) else NoTransactions(repr(reply)[:80])
+        self._has_transactions = True
+
+    async def _ask(self, *commands: Command) -> list[Reply]:
         connection = self._connection
         self._check_process()
         if not self.is_open:

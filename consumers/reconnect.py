@@ -13,12 +13,16 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError,  # noqa: A004
     MasterDownError,
+    MovedError,
     NoPermissionError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004
     TryAgainError,
 )
+
+from wire.redis.answers import CLUSTER_NODE, disabled, lacks_command, tells_of_cluster
 
 _PASSING_CODES = (
     "LOADING",
@@ -73,9 +77,23 @@ class Reconnect:
         return self.attempts is not None and failures > self.attempts
 
 
+class HandshakeFailed(ConnectionError):
+    """TLS with this server failed; the message says why, and what to do. It may have been mended by next time."""
+
+
+class WrongServer(RedisError):
+    """What answers is a server of a kind that cannot hold the bus; the message says what to use instead."""
+
+
+class NoTransactions(ResponseError):
+    """What answers does not queue what follows MULTI; the message is its answer."""
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether the same question may be answered on a later connection."""
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return False
+    if isinstance(error, WrongServer | MovedError | NoTransactions) or lacks_command(str(error)):
         return False
     if isinstance(
         error,
@@ -104,6 +122,18 @@ def tells_of_key(error: object) -> bool:
 def reason(error: BaseException) -> str:
     """Why Redis could not be used, in one sentence with the remedy."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, WrongServer | HandshakeFailed):
+        return text
+    if isinstance(error, MovedError) or tells_of_cluster(text):
+        return CLUSTER_NODE
+    if isinstance(error, NoTransactions):
+        return (
+            f"it has no transactions (MULTI was answered with {text}), in which streams are read; "
+            "connect to Redis itself, not to a proxy without them"
+        )
+    if isinstance(error, ResponseError) and lacks_command(text):
+        command = text.partition("ommand '")[2].partition("'")[0] or text
+        return disabled({command: "this library"})
     if isinstance(error, AuthenticationError | AuthorizationError):
         return f"it refused the credentials ({text}); check user and password in the URL"
     if is_wrong_type(error):

@@ -6,16 +6,12 @@ and every end of a connection is a redis-py `ConnectionError`.
 """
 
 import asyncio
+import ssl
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    ConnectionPool,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
@@ -23,17 +19,20 @@ from redis.exceptions import ConnectionError as ConnectionLost
 
 from ingestor.redis_link import RedisAddress
 from wire.redis.answers import lacks_command
+from wire.redis.tls import client_context, explain
+from wire.redis.url import NOT_ANSWERED, explain_end
 
 CLIENT_NAME: Final = "quotebus-control"
 
 
-class _Guarded(AbstractConnection):
-    """What a connection adds to redis-py's own."""
+class _Guarded(Connection):
+    """What a connection adds to redis-py's own: where it leads is asked anew whenever it is opened."""
 
     def __init__(self, *, address: RedisAddress, **options: Any) -> None:
         super().__init__(redis_connect_func=cast("Any", self._introduce), **options)
         self._address = address
         self._generation = address.generation
+        self._tls: ssl.SSLContext | None = None
 
     async def connect(self) -> None:
         # So says the pool before each use of a connection, also of one that is open.
@@ -42,9 +41,32 @@ class _Guarded(AbstractConnection):
         await super().connect()  # type: ignore[no-untyped-call]
 
     async def _connect(self) -> None:
-        self._address.check_login()
-        self._generation = self._address.generation
-        await super()._connect()  # type: ignore[safe-super, no-untyped-call]
+        address = self._address
+        try:
+            address.check()
+            self._generation, url = address.generation, address.url
+            self.host, self.port, self.db = url.host, url.port, url.db
+            self.socket_timeout = address.timeout_s
+            self.socket_connect_timeout = address.connect_timeout_s
+            self.socket_keepalive = url.keepalive
+            if url.path:
+                async with asyncio.timeout(self.socket_connect_timeout):
+                    self._reader, self._writer = await asyncio.open_unix_connection(url.path)
+            else:
+                self._tls = client_context(url.tls) if url.tls is not None else None
+                await super()._connect()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            address.doubt()
+            is_late = isinstance(error, TimeoutError) and self._tls is not None
+            if (said := NOT_ANSWERED if is_late else explain(error)) is not None:
+                raise ConnectionLost(f"{address!r}: {said}") from None
+            raise
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {**super()._connection_arguments(), "ssl": self._tls}
+
+    def _host_error(self) -> str:
+        return repr(self._address)
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         cancelled = _cancellations()
@@ -70,6 +92,12 @@ class _Guarded(AbstractConnection):
         except AuthenticationError as refusal:
             self._address.note_refusal(password, str(refusal))
             raise
+        except ConnectionLost as ending:
+            # Its children are answers of the server, such as that it is loading its data.
+            if type(ending) is not ConnectionLost:
+                raise
+            said = f"{self._address!r}: {explain_end(self._address.url)} ({ending})"
+            raise ConnectionLost(said) from None
         login.accepted()
 
     async def _introduce_by_name(self) -> None:
@@ -89,34 +117,16 @@ def _cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
-class _Tcp(_Guarded, Connection):
-    pass
-
-
-class _Tls(_Guarded, SSLConnection):
-    pass
-
-
-class _Unix(_Guarded, UnixDomainSocketConnection):
-    pass
-
-
-_GUARDED: Final[dict[Any, type[Any]]] = {SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
-
-
-def control_client(address: RedisAddress, timeout_s: float) -> "Redis":
-    """A client of this server, whose calls and connections take `timeout_s` at most; the caller closes it."""
-    options = dict(address.options)
+def control_client(address: RedisAddress) -> "Redis":
+    """A client of this server, whose calls and connections take as long as the address allows; the caller closes
+    it."""
     pool = ConnectionPool(
-        connection_class=_GUARDED.get(options.pop("connection_class", None), _Tcp),
+        connection_class=_Guarded,
         address=address,
         protocol=2,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
         # redis-py would retry writes silently; here every retry is somebody's decision.
         retry=Retry(NoBackoff(), 0),
         # Library name and version are for eyes only, and a right that a daemon's user need not have.
         driver_info=None,
-        **options,
     )
     return Redis.from_pool(pool)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any, Final
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -36,8 +36,6 @@ from ingestor.watching.pages import Check
 from ingestor.watching.reporter import Reporter, iso
 from wire import CONTRACT_VERSION, Keyspace
 
-CONTROL_TIMEOUT_S: Final = 2.0
-
 
 def time_s() -> float:
     """Wall time, unix seconds."""
@@ -62,7 +60,7 @@ class Daemon:
         self.keys = Keyspace(settings.namespace)
         self.address = RedisAddress(settings.redis_url.get_secret_value(), redis_url)
         self.journal = Journal()
-        self.control: Redis = control_client(self.address, CONTROL_TIMEOUT_S)
+        self.control: Redis = control_client(self.address)
         self.publisher = Publisher(
             *(self.address, self.keys, self.journal),
             stream_maxlen=settings.stream_maxlen,

@@ -6,19 +6,30 @@ read callback, and nothing is ever sent twice behind its back. The control plane
 """
 
 import asyncio
-import ssl
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 
 from ingestor.login import Login
 from ingestor.resp import pack
 from wire.redis.answers import lacks_command, unusable_kind
+from wire.redis.tls import client_context, explain
+from wire.redis.url import (
+    NOT_ANSWERED,
+    SPEAKS_TLS,
+    TLS_ALERT,
+    BadRedisUrl,
+    RedisUrl,
+    explain_end,
+    parse_redis_url,
+)
 
 CONNECT_TIMEOUT_S: Final = 2.0
+TIMEOUT_S: Final = 2.0
+"""Where the URL has no others."""
 
 Reply = Any
 """What hiredis returns: bytes, int, list or None; and a `hiredis.ReplyError`, as a value, for an error reply."""
@@ -38,6 +49,7 @@ class RedisLink(asyncio.Protocol):
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
+        self.has_answered = False
         self._handshake: list[asyncio.Future[Reply]] = []
         self.on_reply: Callable[[Reply], None] = self._on_handshake_reply
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -71,17 +83,19 @@ class RedisLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
+        self.has_answered = True
         self._reader.feed(data)
         try:
             while not self.closed.done() and (reply := self._reader.gets()) is not False:
                 self.on_reply(reply)
         except hiredis.ProtocolError as error:
-            self.abort(f"not the Redis protocol: {error}")
+            self.abort(SPEAKS_TLS if data.startswith(TLS_ALERT) else f"not the Redis protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         if not self.closed.done():
-            self.closed.set_result(f"{type(exc).__name__}: {exc}" if exc else "closed by the server")
+            said = explain(exc) or f"{type(exc).__name__}: {exc}" if exc else "closed by the server"
+            self.closed.set_result(said)
 
     def _on_handshake_reply(self, reply: Reply) -> None:
         if not self._handshake:
@@ -94,40 +108,52 @@ class RedisLink(asyncio.Protocol):
 
 
 class RedisAddress:
-    """Where Redis is and who we are there, from a `redis://`, `rediss://` or `unix://` URL.
+    """Where Redis is and who we are there, as `wire.redis.url` reads it from a URL.
 
-    `read_again` gives the URL as it stands now, or raises `LinkFailure`; it is asked after Redis has refused the
-    login, and user and password are taken from it. Where Redis is stays as it was.
+    `read_again` gives the URL as it stands now, or raises `LinkFailure`. It is asked before a connection when the
+    last one failed or ended (`doubt`), or the login was refused, so that a rotated password, a new certificate and
+    a primary at another place need no restart; the database stays. Raises `BadRedisUrl`.
     """
 
     def __init__(self, url: str, read_again: Callable[[], str] | None = None) -> None:
-        self._options: dict[str, Any] = dict(parse_url(url))
+        self._url = parse_redis_url(url)
         self._read_again = read_again
-        self.login: Final = Login(self._options.pop("username", None), self._options.pop("password", None))
+        self._in_doubt = False
+        self.login: Final = Login(self._url.user, self._url.password)
         self.generation = 0
         """A connection that was opened under an earlier one may lead to a server that has been replaced."""
 
     def __repr__(self) -> str:
-        where = self._options.get("path") or (
-            f"{self._options.get('host', 'localhost')}:{self._options.get('port', 6379)}"
-        )
-        return f"{where}/{self._options.get('db', 0)}"
+        return str(self._url)
 
     @property
-    def options(self) -> Mapping[str, Any]:
-        """Where Redis is, as redis-py's connections want to be told."""
-        return self._options
+    def url(self) -> RedisUrl:
+        """Where Redis is now, for the connection that is made next."""
+        return self._url
+
+    @property
+    def timeout_s(self) -> float:
+        """How long an answer may take."""
+        return self._url.timeout_s or TIMEOUT_S
+
+    @property
+    def connect_timeout_s(self) -> float:
+        """How long connecting may take, with handshake and login."""
+        return self._url.connect_timeout_s or CONNECT_TIMEOUT_S
 
     def renew(self) -> None:
         """The hot path has a new connection: whoever has an older one to this address should open another, for
         behind a proxy or a name it may lead to a primary that is one no more, and still answers."""
         self.generation += 1
 
-    def check_login(self) -> None:
+    def doubt(self) -> None:
+        """A connection failed, ended, or led to a server that will not serve: it may be elsewhere by now."""
+        self._in_doubt = True
+
+    def check(self) -> None:
         """Before a connection: `LinkFailure` when Redis has refused this login and may not be asked again yet."""
-        if self.login.refusal is not None and self._read_again is not None:
-            options = parse_url(self._read_again())
-            self.login.change(options.get("username"), options.get("password"))
+        if self._read_again is not None and (self._in_doubt or self.login.refusal is not None):
+            self._look_again(self._read_again)
         if refusal := self.login.hinders(time.monotonic()):
             raise LinkFailure(refusal)
 
@@ -135,32 +161,60 @@ class RedisAddress:
         """Redis refused a login with this password."""
         self.login.refused(password, f"{self!r}: authentication refused: {refusal}", time.monotonic())
 
+    def _look_again(self, read_again: Callable[[], str]) -> None:
+        try:
+            url = parse_redis_url(read_again())
+        except BadRedisUrl as problem:
+            raise LinkFailure(str(problem)) from None
+        if url.db != self._url.db:
+            raise LinkFailure(
+                f"the Redis URL names database {url.db} now, and this daemon writes {self._url.db}: "
+                "restart it, or set that back"
+            )
+        self._in_doubt = False
+        self.login.change(url.user, url.password)
+        has_moved = (url.place, url.tls) != (self._url.place, self._url.tls)
+        self._url = url
+        if has_moved:
+            self.renew()
+
     async def open(self, client_name: str) -> RedisLink:
         """Connect, authenticate, select; `LinkFailure` with the reason if any of it fails in time."""
-        self.check_login()
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                link = await self._connect()
+            self.check()
+            async with asyncio.timeout(self.connect_timeout_s):
+                link = await self._connect(self._url)
                 try:
                     await self._introduce(link, client_name)
-                except BaseException:
+                except BaseException as error:
                     link.abort("handshake failed")
+                    if isinstance(error, LinkFailure) and not link.has_answered:
+                        raise LinkFailure(f"{self!r}: {explain_end(self._url)} ({error})") from None
                     raise
+        except LinkFailure:
+            self.doubt()
+            raise
+        except BadRedisUrl as problem:
+            self.doubt()
+            raise LinkFailure(str(problem)) from None
         except TimeoutError:
-            raise LinkFailure(f"{self!r} did not answer within {CONNECT_TIMEOUT_S:g} s") from None
+            self.doubt()
+            hint = f"; {NOT_ANSWERED}" if self._url.tls is not None else ""
+            raise LinkFailure(f"{self!r} did not answer within {self.connect_timeout_s:g} s{hint}") from None
         except OSError as error:
-            raise LinkFailure(f"{self!r}: {error}") from None
+            self.doubt()
+            raise LinkFailure(f"{self!r}: {explain(error) or error}") from None
         return link
 
-    async def _connect(self) -> RedisLink:
+    async def _connect(self, url: RedisUrl) -> RedisLink:
         loop = asyncio.get_running_loop()
-        options = self._options
-        if options.get("connection_class") is UnixDomainSocketConnection:
-            _, link = await loop.create_unix_connection(RedisLink, options["path"])
+        if url.path:
+            _, link = await loop.create_unix_connection(RedisLink, url.path)
             return link
-        tls = _tls(options) if options.get("connection_class") is SSLConnection else None
-        host, port = options.get("host", "localhost"), int(options.get("port", 6379))
-        _, link = await loop.create_connection(RedisLink, host, port, ssl=tls)
+        tls = client_context(url.tls) if url.tls is not None else None
+        transport, link = await loop.create_connection(RedisLink, url.host, url.port, ssl=tls)
+        if url.keepalive:
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return link
 
     async def _introduce(self, link: RedisLink, client_name: str) -> None:
@@ -179,8 +233,8 @@ class RedisAddress:
             self._expect_login(password, hello)
         if (problem := unusable_kind(hello)) is not None:
             raise WrongServer(problem)
-        if self._options.get("db"):
-            _expect(await link.call("SELECT", int(self._options["db"])), "SELECT")
+        if self._url.db:
+            _expect(await link.call("SELECT", self._url.db), "SELECT")
         self.login.accepted()
 
     def _expect_login(self, password: str | None, reply: Reply) -> None:
@@ -192,13 +246,3 @@ class RedisAddress:
 def _expect(reply: Reply, step: str) -> None:
     if isinstance(reply, hiredis.ReplyError):
         raise LinkFailure(f"{step} refused: {reply}")
-
-
-def _tls(options: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_certfile"):
-        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    if str(options.get("ssl_cert_reqs", "required")).lower() == "none":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -15,13 +15,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from redis.asyncio.connection import parse_url
 
 from ingestor.feed.backoff import Patience
 from ingestor.feed.findings import Limits
 from ingestor.feed.hours import ALWAYS, DELAY_S, FEEDS
 from ingestor.feed.session import Credentials
 from wire import Keyspace
+from wire.redis.tls import client_context
+from wire.redis.url import parse_redis_url
 
 STREAM_HOST: Final = "wss://stream.data.alpaca.markets"
 
@@ -54,14 +55,10 @@ def _websocket_url(url: str) -> str:
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
-    url = secret.get_secret_value()
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
-    try:
-        parse_url(url)
-    except ValueError:
-        # The parser's own words may quote the password.
-        raise ValueError("is not a URL of the form redis://[user:password@]host[:port][/database]") from None
+    url = parse_redis_url(secret.get_secret_value())
+    if url.tls is not None:
+        # What cannot be used at the start will not be by itself: the files are read here, and at each handshake.
+        client_context(url.tls)
     return secret
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from consumers.bus import Bus
 from consumers.rest.asker import check_key
 from consumers.rest.budget import check_calls
-from consumers.rest.client import KEY_NAMES, SECRET_NAMES, URL_NAME, AlpacaRest, base_url
+from consumers.rest.client import KEY_NAMES, SECRET_NAMES, TIMEOUT_S, URL_NAME, AlpacaRest, base_url
 from consumers.rest.errors import RestError
 from consumers.rest.retry import Retry
 
@@ -31,7 +31,7 @@ class Account:
         paper: bool,
         feed: str,
         rest_url: str | None,
-        timeout_s: float,
+        timeout_s: float | None,
         retry: Retry | None,
         calls_per_minute: int,
     ) -> None:
@@ -62,7 +62,7 @@ class Account:
                 feed=feed,
                 data_url=url,
                 trading_url=url,
-                timeout_s=timeout_s,
+                timeout_s=timeout_s or TIMEOUT_S,
                 retry=retry,
                 budget=bus.budget(key, calls_per_minute),
             )

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, overload
 
-from consumers.bus import TIMEOUT_S, Bus, connect, parts_of
+from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusClosed, BusError, BusUnavailable
 from consumers.reading.lag import Lag
 from consumers.reading.start import Start
@@ -53,9 +53,9 @@ class MarketDataService:
     and APCA_API_SECRET_KEY), read when REST is first needed. `paper` picks the trading host. `redis_url` and `name`
     are as for `connect`. `feed` is whose quotes REST is asked for: take the daemon's. `max_age_s` is how old the
     answer of `get_latest_quote` may be. `reconnect` says how streams come back; `timeout_s` bounds each reply of
-    Redis and each attempt of a REST call, `retry` the attempts together, `callback_timeout_s` each callback that is
-    awaited (None: not at all). `calls_per_minute` is what REST allows the account; give all its strategies the
-    same. Raises `BadUrl`, `BadNamespace` and `ValueError`.
+    Redis and each attempt of a REST call (default: as the URL says, and 5 s), `retry` the attempts together,
+    `callback_timeout_s` each callback that is awaited (None: not at all). `calls_per_minute` is what REST allows
+    the account; give all its strategies the same. Raises `BadUrl`, `BadNamespace` and `ValueError`.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class MarketDataService:
         max_age_s: float = MAX_AGE_S,
         reconnect: Reconnect = RECONNECT,
         retry: Retry | None = None,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float | None = None,
         calls_per_minute: int = CALLS_PER_MINUTE,
         callback_timeout_s: float | None = CALLBACK_TIMEOUT_S,
         name: str | None = None,

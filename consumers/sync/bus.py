@@ -35,12 +35,12 @@ def connect(
     *,
     namespace: str = "quotes",
     reconnect: Reconnect | None = None,
-    timeout_s: float = native.TIMEOUT_S,
+    timeout_s: float | None = None,
     name: str | None = None,
 ) -> "Bus":
     """The bus on this Redis, to be opened with `with`; parameters and errors as those of `consumers.connect`."""
     bus = native.connect(url, namespace=namespace, reconnect=reconnect, timeout_s=timeout_s, name=name)
-    return Bus(bus, limit_s=CALL_LIMITS * timeout_s)
+    return Bus(bus, limit_s=CALL_LIMITS * bus._target.timeout_s)
 
 
 class Bus:

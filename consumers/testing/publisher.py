@@ -58,7 +58,12 @@ class Publisher:
     """
 
     def __init__(
-        self, url: str, *, namespace: str = "quotes", maxlen: int | None = MAXLEN, timeout_s: float = 5.0
+        self,
+        url: str,
+        *,
+        namespace: str = "quotes",
+        maxlen: int | None = MAXLEN,
+        timeout_s: float | None = None,
     ) -> None:
         if maxlen is not None and maxlen < 1:
             raise ValueError(f"maxlen={maxlen}: take 1 or more, or None for no bound")

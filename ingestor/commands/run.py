@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import structlog
 import uvloop
-from redis.asyncio.connection import parse_url
 
 from ingestor import early_signals
 from ingestor.app import LeftOnDisk, Undrained
@@ -31,6 +30,7 @@ from ingestor.rights import CommandsDisabled, NotPermitted, Unsuitable
 from ingestor.settings import Settings, SettingsProblem, load_credentials, load_settings
 from ingestor.spool.folder import SpoolUnusable
 from ingestor.watching.pages import PagesProblem
+from wire.redis.url import parse_redis_url
 
 MIN_DESCRIPTORS: Final = 64
 """About twenty for the daemon itself, and one for each visitor of its pages."""
@@ -150,7 +150,7 @@ def _redis_url(config: Path | None) -> str:
         url = load_settings(config, os.environ).redis_url.get_secret_value()
     except SettingsProblem as problem:
         raise LinkFailure(str(problem).replace("\n", "; ")) from None
-    redactor.protect(parse_url(url).get("password") or "")
+    redactor.protect(parse_redis_url(url).password or "")
     return url
 
 

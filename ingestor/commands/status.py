@@ -23,7 +23,7 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
         return 2
     except RedisProblem as error:
         print(f"quotebus: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     fields = {flat[i].decode(): flat[i + 1].decode("utf-8", "replace") for i in range(0, len(flat), 2)}
     problem = _problem(fields)
     if as_json:

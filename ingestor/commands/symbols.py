@@ -69,7 +69,7 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
         return 2
     except RedisProblem as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
-        return 1
+        return problem.exit_code
     if not names:
         print("no symbols yet; add some with: quotebus symbols add AAPL", file=sys.stderr)
     judge = QualityJudge(now_ns, dict(zip(STATUS_FIELDS, status, strict=True)))
@@ -169,7 +169,7 @@ def _edit(command: str, done: str, rest: str, members: list[str], redis_url: str
         return 2
     except RedisProblem as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
-        return 1
+        return problem.exit_code
     unchanged = len(set(members)) - changed
     print(f"{done} {changed}" + (f", {unchanged} {rest}" if rest and unchanged else ""))
     return 0

@@ -22,7 +22,8 @@ from wire import Keyspace
 def follow(
     symbols: list[str], start: str, count: int | None, as_json: bool, redis_url: str, namespace: str
 ) -> int:
-    """Print until `count` lines, Ctrl-C, or a Redis that cannot be reached; 0, 0 and 1."""
+    """Print until `count` lines, Ctrl-C, or a Redis that cannot be reached (0, 0 and 1); 2 for what is
+    wrongly given."""
     printer = _json_line if as_json else _line
     symbols = [symbol.strip().upper() for symbol in symbols]
     try:
@@ -32,7 +33,10 @@ def follow(
     except (BadStart, BadSymbol, BadNamespace, BadUrl) as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2
-    except (BusError, RedisProblem) as problem:
+    except RedisProblem as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)
+        return problem.exit_code
+    except BusError as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 1
     return 0

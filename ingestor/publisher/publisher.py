@@ -44,7 +44,6 @@ UNPACKED_BYTES: Final = 512
 """About what a quote takes up before it is packed; all of them no more than what may wait packed."""
 STAMPS_AT_ONCE: Final = 8
 WINDOW: Final = 3
-REPLY_TIMEOUT_S: Final = 2.0
 PROBE_EVERY_S: Final = 1.0
 HOLDING: Final = frozenset({"applied", "seen", "OOM", "MISCONF", "BUSY"})
 """Answers that say that nobody else has taken over, or could: so refused, another can not even announce itself."""
@@ -176,7 +175,7 @@ class Publisher:
 
     async def _claim_within_time(self, link: RedisLink) -> None:
         try:
-            async with self._claiming, asyncio.timeout(REPLY_TIMEOUT_S):
+            async with self._claiming, asyncio.timeout(self._address.timeout_s):
                 if not self._is_saving:
                     await self._claim(link)
         except BaseException:
@@ -228,7 +227,7 @@ class Publisher:
                 return link.closed.result()
             now_s = time.monotonic()
             late_s = now_s - self._sent[0][0] if self._sent else 0.0
-            if late_s > REPLY_TIMEOUT_S:
+            if late_s > self._address.timeout_s:
                 return f"no answer for {late_s:.1f} s"
             self._outbox.forget(now_s)
             if not self._sent and now_s - self._last_sent_s > PROBE_EVERY_S:
@@ -399,4 +398,5 @@ class Publisher:
         elif self.away_reason != reason:
             self._journal.note_rarely("redis_away", reason, "error", server=repr(self._address))
         self.away_reason = reason
+        self._address.doubt()
         self.ready.clear()

@@ -11,7 +11,7 @@ MOMENTS = 400
 
 async def test_a_cancellation_at_any_moment_ends_what_asks(server: RedisServer) -> None:
     """A part of the daemon is cancelled once, and then waited for: none may go on asking."""
-    async with control_client(RedisAddress(server.url), 5.0) as client:
+    async with control_client(RedisAddress(server.url)) as client:
 
         async def ask_for_ever() -> None:
             while True:

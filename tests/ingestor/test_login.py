@@ -44,11 +44,11 @@ def test_the_url_is_read_again_after_a_refusal_and_not_before() -> None:
         return "redis://daemon:new@elsewhere:1/0"
 
     address = RedisAddress("redis://daemon:old@localhost:6379/0", read)
-    address.check_login()
+    address.check()
     assert not reads
     address.note_refusal("old", "WRONGPASS")
-    address.check_login()
-    assert (len(reads), address.login.password, repr(address)) == (1, "new", "localhost:6379/0")
+    address.check()
+    assert (len(reads), address.login.password, repr(address)) == (1, "new", "elsewhere:1/0")
 
 
 def test_a_url_that_cannot_be_read_again_is_the_reason_that_is_shown() -> None:
@@ -60,4 +60,4 @@ def test_a_url_that_cannot_be_read_again_is_the_reason_that_is_shown() -> None:
     address = RedisAddress("redis://daemon:old@localhost:6379/0", read)
     address.note_refusal("old", "WRONGPASS")
     with pytest.raises(LinkFailure, match="URL_FILE"):
-        address.check_login()
+        address.check()

@@ -19,6 +19,7 @@ from ingestor.settings import KNOWN_VARIABLES, Settings
 from ingestor.watching.metrics import render
 from tests.repo.tree import README, ROOT, modules, rows, table
 from wire import Keyspace
+from wire.redis.options import OPTIONS
 
 
 def shown(default: Any) -> str:
@@ -52,6 +53,12 @@ def test_every_setting_is_documented() -> None:
         for name, field in Settings.model_fields.items()
     }
     assert said == expected
+
+
+def test_every_option_of_the_redis_url_is_documented() -> None:
+    """The table has every option that is heeded, what may stand there and what it is for, and nothing else."""
+    said = [(name.strip("`"), form, meaning) for name, form, meaning in rows("The Redis URL")]
+    assert said == [(name, option.form, option.meaning) for name, option in OPTIONS.items()]
 
 
 def test_variables_in_running_text_exist() -> None:

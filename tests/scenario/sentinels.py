@@ -5,11 +5,19 @@ Decides how soon they find a primary gone and choose another. Must never know wh
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from simulator.redis_server import RedisServer, die_with_parent, find_server, free_port
+from simulator.redis_server import (
+    START_TIMEOUT_S,
+    RedisServer,
+    die_with_parent,
+    find_server,
+    free_port,
+    is_free,
+)
 
 SERVICE: Final = "quotes"
 QUORUM: Final = 2
@@ -35,6 +43,10 @@ def sentinel(folder: Path, primary: RedisServer) -> Iterator[int]:
             [find_server(), str(config), "--sentinel"], stdout=log, stderr=log, preexec_fn=die_with_parent
         )
         try:
+            deadline_s = time.monotonic() + START_TIMEOUT_S
+            while is_free(port):
+                assert time.monotonic() < deadline_s, "the Sentinel did not start"
+                time.sleep(0.01)
             yield port
         finally:
             process.kill()
