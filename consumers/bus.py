@@ -32,6 +32,7 @@ from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.source import Source
 from consumers.reading.start import Start, parse_symbols, parse_time_ns
+from consumers.reading.state_watch import StateWatch, Watched
 from consumers.reading.stream import Stream
 from consumers.reconnect import Reconnect
 from consumers.rest.budget import CALLS_PER_MINUTE, Budget
@@ -112,6 +113,7 @@ class Bus:
         self._consumer_id: Final = consumer_id
         self._is_entered = False
         self._leases = LeaseKeeper(self._shared, keys, consumer_id)
+        self._watch = StateWatch(self._shared, keys)
         self._streams: Final[weakref.WeakSet[Stream[Any]]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -146,6 +148,7 @@ class Bus:
         async with AsyncExitStack() as whatever_fails:
             whatever_fails.push_async_callback(self._shared.close)
             whatever_fails.push_async_callback(self._leases.aclose)
+            whatever_fails.push_async_callback(self._watch.aclose)
             # At once, because each may wait for a server that is away.
             await asyncio.gather(*(stream.aclose() for stream in list(self._streams)))
 
@@ -327,7 +330,7 @@ class Bus:
             name,
             claim_after_s=claim_after_s,
             prefetch=prefetch,
-            on_return=None if held is None else held.reconnected,
+            on_return=held.reconnected,
         )
         stream = GroupStream(
             share,
@@ -381,12 +384,11 @@ class Bus:
         check_shareable(quotes)
         await share(self._shared, self._keys, quotes)
 
-    def _attendance(self, lease: bool) -> Lease | None:
-        return Lease(self._leases) if lease else None
+    def _attendance(self, lease: bool) -> Watched:
+        return Watched(self._watch, Lease(self._leases) if lease else None)
 
-    def _source(self, lease: Lease | None) -> Source:
-        back = None if lease is None else lease.reconnected
-        return Source(self._target, self._keys, self._reconnect, self._shared, on_return=back)
+    def _source(self, held: Watched) -> Source:
+        return Source(self._target, self._keys, self._reconnect, self._shared, on_return=held.reconnected)
 
     def __repr__(self) -> str:
         state = "open" if self._shared.is_open else "closed"

@@ -158,6 +158,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "watch": daemon.watch.run(),
         "cache": daemon.mender.run(daemon.publisher.cache_is_suspect),
         "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
+        "assets": daemon.assets.run(),
         "reporter": daemon.reporter.run(),
         "guard": daemon.guard.run(),
         "loop lag": measure_loop_lag(daemon.loop_lag_s),

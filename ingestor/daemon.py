@@ -12,6 +12,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from ingestor.assets.check import AssetCheck
 from ingestor.control import control_client
 from ingestor.feed.connection import FeedConnection
 from ingestor.feed.events import Oddities
@@ -77,6 +78,7 @@ class Daemon:
         self.feed.on_oddity = self._note_oddity
         self.reconciler.poke_feed = self.feed.poke
         self.guard = self._guard()
+        self.assets = self._assets(credentials)
         self.sweeper = Sweeper(
             self.control,
             self.keys,
@@ -109,6 +111,16 @@ class Daemon:
             *(self.publisher.stamper, self.publisher.note_hole, self.journal),
             limit=self.settings.symbol_limit,
             grace_s=self.settings.grace_s,
+        )
+
+    def _assets(self, credentials: Callable[[], Credentials]) -> AssetCheck:
+        return AssetCheck(
+            *(self.control, self.keys, self.journal, credentials),
+            lambda: self.reconciler.book.desired.symbols,
+            self.reconciler.note_remarks,
+            url=self.settings.assets_url,
+            feed=self.feed_name,
+            instance=self.instance,
         )
 
     def _guard(self) -> Guard:

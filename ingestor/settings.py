@@ -54,6 +54,16 @@ def _websocket_url(url: str) -> str:
     return url
 
 
+def _rest_url(url: str) -> str:
+    if url and (not url.startswith(("http://", "https://")) or "@" in url):
+        raise ValueError("must be https://HOST[:PORT], without path and password")
+    return url
+
+
+def _trading_url(url: str) -> str:
+    return url if url == "off" else _rest_url(url)
+
+
 def _redis_url(secret: SecretStr) -> SecretStr:
     url = parse_redis_url(secret.get_secret_value())
     if url.tls is not None:
@@ -97,7 +107,14 @@ class Settings(BaseSettings):
     feed_url: Annotated[
         str, AfterValidator(_websocket_url), Field(description="full websocket URL, overrides the feed's")
     ] = ""
-    rest_url: Annotated[str, Field(description="base URL of the REST API, overrides Alpaca's")] = ""
+    rest_url: Annotated[
+        str, AfterValidator(_rest_url), Field(description="base URL of the REST API, overrides Alpaca's")
+    ] = ""
+    trading_url: Annotated[
+        str,
+        AfterValidator(_trading_url),
+        Field(description="base URL that the list of assets is asked of; `off`: it is not asked"),
+    ] = ""
     http: Annotated[
         str, AfterValidator(_http), Field(description="HOST:PORT of /metrics, /livez, /readyz, /status")
     ] = "127.0.0.1:9108"
@@ -187,6 +204,17 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The websocket address to connect to."""
         return self.feed_url or self.feed.url
+
+    @property
+    def assets_url(self) -> str | None:
+        """Where Alpaca's assets are asked for: empty for Alpaca's own hosts, None for nowhere.
+
+        A feed of one's own may be a simulator or a tape, of which Alpaca knows nothing; so may its keys.
+        """
+        chosen = self.trading_url or self.rest_url
+        if chosen == "off" or (self.feed is Feed.TEST and not self.feed_url):
+            return None
+        return chosen or (None if self.feed_url else "")
 
     @property
     def expected_hours(self) -> str:

@@ -51,7 +51,8 @@ class AccountRules:
 
     `symbol_limit` counts each symbol once per channel of trades and quotes. `connection_limit` is per feed.
     `star_code` is the refusal of the wildcard; None allows it, unless there is a symbol limit (then 405).
-    `refused_symbols` look like symbols and are malformed to the vendor all the same (400). None for key and
+    `refused_symbols` look like symbols and are malformed to the vendor all the same (400). `inactive_symbols` and
+    `untradable_symbols` are so as assets; the stream confirms them like any other. None for key and
     secret accepts whatever is not empty; None for `feeds_in_plan` is every feed. `calls_per_minute` is of REST, per
     key.
     """
@@ -66,6 +67,8 @@ class AccountRules:
     feeds_in_plan: frozenset[str] | None = None
     msgpack_only: bool = False
     refused_symbols: frozenset[str] = frozenset()
+    inactive_symbols: frozenset[str] = frozenset()
+    untradable_symbols: frozenset[str] = frozenset()
     calls_per_minute: int = 200
 
     def accept(self, key: str, secret: str) -> bool:

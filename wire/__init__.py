@@ -6,7 +6,7 @@ asyncio, no Redis client, no clock. A program in another language needs this pac
 
 from wire.gap import Gap, decode_gap, encode_gap
 from wire.ids import ZERO_ID, EntryId, Placement, entry_id_at, place
-from wire.keys import CONTRACT_VERSION, GAP_FIELD, QUOTE_FIELD, BadNamespace, Keyspace
+from wire.keys import CONTRACT_VERSION, GAP_FIELD, QUOTE_FIELD, BadNamespace, Keyspace, account_of
 from wire.quality import HEARTBEAT_LIMIT_S, QUIET_AFTER_S, STATUS_FIELDS, Level, Quality, QualityJudge
 from wire.quote import (
     BadEntry,
@@ -40,6 +40,7 @@ __all__ = [
     "Quote",
     "QuoteRow",
     "Symbol",
+    "account_of",
     "decode_gap",
     "decode_latest",
     "decode_quote",

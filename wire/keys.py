@@ -8,7 +8,8 @@
 | `quotes:latest` | hash | daemon | field `AAPL` -> newest quote as JSON, with its entry id |
 | `quotes:rest` | hash | consumers | field `AAPL` -> newest quote that REST brought, without id |
 | `quotes:rest:calls:<account>` | sorted set | consumers | the account's REST calls of the last minute |
-| `quotes:subscriptions` | hash | daemon | field `AAPL` -> JSON: state, reason, since |
+| `quotes:assets:<account>` | hash | daemon | field `AAPL` -> `active tradable NASDAQ`; expires in a day |
+| `quotes:subscriptions` | hash | daemon | field `AAPL` -> JSON: state, reason, since, live_since |
 | `quotes:status` | hash | daemon | instance, state, feed, heartbeat, counts |
 | `quotes:events` | stream | daemon | the audit trail, capped |
 | `quotes:writer` | hash | daemon | epoch, token, last batch applied: the writer's position, kept with the data |
@@ -16,6 +17,7 @@
 It knows no value's format: those are in `wire.quote` and `wire.gap`.
 """
 
+import hashlib
 import re
 from typing import Final
 
@@ -26,6 +28,11 @@ QUOTE_FIELD: Final = "q"
 GAP_FIELD: Final = "gap"
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def account_of(key_id: str) -> str:
+    """The name of an account in keys that all its programs share: a hash, from which the key id does not follow."""
+    return hashlib.sha256(key_id.encode()).hexdigest()[:16]
 
 
 class BadNamespace(ValueError):
@@ -75,6 +82,10 @@ class Keyspace:
     def rest_calls(self, account: str) -> str:
         """The REST calls of one account in the last minute. `account` is a hash, never the key id itself."""
         return f"{self.rest}:calls:{account}"
+
+    def assets(self, account: str) -> str:
+        """Alpaca's list of assets, as this account was told it. `account` is a hash, never the key id itself."""
+        return f"{self.namespace}:assets:{account}"
 
     def symbol_of(self, stream: str) -> Symbol:
         """The symbol whose quotes this stream holds; `ValueError` for any other key."""

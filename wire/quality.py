@@ -133,6 +133,8 @@ class QualityJudge:
             return Level.NOT_SUBSCRIBED, found.reason or "asked for, not confirmed yet", since_ns
         if found.state != "live":
             return Level.NOT_SUBSCRIBED, f"in state {found.state[:40]!r}", since_ns
+        if received_ns is None and found.reason:
+            return Level.QUIET, f"no quote yet; {found.reason}", since_ns
         return self._lately(received_ns, since_ns)
 
     def _lately(self, received_ns: int | None, since_ns: int | None) -> tuple[Level, str | None, int | None]:

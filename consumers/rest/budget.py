@@ -5,7 +5,6 @@ key id on: the name of the key on Redis is a hash of it.
 """
 
 import asyncio
-import hashlib
 import logging
 import random
 import secrets
@@ -17,7 +16,7 @@ from consumers.errors import BusClosed, BusUnavailable
 from consumers.rest.errors import RestLimited
 from consumers.rest.window import Window
 from consumers.shared_link import SharedLink
-from wire import Keyspace
+from wire import Keyspace, account_of
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ class Budget:
             raise ValueError(f"window_s={window_s}: take more than 0 and at most 3600 seconds")
         self.calls_per_minute: Final = calls_per_minute
         self._link: Final = link
-        self._key: Final = keys.rest_calls(hashlib.sha256(key_id.encode()).hexdigest()[:16])
+        self._key: Final = keys.rest_calls(account_of(key_id))
         self._window_s: Final = window_s
         self._window: Final = Window(calls_per_minute, window_s)
         self._redis_from_s = 0.0

@@ -46,6 +46,7 @@ class SubscriptionBook:
         self.must_end: SessionEnded | None = None
         self.quiet: frozenset[str] = frozenset()
         self.quiet_reason = ""
+        self.remarks: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
         return (
@@ -218,7 +219,7 @@ class SubscriptionBook:
         for symbol in self._desired.symbols:
             if symbol not in waiting:
                 self._note(before, symbol, *self._state_of(symbol), now_unix_s)
-            elif self._seniority.was_live(symbol):
+            elif self._seniority.was_live(symbol) or symbol in self.remarks:
                 why = self._put_out.get(symbol)
                 self._note(
                     before, symbol, SymbolState.WAITING, f"{why}; {waits}" if why else waits, now_unix_s
@@ -250,6 +251,9 @@ class SubscriptionBook:
         reason: str | None,
         now_s: float,
     ) -> None:
+        remark = self.remarks.get(symbol)
+        if remark is not None:
+            reason = remark if reason is None else f"{reason}; {remark}"
         old, live_since_s = before.get(symbol), self._seniority.live_since_s(symbol)
         if old is None or old.state is not state or old.reason != reason:
             self._statuses[symbol] = SymbolStatus(state, reason, now_s, live_since_s)

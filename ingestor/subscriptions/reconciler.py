@@ -7,7 +7,7 @@ notification is ever trusted to say what changed.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -77,6 +77,11 @@ class Reconciler:
         if symbols != self.book.quiet:
             self.book.quiet, self.book.quiet_reason = symbols, reason
             self.version += 1
+
+    def note_remarks(self, remarks: Mapping[str, str]) -> None:
+        """What Alpaca's list of assets says of these symbols; their states tell it, whatever they are."""
+        self.book.remarks = remarks
+        self.version += 1
 
     async def run(self) -> None:
         """Look whenever something may have changed, and every `LOOK_EVERY_S`; never returns."""

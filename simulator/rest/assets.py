@@ -1,60 +1,63 @@
-"""What can be traded at the double: every symbol, in plain and equal terms.
+"""What can be traded at the double: the symbols of its market, in plain and equal terms, and those that left it.
 
-Decides an asset's fields from its symbol alone. Must never know what was quoted. Facts: the fields of
-https://docs.alpaca.markets/reference/get-v2-assets-1.
+Decides an asset's fields from its symbol and the account's rules. Must never know what was quoted, nor invent an
+asset: a symbol that is not on the market's list is not found, although the stream trades whatever is subscribed, as
+the vendor's confirms it. Facts: the fields of https://docs.alpaca.markets/reference/get-v2-assets-1.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import NAMESPACE_DNS, uuid5
 
+from simulator.account import AccountRules
 from simulator.market import Book
 from simulator.rest.answers import Refused
-from wire import BadSymbol, parse_symbol
 
 _EXCHANGES: Final = {"A": "NYSE", "B": "ARCA", "C": "NASDAQ"}
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class Assets:
-    """The market's symbols as assets; by name also any other that is one, for the market trades those too."""
+    """The market's symbols as assets, less those that the account is refused, and its inactive ones."""
 
-    def __init__(self, symbols: Callable[[], Sequence[str]], refused: Collection[str]) -> None:
+    def __init__(self, symbols: Callable[[], Sequence[str]], rules: AccountRules) -> None:
         self._symbols = symbols
-        self._refused = refused
+        self._rules = rules
 
     def listed(self, query: Mapping[str, str]) -> list[dict[str, object]]:
         """The body of `/v2/assets`."""
         wanted = {name: query[name] for name in ("status", "asset_class", "exchange") if query.get(name)}
         if "asset_class" in wanted:
             wanted["class"] = wanted.pop("asset_class")
-        assets = (asset(symbol) for symbol in self._symbols() if symbol not in self._refused)
+        assets = (asset(symbol, self._rules) for symbol in self._known())
         return [each for each in assets if all(each[name] == value for name, value in wanted.items())]
 
     def one(self, name: str) -> dict[str, object]:
         """The body of `/v2/assets/{symbol or id}`. Raises `Refused`."""
-        if _ID.fullmatch(name):
-            name = next((symbol for symbol in self._symbols() if _id(symbol) == name), "")
-        try:
-            symbol = parse_symbol(name)
-        except BadSymbol:
-            symbol = None
-        if symbol is None or symbol in self._refused:
-            raise Refused(404, f"asset not found for {name[:40]}", 40410000)
-        return asset(symbol)
+        is_id = _ID.fullmatch(name) is not None
+        for symbol in self._known():
+            if (_id(symbol) if is_id else symbol) == name:
+                return asset(symbol, self._rules)
+        raise Refused(404, f"asset not found for {name[:40]}", 40410000)
+
+    def _known(self) -> list[str]:
+        gone = sorted(self._rules.inactive_symbols.difference(self._symbols()))
+        return [symbol for symbol in (*self._symbols(), *gone) if symbol not in self._rules.refused_symbols]
 
 
-def asset(symbol: str) -> dict[str, object]:
+def asset(symbol: str, rules: AccountRules) -> dict[str, object]:
     """One asset."""
+    is_active = symbol not in rules.inactive_symbols
+    is_tradable = is_active and symbol not in rules.untradable_symbols
     return {
         "id": _id(symbol),
         "class": "us_equity",
         "exchange": _EXCHANGES[Book(symbol, 0).tape],
         "symbol": symbol,
         "name": f"{symbol} (simulated)",
-        "status": "active",
-        "tradable": True,
+        "status": "active" if is_active else "inactive",
+        "tradable": is_tradable,
         "marginable": True,
         "maintenance_margin_requirement": 30,
         "margin_requirement_long": "30",

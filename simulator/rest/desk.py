@@ -40,7 +40,7 @@ class Desk:
         self.allowance: Final = Allowance(rules.calls_per_minute)
         self._rules = rules
         self._history = history
-        self._assets = Assets(symbols, rules.refused_symbols)
+        self._assets = Assets(symbols, rules)
         self._refresh = refresh
         self._always_open = always_open
 

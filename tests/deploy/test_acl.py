@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from consumers.shared_link import SharedLink
 from tests.deploy.conftest import DEPLOY, Guarded, environment, eventually, guarded_server, running_daemon
 from wire import Keyspace, Quote
 
+CLAIM = resources.files("ingestor.assets").joinpath("claim.lua").read_text()
 FILES = ("users.acl", "users-6.2.acl")
 USERS = ("daemon", "operator", "strategy")
 SYSTEM_SERVER = shutil.which("redis-server")
@@ -81,6 +83,7 @@ NEVER = {
         ("XTRIM", "quotes:stream:AAPL", "MAXLEN", "0"),
         ("XSETID", "quotes:stream:AAPL", "9-9"),
         ("XGROUP", "DESTROY", "quotes:stream:AAPL", "workers"),
+        ("HDEL", "quotes:assets:0123", "AAPL"),
     ),
     "daemon": (
         ("SADD", "quotes:symbols", "EVIL"),
@@ -100,7 +103,18 @@ ONLY_SINCE_7 = {
 }
 """What takes rights per key and direction, which the syntax of Redis 6.2 has not."""
 ALLOWED = {
+    "daemon": (
+        ("EVAL", CLAIM, "1", "quotes:assets:0123", "desk:1", "90"),
+        ("HSET", "quotes:assets:0123", "AAPL", "active tradable NASDAQ"),
+        ("EXPIRE", "quotes:assets:0123", "90"),
+        ("HGET", "quotes:assets:0123", "asked"),
+        ("TTL", "quotes:assets:0123"),
+        ("HKEYS", "quotes:assets:0123"),
+        ("HMGET", "quotes:assets:0123", "AAPL"),
+        ("DEL", "quotes:assets:0123"),
+    ),
     "operator": (
+        ("HGETALL", "quotes:assets:0123"),
         ("SADD", "quotes:symbols", "AAPL"),
         ("SREM", "quotes:symbols", "AAPL"),
         ("SMEMBERS", "quotes:symbols"),

@@ -9,17 +9,19 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from consumers import Gap, Quote, Reconnect, connect
 from consumers.leases.book import BEAT_S, TTL_S
 from ingestor.subscriptions.reconciler import LOOK_EVERY_S
-from simulator import AlpacaSimulator
+from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.streams import KEYS, numbered, state_is
+from wire import Level
 
 FAST = Reconnect(first_delay_s=0.02, max_delay_s=0.1)
 STRATEGY = """
@@ -138,6 +140,102 @@ async def test_a_restarted_redis_gets_the_leases_of_running_loops_again(
         assert (await rest)[0] >= 1
 
 
+@pytest.fixture
+async def narrow_vendor() -> AsyncIterator[AlpacaSimulator]:
+    """An account whose plan has room for six symbols."""
+    rules = AccountRules(symbol_limit=6, connection_limit=1, ghost_s=0.5)
+    async with AlpacaSimulator(SimulatorSettings(account=rules)) as simulator:
+        yield simulator
+
+
+@pytest.mark.fault("S50")
+@pytest.mark.parametrize("limit", ["6", ""])
+async def test_a_newcomers_lease_waits_for_a_place_and_operators_take_the_youngest(
+    shared_server: RedisServer,
+    redis: Redis,
+    narrow_vendor: AlpacaSimulator,
+    caplog: pytest.LogCaptureFixture,
+    limit: str,
+) -> None:
+    """Who reads AMD keeps it, through a reconnection and a restart of the daemon, while AAA and QQQ wait.
+
+    An operator's symbol puts AMD out; each of the readers hears what befell it within 5 s.
+    """
+    held = {"TSLA", "MSFT", "NVDA", "IBM", "ORCL"}
+    await redis.sadd(KEYS.symbols, *held)
+    async with (
+        DaemonProcess(shared_server.url, narrow_vendor.url("iex"), symbol_limit=limit) as daemon,
+        connect(shared_server.url, reconnect=FAST) as one,
+        connect(shared_server.url, reconnect=FAST) as two,
+        asyncio.TaskGroup() as group,
+    ):
+        await narrow_vendor.wait_for(lambda: narrow_vendor.symbols == held, 20)
+        stream = one.quotes("AMD")
+        reading = group.create_task(_read(aiter(stream), 10_000))
+        await narrow_vendor.wait_for(lambda: narrow_vendor.symbols == {*held, "AMD"}, 20)
+        late = two.quotes("AAA", "QQQ")
+        waiting = group.create_task(_read(aiter(late), 10_000))
+        await until(lambda: state_is(redis, "AAA", "waiting"))
+        await until(
+            lambda: _is_told(caplog, "AAA, QQQ: waiting, no quotes come: waits behind the limit of 6"), 5.0
+        )
+
+        async def judged() -> bool:
+            found = await two.quality("AMD", "AAA")
+            waits = Level.NOT_SUBSCRIBED, "waits behind the limit of 6 symbols"
+            return (found["AAA"].level, found["AAA"].reason) == waits and found["AMD"].level is Level.QUIET
+
+        await until(judged)
+        assert narrow_vendor.symbols == {*held, "AMD"}
+
+        narrow_vendor.drop(ghost=False)
+        await narrow_vendor.wait_for(lambda: narrow_vendor.symbols == {*held, "AMD"}, 20)
+        daemon.signal(signal.SIGKILL)
+        await daemon.ended()
+        daemon.start()
+        await narrow_vendor.wait_for(lambda: narrow_vendor.symbols == {*held, "AMD"}, 30)
+        await until(lambda: state_is(redis, "AMD", "live"))
+        await until(lambda: state_is(redis, "AAA", "waiting"))
+
+        await redis.sadd(KEYS.symbols, "ZZZ")
+        await narrow_vendor.wait_for(lambda: narrow_vendor.symbols == {*held, "ZZZ"}, 10)
+        await until(
+            lambda: _is_told(caplog, "AMD: waiting, no quotes come: put out by an operator's symbol"), 5.0
+        )
+        assert "put out by an operator's symbol" in ((await one.quality("AMD"))["AMD"].reason or "")
+        await redis.srem(KEYS.symbols, "ZZZ")
+        await narrow_vendor.wait_for(lambda: narrow_vendor.symbols == {*held, "AMD"}, 10)
+
+        await stream.aclose()
+        await reading
+        await narrow_vendor.wait_for(lambda: narrow_vendor.symbols == {*held, "AAA"}, 10)
+        await late.aclose()
+        await waiting
+
+
+async def test_an_emptied_redis_gives_no_place_to_whoever_writes_first(
+    own_server: RedisServer, own_redis: Redis
+) -> None:
+    """AMD, live by lease when everything is deleted, keeps its place against leases that are written at once."""
+    rules = AccountRules(symbol_limit=1, ghost_s=0.0)
+    async with (
+        AlpacaSimulator(SimulatorSettings(account=rules)) as vendor,
+        DaemonProcess(own_server.url, vendor.url("iex"), symbol_limit="1"),
+        connect(own_server.url, reconnect=FAST) as bus,
+        bus.interest("AMD"),
+    ):
+        await vendor.wait_for(lambda: vendor.symbols == {"AMD"}, 20)
+        seconds, _ = await own_redis.time()
+        pipe = own_redis.pipeline(transaction=True)
+        pipe.flushall()
+        pipe.zadd(KEYS.interest, {"AAA@hasty": (seconds + 60) * 1000})
+        await pipe.execute()
+        await until(lambda: _leased(own_redis, "AMD"), 3 * BEAT_S)
+        await until(lambda: state_is(own_redis, "AMD", "live"))
+        await until(lambda: state_is(own_redis, "AAA", "waiting"))
+        assert not any(action.kind == "unsubscribe" for action in vendor.actions)
+
+
 async def test_leases_of_many_strategies_cost_the_daemon_little(
     daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator, shared_server: RedisServer
 ) -> None:
@@ -154,6 +252,10 @@ async def test_leases_of_many_strategies_cost_the_daemon_little(
         assert vendor.symbols == {"AAPL", "MSFT"}
         assert daemon.kinds().count("symbols_added") <= 2
         assert "symbols_removed" not in daemon.kinds()
+
+
+async def _is_told(caplog: pytest.LogCaptureFixture, text: str) -> bool:
+    return any(text in record.message for record in caplog.records if record.levelname == "WARNING")
 
 
 async def _members(redis: Redis) -> list[str]:

@@ -208,21 +208,36 @@ async def test_the_calendar_knows_holidays_and_half_days() -> None:
 
 
 async def test_assets() -> None:
-    """Every symbol of the market is an asset, found by name and by id; a refused one is not."""
+    """The market's symbols, found by name and by id, and none that is invented; some may not be traded."""
     from alpaca.common.exceptions import APIError
+    from alpaca.trading.enums import AssetStatus
+    from alpaca.trading.requests import GetAssetsRequest
 
-    rules = AccountRules(refused_symbols=frozenset({"HALT"}))
+    rules = AccountRules(
+        refused_symbols=frozenset({"HALT"}),
+        inactive_symbols=frozenset({"GONE"}),
+        untradable_symbols=frozenset({"SPY"}),
+    )
     async with AlpacaSimulator(SimulatorSettings(account=rules, symbols=("AAPL", "SPY"))) as sim:
         client = trading_client(sim)
         listed = await asyncio.to_thread(client.get_all_assets)
         assert [(each.symbol, each.exchange.value) for each in listed] == [
             ("AAPL", "NASDAQ"),
             ("SPY", "ARCA"),
+            ("GONE", "NYSE"),
         ]
+        assert [(each.status.value, each.tradable) for each in listed] == [
+            ("active", True),
+            ("active", False),
+            ("inactive", False),
+        ]
+        active = GetAssetsRequest(status=AssetStatus.ACTIVE)
+        assert [a.symbol for a in await asyncio.to_thread(client.get_all_assets, active)] == ["AAPL", "SPY"]
         assert await asyncio.to_thread(client.get_asset, str(listed[1].id)) == listed[1]
-        with pytest.raises(APIError) as caught:
-            await asyncio.to_thread(client.get_asset, "HALT")
-        assert (caught.value.status_code, caught.value.code) == (404, 40410000)
+        for unknown in ("HALT", "ZZZZNOTASYM", "NVDA"):
+            with pytest.raises(APIError) as caught:
+                await asyncio.to_thread(client.get_asset, unknown)
+            assert (caught.value.status_code, caught.value.code) == (404, 40410000)
 
 
 async def test_alpaca_py_tries_again_after_429() -> None:

@@ -87,6 +87,7 @@ CRYPTO = r"crypto pair \({}\), which this feed of US stocks does not carry"
         ("US0378331005", "an ISIN"),
     ],
 )
+@pytest.mark.fault("S51")
 def test_a_name_of_something_else_is_told_as_what_it_is(name: str, what: str) -> None:
     """And not as a misspelt stock, in capitals or not."""
     with pytest.raises(BadSymbol, match=what) as caught:
