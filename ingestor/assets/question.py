@@ -137,7 +137,7 @@ def _fetch(credentials: Credentials, host: Host, deadline_s: float) -> list[Asse
     for scheme in ("https://", "http://"):
         client._session.mount(scheme, adapter)
     try:
-        assets: list[Asset] = client.get_all_assets(GetAssetsRequest(asset_class=AssetClass.US_EQUITY))
+        assets = client.get_all_assets(GetAssetsRequest(asset_class=AssetClass.US_EQUITY))
     except APIError as refusal:
         status = refusal.status_code
         raise AssetsUnavailable(
@@ -145,6 +145,8 @@ def _fetch(credentials: Credentials, host: Host, deadline_s: float) -> list[Asse
         ) from None
     finally:
         client._session.close()
+    if not isinstance(assets, list):
+        raise AssetsUnavailable(f"{host} answers with nothing")
     return assets
 
 
