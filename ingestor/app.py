@@ -108,7 +108,10 @@ def spool_for(settings: Settings) -> Spool | None:
 
 async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> None:
     spooling = daemon.publisher.spooling
-    await spooling.open(is_optional=not daemon.settings.spool_dir)
+    if not await _opened(daemon, stop):
+        spooling.let_go()
+        daemon.journal.note("stopped", left=0)
+        return
     is_drained = is_saved = False
     try:
         parts = {"publisher": daemon.publisher.run(daemon.instance), "spool": spooling.run()}
@@ -137,6 +140,22 @@ async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> 
     if not is_drained:
         told = f"{left} quotes were not stored within {daemon.settings.drain_s:g} s"
         raise LeftOnDisk(f"{told}; they wait on disk") if is_saved else Undrained(told)
+
+
+async def _opened(daemon: Daemon, stop: asyncio.Event) -> bool:
+    """Whether the spool is open; not so where a stop was asked for before, since its disk may never answer."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            is_optional = not daemon.settings.spool_dir
+            opening = group.create_task(daemon.publisher.spooling.open(is_optional=is_optional))
+            stopping = group.create_task(stop.wait())
+            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            is_open = opening.done()
+            opening.cancel()
+            stopping.cancel()
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return is_open
 
 
 async def _say_farewell(daemon: Daemon) -> None:

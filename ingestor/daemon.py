@@ -178,6 +178,7 @@ class Daemon:
                 "symbols", desired.held or (None if self.reconciler.first_look.is_set() else "not read yet")
             ),
             Check("watchdog", self.guard.problem),
+            Check("spool", self.publisher.spooling.unready),
         ]
 
     @property

@@ -159,6 +159,11 @@ class Losses:
             for i in range(2, len(row), 2):
                 self._add(str(row[0]), str(row[i]), str(row[i + 1]))
 
+    def add_span(self, symbol: str, first_id: str, from_ns: int, to_ns: int, quotes: int) -> None:
+        """Give up so many quotes of one symbol, of which no more is known; in their order."""
+        self._quotes[symbol] += quotes
+        self._join(symbol, _Missing(first_id, from_ns, to_ns, self._reason, quotes))
+
     def per_symbol(self) -> dict[str, int]:
         """How many quotes of each symbol were given up here: what markers tell of was counted when it went."""
         return dict(self._quotes)
@@ -180,6 +185,9 @@ class Losses:
             self._quotes[symbol] += 1
         else:
             found = _Missing(entry_id, body["from"], body["to"], body["reason"], body.get("missing"))
+        self._join(symbol, found)
+
+    def _join(self, symbol: str, found: _Missing) -> None:
         known = self._missing.get(symbol)
         if known is None:
             self._missing[symbol] = found

@@ -18,6 +18,10 @@ from ingestor.spool.thread import DiskThread
 T = TypeVar("T")
 
 
+class GoneAround(Exception):
+    """An operation that was not waited for has ended after all; what came of it counts for nothing."""
+
+
 class Disk:
     """Operations of `spool`. `calls` counts those that went well."""
 
@@ -28,10 +32,32 @@ class Disk:
         self._counts = counts
         self._journal = journal
         self._thread = DiskThread("quotebus-spool")
+        self._began_s: float | None = None
+        self._went_around = 0
+        self._wall_ahead_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Unix time by a clock that nobody can set: right at the start, and then as many nanoseconds as go by."""
+        return time.monotonic_ns() + self._wall_ahead_ns
+
+    def busy_s(self, now_s: float) -> float:
+        """For how long the operation that is under way has been; 0 for none."""
+        return 0.0 if self._began_s is None else now_s - self._began_s
 
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
-        """One operation; its result. Raises OSError where the disk does."""
-        done = await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        """One operation; its result. Raises OSError where the disk does, and `GoneAround`."""
+        went_around = self._went_around
+        self._began_s = time.monotonic()
+        try:
+            done = await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        except OSError as error:
+            if went_around != self._went_around:
+                raise GoneAround from error
+            raise
+        finally:
+            self._began_s = None
+        if went_around != self._went_around:
+            raise GoneAround
         self.calls += 1
         return done
 
@@ -50,8 +76,25 @@ class Disk:
         else:
             # Work that found nothing to do shows nothing.
             if self.calls > calls and self.health.went_well(operation):
-                self._journal.note("spool_works_again")
+                self._tell_well()
+
+    def look(self, now_s: float) -> None:
+        """Tell of an operation that hangs, and of its end."""
+        if not self.health.look(self.busy_s(now_s)):
+            return
+        if self.health.hangs:
+            self._counts.spool_errors += 1
+            self._journal.note_rarely("spool_failed", "hang", "error", reason=self.health.problem)
+        elif self.health.problem is None:
+            self._tell_well()
+
+    def go_around(self) -> None:
+        """The operation that is under way, if there is one, is not waited for any more."""
+        self._went_around += 1
 
     def let_go(self) -> None:
         """End the thread, without waiting for it."""
-        self._thread.shutdown(wait=False)
+        self._thread.shutdown()
+
+    def _tell_well(self) -> None:
+        self._journal.note_rarely("spool_works_again", "disk", "info")

@@ -6,6 +6,8 @@ but itself. The rule of order: what is in the outbox came before what is on disk
 the backlog. So while the disk holds anything that was not read back, or anything is being written, nothing goes
 around it.
 
+A disk that fails or hangs holds up nothing for ever: `disk_health` has the rule.
+
 From the moment it begins, the disk has a copy of all that is not stored, also of what is on its way just then: a
 daemon that is killed in a long outage loses what it received in the last moments, and no more.
 """
@@ -14,23 +16,22 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from ingestor.journal import Journal
 from ingestor.publisher.backlog import Backlog
-from ingestor.publisher.batch import Batch, StreamEnd, ends_of, from_record, later, to_record
-from ingestor.publisher.disk import Disk
+from ingestor.publisher.batch import Batch, from_record, to_record
+from ingestor.publisher.disk import Disk, GoneAround
+from ingestor.publisher.inventory import spans_of
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.readback import DAMAGED, ReadBack
 from ingestor.publisher.stamper import Stamper
 from ingestor.spool.folder import SpoolUnusable
-from ingestor.spool.records import Damage, Item
-from ingestor.spool.spool import Opened, Spool
+from ingestor.spool.records import Item
+from ingestor.spool.spool import Spool
 
 T = TypeVar("T")
 
@@ -42,7 +43,8 @@ that is killed loses no more."""
 WRITE_BYTES: Final = 1024 * 1024
 """At most so much in one write: what fails may have to be given up, and that is gone through quote by quote."""
 MOST_BATCHES: Final = 1024
-AHEAD_BYTES: Final = 4 * 1024 * 1024
+OPEN_S: Final = 60.0
+"""All of it is read and verified, at some 50 MB/s at the least."""
 SYNC_EVERY_S: Final = 1.0
 CLOSE_S: Final = 2.0
 _TOO_LITTLE_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -50,6 +52,12 @@ _TOO_LITTLE_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 async def _nothing() -> None:
     """What is called until somebody has something to do."""
+
+
+def _append(spool: Spool, batches: list[Batch], now_ns: int) -> tuple[list[int], list[bytes]]:
+    """Write them, in the spool's thread; their positions, and what is to be remembered of each."""
+    positions = spool.append([to_record(batch) for batch in batches], now_ns=now_ns)
+    return positions, [spans_of(batch) for batch in batches]
 
 
 class Spooling:
@@ -70,10 +78,10 @@ class Spooling:
         self._stamper = stamper
         self._counts = counts
         self._journal = journal
-        self._ahead: deque[Batch] = deque()
-        self._ahead_bytes = 0
-        self._unread = 0
+        self._back = ReadBack(stamper, counts, journal)
         self._is_writing = False
+        self._in_write: list[Batch] = []
+        self._is_void = False
         self._moving = asyncio.Lock()
         self._poked = asyncio.Event()
         self._is_last = False
@@ -84,38 +92,53 @@ class Spooling:
         self._has_moved = False
         self._answered = 0
         self._progress_s = 0.0
-        self._recovered_upto = -1
         self._bytes = 0
         self._oldest_ns: int | None = None
         self.stamp_rest: Callable[[], Awaitable[None]] = _nothing
         self.on_ahead: Callable[[], None] = lambda: None
         self.oldest_fresh_ns: Callable[[], int | None] = lambda: None
         self.prepare: Callable[[Batch], Batch] = lambda batch: batch
-        self.quotes = 0
-        self.writing = 0
         self._unavailable: str | None = None
 
     @property
     def holds_back(self) -> bool:
         """Whether batches must come from here, and none may go around."""
-        return bool(self._ahead or self._unread or self._is_writing)
+        return bool(self._back.ahead or self._back.unread or (self._is_writing and not self._is_void))
+
+    @property
+    def quotes(self) -> int:
+        """Quotes that wait on disk."""
+        return self._back.quotes
+
+    @property
+    def writing(self) -> int:
+        """Quotes that are being written."""
+        return sum(batch.quotes for batch in self._in_write)
 
     @property
     def ahead_quotes(self) -> int:
         """Quotes that were read back and are to be sent next."""
-        return sum(batch.quotes for batch in self._ahead)
+        return sum(batch.quotes for batch in self._back.ahead)
 
     @property
     def oldest_received_ns(self) -> int | None:
         """When the oldest quote that waits here was received."""
-        if self._ahead:
-            return self._ahead[0].first_received_ns
-        return self._oldest_ns if self._unread else None
+        if self._back.ahead:
+            return self._back.ahead[0].first_received_ns
+        return self._oldest_ns if self._back.unread else None
 
     @property
     def problem(self) -> str | None:
         """What is wrong with the disk now, or None; also None where no spool is wanted."""
         return self._unavailable if self._disk is None else self._disk.health.problem
+
+    @property
+    def unready(self) -> str | None:
+        """Why this daemon should not be relied upon, as far as the disk goes: it hangs, or gives nothing back."""
+        health = None if self._disk is None else self._disk.health
+        if health is None or not (health.hangs or (self._back.unread and health.is_failing("read"))):
+            return None
+        return health.problem
 
     @property
     def is_usable(self) -> bool:
@@ -134,11 +157,7 @@ class Spooling:
 
     def take(self) -> Batch | None:
         """The next batch that was read back; None while it is still to be read."""
-        if not self._ahead:
-            return None
-        batch = self._ahead.popleft()
-        self._ahead_bytes -= batch.size_bytes
-        return batch
+        return self._back.take()
 
     def poke(self) -> None:
         """Memory fills: do not wait for the next round."""
@@ -155,34 +174,39 @@ class Spooling:
         """
         if self._disk is None:
             return
+        disk = self._disk
         try:
-            opened, floors = await self._call(self._open)
-        except SpoolUnusable as problem:
+            async with asyncio.timeout(OPEN_S):
+                opened, floors = await disk.call(self._back.open, disk.spool, disk.now_ns())
+        except (SpoolUnusable, TimeoutError) as failure:
+            problem = (
+                str(failure) or f"the spool cannot be opened: the disk did not answer within {OPEN_S:g} s"
+            )
+            disk.let_go()
+            self._disk = None
             if not is_optional:
-                raise
-            self._disk.let_go()
-            self._disk, self._unavailable = None, str(problem)
-            self._journal.note("spool_unavailable", "warning", reason=str(problem))
+                raise SpoolUnusable(problem) from failure
+            self._unavailable = problem
+            self._journal.note("spool_unavailable", "warning", reason=problem)
             return
         self._look()
         self._counts.recovered += opened.quotes
         for symbol, end in floors.items():
             self._stamper.raise_floor(symbol, end)
-        self._tell_damages(opened.damages)
+        self._back.tell(opened.damages)
         if opened.records:
             self._journal.note("spool_recovered", "warning", quotes=opened.quotes, bytes=opened.bytes)
 
-    def _tell_damages(self, damages: Sequence[Damage]) -> None:
-        for damage in damages:
-            self._counts.spool_errors += 1
-            self._journal.note(
-                "spool_damaged", "error", file=damage.file, reason=damage.reason, quotes=damage.quotes_lost
-            )
-
     async def run(self) -> None:
-        """Keep moving; never returns. A disk that fails is told, and tried again a little later."""
+        """Keep moving; never returns. A disk that fails is told, and tried again a little later; one that hangs is
+        told, and after a while gone around."""
         if self._disk is None:
             return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_moving(), name="spool rounds")
+            group.create_task(self._keep_looking(), name="spool watch")
+
+    async def _keep_moving(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ACTIVE_PERIOD_S if self.holds_back else IDLE_PERIOD_S):
@@ -193,11 +217,52 @@ class Spooling:
                 # task and itself in turn for ever, with nobody else coming to theirs.
                 await asyncio.sleep(ACTIVE_PERIOD_S)
 
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE_PERIOD_S)
+            self.look(time.monotonic())
+
+    def look(self, now_s: float) -> None:
+        """Whether the disk still answers, and what follows if it does not."""
+        disk = self._medium
+        disk.look(now_s)
+        has_unread = bool(self._back.unread)
+        busy_s, redis_takes = disk.busy_s(now_s), not self._outbox.is_stopped
+        if self._is_void or not disk.health.must_go_around(
+            busy_s, now_s, has_unread=has_unread, redis_takes=redis_takes
+        ):
+            return
+        if has_unread:
+            self._back.give_up("spool_hung" if disk.health.hangs else DAMAGED)
+        self._go_around()
+
+    def _go_around(self) -> None:
+        """All that lies on disk is void: memory has it, or it was counted."""
+        self._is_void = True
+        self._medium.go_around()
+        batches, self._in_write = self._in_write, []
+        self._put_back(batches)
+        self._back.forget()
+        for batch in self._outbox.unsettled:
+            batch.position = None
+        self._settled = None
+        self.on_ahead()
+
+    async def _begin_anew(self) -> None:
+        """The disk answers again; what is void goes before anything else is done."""
+        try:
+            await self._call(self._held.discard)
+        except OSError:
+            self._is_void = False
+            raise
+        self._is_void = False
+
     async def _round(self) -> bool:
         """One look at everything that may be due; whether the disk took or gave anything."""
         async with self._moving:
             self._has_moved = False
-            await self._step()
+            with contextlib.suppress(GoneAround):
+                await self._step()
         # What was held back meanwhile may go now, also when the disk has failed.
         self.on_ahead()
         return self._has_moved
@@ -211,21 +276,34 @@ class Spooling:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._moving:
                 self._disk.health.hurry()
-                await self._disk.attempt("write", self._write_all)
+                with contextlib.suppress(GoneAround):
+                    await self._disk.attempt("write", self._write_all)
         return not (self._backlog or self.writing or self._without_copy())
 
     async def close(self) -> None:
         """Let go of the files."""
         if self._disk is None:
             return
-        with contextlib.suppress(OSError, TimeoutError):
+        if self._disk.health.hangs:
+            self.let_go()
+            return
+        with contextlib.suppress(OSError, TimeoutError, GoneAround):
             async with asyncio.timeout(CLOSE_S):
                 with contextlib.suppress(OSError):
                     await self._settle()
                 await self._call(self._held.close)
         self._disk.let_go()
 
+    def let_go(self) -> None:
+        """Wait for nothing any more; the files are closed by the end of the process."""
+        if self._disk is not None:
+            self._disk.let_go()
+
     async def _step(self) -> None:
+        if self._is_void:
+            await self._medium.attempt("delete", self._begin_anew)
+            if self._is_void:
+                return
         # Whatever makes room comes before what needs it.
         await self._medium.attempt("delete", self._settle)
         await self._medium.attempt("shed", self._shed)
@@ -236,14 +314,14 @@ class Spooling:
             await self._medium.attempt("delete", self._settle)
         await self._medium.attempt("sync", self._sync)
         damages = self._held.take_damages()
-        self._counts.drop("spool_damaged", sum(damage.quotes_lost or 0 for damage in damages))
-        self._tell_damages(damages)
+        self._counts.drop(DAMAGED, sum(damage.quotes_lost or 0 for damage in damages))
+        self._back.tell(damages)
         self._look()
 
     def _is_time_to_write(self) -> bool:
-        if self._unread or self._backlog.is_filling:
+        if self._back.unread or self._backlog.is_filling:
             return True
-        if self._ahead and self._outbox.is_stopped:
+        if self._back.ahead and self._outbox.is_stopped:
             # Read back in vain: what has come since is on disk no less than what came before.
             return True
         waits = bool(self._without_copy() or self._backlog) or self.oldest_fresh_ns() is not None
@@ -255,6 +333,8 @@ class Spooling:
 
     async def _write_all(self) -> None:
         await self.stamp_rest()
+        if self._is_void:
+            await self._begin_anew()
         while self._backlog or self._without_copy():
             await self._write()
         await self._call(self._held.sync)
@@ -289,11 +369,13 @@ class Spooling:
         if not self._without_copy():
             return
         batches = self._outbox.unsettled
-        is_first_missing = not self._unread and not self._ahead
+        is_first_missing = not self._back.unread and not self._back.ahead
         without = [batch for batch in batches if batch.position is None]
         if is_first_missing and batches[-len(without) :] == without:
             written = without
-            write: Callable[[list[Item]], list[int]] = partial(self._held.append, is_copy=True)
+            write: Callable[[list[Item]], list[int]] = partial(
+                self._held.append, is_copy=True, now_ns=self._medium.now_ns()
+            )
         else:
             # They go before others that are on disk already: sent again, or stamped anew.
             written = batches
@@ -312,9 +394,11 @@ class Spooling:
     async def _move(self) -> None:
         await self.stamp_rest()
         while batches := self._take():
-            self.writing = sum(batch.quotes for batch in batches)
+            self._in_write = batches
             try:
-                await self._call(self._held.append, [to_record(batch) for batch in batches])
+                positions, spans = await self._call(_append, self._held, batches, self._medium.now_ns())
+            except GoneAround:
+                raise
             except BaseException as error:
                 self._put_back(batches)
                 with_quotes = sum(batch.quotes > 0 for batch in batches)
@@ -324,7 +408,8 @@ class Spooling:
                 self._most_batches = with_quotes // 2
                 continue
             finally:
-                self.writing = 0
+                self._in_write = []
+            self._back.wrote(positions, batches, spans)
             self._most_batches = min(MOST_BATCHES, self._most_batches * 2)
             self._unsynced = self._has_moved = True
             break
@@ -337,7 +422,7 @@ class Spooling:
     def _look(self) -> None:
         """How things stand on disk, between two of its operations."""
         before_bytes = self._bytes
-        self._unread, self.quotes = self._held.unread_records, self._held.unread_quotes
+        self._back.unread, self._back.quotes = self._held.unread_records, self._held.unread_quotes
         self._bytes, self._oldest_ns = self._held.bytes_used, self._held.oldest_at_ns
         if self._bytes < before_bytes:
             self._medium.health.hurry("write")
@@ -367,36 +452,21 @@ class Spooling:
             await self._call(self._held.clear_away)
 
     async def _shed(self) -> None:
-        while self._held.is_too_much(now_ns := time.time_ns()):
+        while self._held.is_too_much(now_ns := self._medium.now_ns()):
             shed = await self._call(self._held.shed, now_ns)
+            self._back.on_shed(self._held, shed)
             if shed is None:
                 return
             self._counts.drop(shed.reason, shed.quotes)
             if shed.leftover is not None:
-                self._mark(from_record(0, *shed.leftover))
+                self._back.mark_late(from_record(0, *shed.leftover))
             self._look()
             self._journal.note_rarely("quotes_dropped", shed.reason, "error", quotes=shed.quotes)
 
-    def _mark(self, markers: Batch) -> None:
-        """The disk would not even take these: they stand before the next quotes, which is late but in the
-        stream."""
-        for row in markers.rows():
-            gap = msgspec.json.decode(str(row[3]))
-            self._stamper.open_gap_behind(str(row[0]), gap["from"], gap["reason"])
-
     async def _read(self) -> None:
-        if not self._unread or self._outbox.is_stopped or self._ahead_bytes > AHEAD_BYTES // 2:
+        if not self._back.unread or self._outbox.is_stopped or self._back.is_enough:
             return
-        for record in await self._call(self._held.read, AHEAD_BYTES):
-            try:
-                batch = from_record(record.position, record.quotes, record.at_ns, record.body)
-            except msgspec.MsgspecError as error:
-                self._counts.drop("spool_damaged", record.quotes)
-                self._journal.note_rarely("spool_damaged", "record", "error", reason=str(error)[:200])
-                continue
-            batch.recovered = record.position <= self._recovered_upto
-            self._ahead.append(batch)
-            self._ahead_bytes += batch.size_bytes
+        await self._back.read(self._medium)
         self._has_moved = True
         self._look()
         self.on_ahead()
@@ -417,17 +487,6 @@ class Spooling:
     def _medium(self) -> Disk:
         assert self._disk is not None
         return self._disk
-
-    def _open(self) -> tuple[Opened, dict[str, StreamEnd]]:
-        opened = self._held.open()
-        floors: dict[str, StreamEnd] = {}
-        for record in self._held.recovered():
-            with contextlib.suppress(msgspec.MsgspecError):
-                batch = from_record(record.position, record.quotes, record.at_ns, record.body)
-                for symbol, end in ends_of(batch).items():
-                    floors[symbol] = later(floors.get(symbol), end)
-            self._recovered_upto = record.position
-        return opened, floors
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         return await self._medium.call(work, *arguments)

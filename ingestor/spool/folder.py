@@ -115,9 +115,12 @@ class Folder:
     def create(self, number: int) -> int:
         """The descriptor of a new and empty segment, to write to its end."""
         self._is_dirty = True
-        return os.open(
-            self.file(number), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(self.file(number), flags, 0o600)
+        except FileNotFoundError:
+            self._make_anew()
+            return os.open(self.file(number), flags, 0o600)
 
     def reopen(self, number: int) -> int:
         """The descriptor of a segment that exists, to write to its end."""
@@ -172,7 +175,11 @@ class Folder:
 
     def trim_quarantine(self) -> None:
         """Keep the damaged files within their bounds, in number and in bytes."""
-        kept = [self.path / f"{number:020}.damaged" for number in self.listing().damaged]
+        try:
+            kept = [self.path / f"{number:020}.damaged" for number in self.listing().damaged]
+        except FileNotFoundError:
+            # The whole folder is gone; it is made anew with the next segment.
+            kept = []
         sizes = [path.lstat().st_size for path in kept]
         while kept and (len(kept) > MOST_QUARANTINED or sum(sizes) > self._max_quarantined_bytes):
             with contextlib.suppress(OSError):  # A file that cannot be deleted must not stop the queue.
@@ -190,6 +197,15 @@ class Folder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def _make_anew(self) -> None:
+        """The folder was deleted under us, with the file that was locked. Raises OSError where another process has
+        taken the place."""
+        self.unlock()
+        try:
+            self.lock()
+        except SpoolUnusable as problem:
+            raise OSError(errno.EBUSY, str(problem)) from problem
 
     def _refuse(self) -> None:
         is_read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY

@@ -41,9 +41,10 @@ class Segment:
     unread_records: int = 0
     unread_quotes: int = 0
     in_flight: int = 0
-    first_ns: int = 0
     oldest_ns: int = 0
     newest_ns: int = 0
+    begun_ns: int = 0
+    written_ns: int = 0
     read_offset: int = HEADER_BYTES
     holes: dict[int, int] = field(default_factory=dict)
     untold: tuple[int, str] | None = None
@@ -65,7 +66,7 @@ class Segment:
     def add(self, ordinal: int, before: int, quotes: int, at_ns: int, end: int) -> None:
         """One whole record more, which ends at a byte."""
         if self.held_records == 0:
-            self.first_ns = self.oldest_ns = self.newest_ns = at_ns
+            self.oldest_ns = self.newest_ns = at_ns
         self.oldest_ns, self.newest_ns = min(self.oldest_ns, at_ns), max(self.newest_ns, at_ns)
         self.ordinals, self.written_quotes, self.end = ordinal + 1, before + quotes, end
         self.held_records += 1
@@ -150,42 +151,49 @@ class Shelf:
             return self._handed[0].at_ns
         return next((s.oldest_ns for s in self._segments.values() if s.held_records), None)
 
-    def fill(self, segments: Sequence[Segment], next_number: int) -> None:
-        """Take what was found on disk; no number below the given one is free."""
+    def fill(self, segments: Sequence[Segment], next_number: int, now_ns: int) -> None:
+        """Take what was found on disk; no number below the given one is free. How old it is only the wall clocks of
+        then and now can tell; from here on its age grows by the caller's clock."""
         for segment in segments:
+            segment.begun_ns = min(segment.oldest_ns, now_ns)
+            segment.written_ns = min(segment.newest_ns, now_ns)
             segment.base = self._next_position
             self._next_position += segment.ordinals
             self._segments[segment.number] = segment
         self._next_number = next_number
 
-    def plan(self, items: Sequence[Item]) -> list[Portion]:
+    def plan(self, items: Sequence[Item], now_ns: int | None = None) -> list[Portion]:
         """Where these items go. Nothing counts before `commit`, but numbers of new segments are used up."""
         portions: list[Portion] = []
         last = next(reversed(self._segments.values()), None)
-        room, first_ns = 0, 0
+        room, begun_ns = 0, 0
         is_open = last is not None and not (last.is_sealed or last.is_digest or last.is_damaged)
         if last is not None and is_open and last.base + last.ordinals == self._next_position:
             portions.append(Portion(last, False, []))
-            room, first_ns = self._segment_bytes - last.end, last.first_ns
+            room, begun_ns = self._segment_bytes - last.end, last.begun_ns
         position = self._next_position
         for item in items:
             size = record_bytes(item)
-            is_long = abs(item[1] - first_ns) * _SPANS > self._max_age_ns
+            at_ns = item[1] if now_ns is None else now_ns
+            is_long = abs(at_ns - begun_ns) * _SPANS > self._max_age_ns
             if not portions or size > room or is_long:
                 segment = Segment(self._next_number, self._next_number, position)
                 self._next_number += 1
                 portions.append(Portion(segment, True, []))
-                room, first_ns = self._segment_bytes - HEADER_BYTES, item[1]
+                room, begun_ns = self._segment_bytes - HEADER_BYTES, at_ns
             portions[-1].items.append(item)
             room -= size
             position += 1
         return [portion for portion in portions if portion.items]
 
-    def commit(self, portion: Portion, *, is_copy: bool = False) -> list[int]:
+    def commit(self, portion: Portion, now_ns: int | None = None, *, is_copy: bool = False) -> list[int]:
         """The items of a portion are written; their positions. Copies count as handed out, which takes that nothing
         before them is unread."""
         segment = portion.segment
         self._segments[segment.number] = segment
+        times_ns = [item[1] for item in portion.items] if now_ns is None else [now_ns]
+        segment.begun_ns = segment.begun_ns or times_ns[0]
+        segment.written_ns = max(segment.written_ns, *times_ns)
         first = segment.ordinals
         for item in portion.items:
             self._add(segment, item)
@@ -260,6 +268,17 @@ class Shelf:
             segment.unread_quotes += handed.quotes
             segment.read_offset = handed.offset
 
+    def holds(self, position: int) -> bool:
+        """Whether the record of this position has not been replaced or given up with its segment."""
+        return any(s.base <= position < s.base + s.ordinals for s in self._segments.values())
+
+    def clear(self) -> list[Segment]:
+        """Nothing on disk counts any more; the segments whose files are to be deleted."""
+        segments = list(self._segments.values())
+        self._segments.clear()
+        self._handed.clear()
+        return segments
+
     def done(self) -> list[Segment]:
         """Segments whose files can go."""
         return [segment for segment in self._segments.values() if segment.is_done]
@@ -277,7 +296,7 @@ class Shelf:
             earlier = segment
         else:
             return None
-        if now_ns - segment.newest_ns > self._max_age_ns:
+        if now_ns - segment.written_ns > self._max_age_ns:
             reason = TOO_OLD
         elif self.bytes > self._max_bytes or len(self._segments) > MOST_SEGMENTS:
             reason = FULL

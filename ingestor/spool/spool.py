@@ -52,10 +52,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """Quotes that had to go, and why. `leftover` is their digest where the disk would not even take that."""
+    """Quotes that had to go, and why; the positions of their records, and that of the digest which tells of them.
+    `leftover` is the digest where the disk would not even take that."""
 
     reason: str
     quotes: int
+    told: frozenset[int] = frozenset()
+    position: int | None = None
     leftover: Item | None = None
 
 
@@ -134,8 +137,12 @@ class Spool:
         """Number of damaged files that are kept aside."""
         return self._folder.quarantined
 
-    def open(self) -> Opened:
-        """Take the folder and verify what it holds. Raises SpoolUnusable."""
+    def open(self, now_ns: int | None = None) -> Opened:
+        """Take the folder and verify what it holds. Raises SpoolUnusable.
+
+        `now_ns`, here and elsewhere, is unix time by a clock that is not set anew while the spool is open; None is
+        when each record was received.
+        """
         self._folder.lock()
         try:
             found = recover(self._folder, self._identity)
@@ -147,7 +154,8 @@ class Spool:
             raise SpoolUnusable(
                 f"the spool cannot be opened in {self._folder.path}: {error}; mend it, or move the folder away"
             ) from error
-        self._shelf.fill(found.segments, found.next_number)
+        newest_ns = max((segment.newest_ns for segment in found.segments), default=0)
+        self._shelf.fill(found.segments, found.next_number, newest_ns if now_ns is None else now_ns)
         return Opened(self._shelf.records, self._shelf.quotes, self._shelf.bytes, found.damages)
 
     def recovered(self) -> Iterator[Record]:
@@ -160,13 +168,13 @@ class Spool:
         damages, self._damages = self._damages, []
         return damages
 
-    def append(self, items: Sequence[Item], *, is_copy: bool = False) -> list[int]:
+    def append(self, items: Sequence[Item], *, is_copy: bool = False, now_ns: int | None = None) -> list[int]:
         """Write all of them, or none and raise OSError; their positions.
 
         They outlast the process at once, and a loss of power from the next `sync` on. Copies of what the caller has
         in hand are not handed out again; nothing before them may be unread.
         """
-        portions = self._shelf.plan(items)
+        portions = self._shelf.plan(items, now_ns)
         begun: list[Portion] = []
         try:
             for portion in portions:
@@ -178,7 +186,7 @@ class Spool:
         positions = []
         for portion in portions:
             self._writer.count(portion)
-            positions += self._shelf.commit(portion, is_copy=is_copy)
+            positions += self._shelf.commit(portion, now_ns, is_copy=is_copy)
         return positions
 
     def prepend(self, items: Sequence[Item]) -> list[int]:
@@ -254,7 +262,12 @@ class Spool:
             if earlier is not None:
                 self._note_unreadable(earlier, before)
             kept = 0 if item is None else item[0]
-            return Shed(excess.reason, sum(record.quotes for record in [*before, *records]) - kept, leftover)
+            gone = [*before, *records]
+            digest_at = None if item is None or leftover is not None else segment.base
+            told = frozenset(record.position for record in gone)
+            return Shed(
+                excess.reason, sum(record.quotes for record in gone) - kept, told, digest_at, leftover
+            )
         return None
 
     def sync(self) -> None:
@@ -262,6 +275,19 @@ class Spool:
         where a file that is done cannot be deleted."""
         self._writer.sync()
         self._clear_away()
+
+    def holds(self, position: int) -> bool:
+        """Whether the record of this position was neither shed, nor lost with its whole file."""
+        return self._shelf.holds(position)
+
+    def discard(self) -> None:
+        """Give up all that is on disk: the caller has it, or has counted it. Raises OSError where a file cannot be
+        deleted, which is tried again with the next `settle` or `sync`; nothing of it is read even so."""
+        for segment in self._shelf.clear():
+            self._writer.stop(segment)
+            self._undeleted[segment.number] = segment
+        self._damages.clear()
+        self._delete_done()
 
     def clear_away(self) -> None:
         """Delete what is done with. Raises OSError where that does not go; it is tried again with each `settle`."""

@@ -36,6 +36,9 @@ class Writer:
         """Write the whole portion, or raise OSError with some of it written: then `take_back` is due."""
         segment = portion.segment
         parts: list[bytes] = []
+        if self._active is not None and not os.fstat(self._active[1]).st_nlink:
+            # Somebody has deleted the file: what would be written to it could never be read.
+            self.stop(self._active[0])
         if self._active is None or self._active[0] is not segment:
             self._seal()
             segment.is_sealed = True  # Until it is open: a file that cannot be opened is not tried again.

@@ -33,7 +33,7 @@ REJECT_REASONS = (
     "wrong_type",
     "refused_by_redis",
 )
-DROP_REASONS = ("queue_full", "spool_full", "spool_too_old", "spool_damaged", "superseded")
+DROP_REASONS = ("queue_full", "spool_full", "spool_too_old", "spool_damaged", "spool_hung", "superseded")
 WATCHDOG_KINDS = tuple(kind.value for kind in Kind)
 SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")
 

@@ -2,7 +2,7 @@
 
 import errno
 
-from ingestor.publisher.disk_health import RETRY_AFTER_S, DiskHealth
+from ingestor.publisher.disk_health import GIVE_UP_AFTER_S, HUNG_AFTER_S, RETRY_AFTER_S, DiskHealth
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
@@ -41,3 +41,32 @@ def test_new_room_is_a_reason_to_try_at_once() -> None:
     assert (health.may("write", 1.0), health.may("read", 1.0)) == (True, False)
     health.hurry()
     assert health.may("read", 1.0)
+
+
+def test_quotes_go_around_a_disk_that_hangs_when_nothing_on_it_comes_before_them() -> None:
+    """As soon as that is known; with something unread only much later, and not before Redis takes it."""
+    health = DiskHealth()
+    assert not health.look(HUNG_AFTER_S)
+    assert not health.must_go_around(HUNG_AFTER_S, 100.0, has_unread=False, redis_takes=True)
+    assert health.look(HUNG_AFTER_S + 0.1)
+    assert "has not answered" in (health.problem or "")
+    assert not health.look(HUNG_AFTER_S + 0.2)
+    assert health.must_go_around(HUNG_AFTER_S + 0.2, 100.0, has_unread=False, redis_takes=False)
+    assert not health.must_go_around(HUNG_AFTER_S + 0.2, 100.0, has_unread=True, redis_takes=True)
+    late_s = GIVE_UP_AFTER_S + 0.1
+    assert not health.must_go_around(late_s, 100.0, has_unread=True, redis_takes=False)
+    assert health.must_go_around(late_s, 100.0, has_unread=True, redis_takes=True)
+    assert health.look(0.0)
+    assert health.problem is None
+
+
+def test_a_disk_that_gives_nothing_back_is_waited_for_no_longer_than_one_that_hangs() -> None:
+    """It answers at once, and always with an error: counted from the first failure, whatever writing does."""
+    health = DiskHealth()
+    health.failed("write", FULL, 0.0)
+    assert not health.must_go_around(0.0, 99.0, has_unread=True, redis_takes=True)
+    health.failed("read", BROKEN, 100.0)
+    health.failed("read", BROKEN, 105.0)
+    assert not health.must_go_around(0.0, 100.0 + GIVE_UP_AFTER_S, has_unread=True, redis_takes=True)
+    assert health.must_go_around(0.0, 100.1 + GIVE_UP_AFTER_S, has_unread=True, redis_takes=True)
+    assert not health.must_go_around(0.0, 199.0, has_unread=False, redis_takes=True)

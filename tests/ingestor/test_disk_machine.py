@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         handed = {entry.position for entry in self.life.spool._shelf._handed}
         if self.life.disk.asked:
             return
-        trusted = [b.position for b in [*outbox.unsettled, *spooling._ahead] if b.position is not None]
+        trusted = [b.position for b in [*outbox.unsettled, *spooling._back.ahead] if b.position is not None]
         assert set(trusted) <= handed
         assert trusted == sorted(set(trusted))
 

@@ -15,7 +15,9 @@ FUNCTION_LINES: Final = 60
 
 TOO_LARGE: Final[dict[str, int]] = {
     "ingestor/publisher/publisher.py": 410,
-    "ingestor/publisher/spooling.py": 450,
+    "ingestor/publisher/spooling.py": 500,
+    "ingestor/spool/shelf.py": 320,
+    "ingestor/spool/spool.py": 405,
     # The hot path: a call within it costs as much as a tenth of the whole.
     "ingestor/publisher/stamper.py:stamp": 70,
 }

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
 from simulator.redis_server import RedisServer
+from tests.preload.control import Faults
 from tests.scenario.daemon import DaemonProcess
 from tests.second_tries import NotInTime
 
@@ -66,6 +68,19 @@ async def own_daemon(own_server: RedisServer, vendor: AlpacaSimulator) -> AsyncI
     async with DaemonProcess(own_server.url, vendor.url("iex")) as process:
         await process.until_live()
         yield process
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the spool will be; its disk is the test's."""
+    return tmp_path / "disk"
+
+
+@pytest.fixture
+def faults(folder: Path, fault_library: Path) -> Iterator[Faults]:
+    """The disk."""
+    with Faults(folder, fault_library) as control:
+        yield control
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:

@@ -4,8 +4,6 @@ import asyncio
 import errno
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,45 +15,14 @@ from simulator.redis_server import RedisServer
 from tests.preload.control import Call, Faults
 from tests.scenario.account import metric
 from tests.scenario.conftest import until
-from tests.scenario.daemon import DaemonProcess
+from tests.scenario.disk import spooling_daemon
 from tests.scenario.livez import watching_livez
-from tests.scenario.streams import event_of, gaps, ledger_is_even, subscribed
-from tests.scenario.traffic import Traffic, is_quiet
+from tests.scenario.streams import event_of, gaps, ledger_is_even
+from tests.scenario.traffic import is_quiet
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
-SYMBOLS: Final = tuple(f"S{n:02}" for n in range(20))
 LIVEZ_S: Final = 0.1
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the spool will be; its disk is the test's."""
-    return tmp_path / "disk"
-
-
-@pytest.fixture
-def faults(folder: Path, fault_library: Path) -> Iterator[Faults]:
-    """The disk."""
-    with Faults(folder, fault_library) as control:
-        yield control
-
-
-@asynccontextmanager
-async def spooling_daemon(
-    server: RedisServer, redis: Redis, vendor: AlpacaSimulator, folder: Path, faults: Faults, **settings: str
-) -> AsyncIterator[tuple[DaemonProcess, Traffic]]:
-    """A daemon over this disk, with its symbols live and the first quotes stored."""
-    daemon = DaemonProcess(server.url, vendor.url("iex"), **settings).with_environment(
-        QUOTEBUS_SPOOL_DIR=str(folder), QUOTEBUS_STREAM_MAXLEN="0", **faults.environment
-    )
-    async with daemon:
-        await daemon.until_live()
-        await subscribed(redis, vendor, *SYMBOLS)
-        traffic = Traffic(vendor, *SYMBOLS)
-        traffic.send(10)
-        await traffic.settled(daemon)
-        yield daemon, traffic
 
 
 @pytest.mark.fault("P10")

@@ -1,0 +1,144 @@
+"""What lies on disk unread, what was read back and is sent next, and what of it is missing.
+
+Decides which markers stand in for records that cannot be read, and that they stand in their place: before whatever
+comes behind. Must never know why something is read, nor wait for anything but the disk.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ingestor.journal import Journal
+from ingestor.publisher.batch import Batch, StreamEnd, ends_of, from_record, later
+from ingestor.publisher.disk import Disk
+from ingestor.publisher.inventory import Inventory, Missing, spans_of
+from ingestor.publisher.ledger import PublishCounts
+from ingestor.publisher.stamper import Stamper
+from ingestor.spool.records import Damage
+from ingestor.spool.spool import Opened, Shed, Spool
+
+AHEAD_BYTES: Final = 4 * 1024 * 1024
+DAMAGED: Final = "spool_damaged"
+
+
+class ReadBack:
+    """`unread` records with `quotes` quotes are on disk, `ahead` are the batches that were read back."""
+
+    def __init__(self, stamper: Stamper, counts: PublishCounts, journal: Journal) -> None:
+        self._stamper = stamper
+        self._counts = counts
+        self._journal = journal
+        self._inventory = Inventory()
+        self._ahead_bytes = 0
+        self._recovered_upto = -1
+        self.ahead: deque[Batch] = deque()
+        self.unread = 0
+        self.quotes = 0
+
+    def take(self) -> Batch | None:
+        """The next batch that was read back; None while it is still to be read."""
+        if not self.ahead:
+            return None
+        batch = self.ahead.popleft()
+        self._ahead_bytes -= batch.size_bytes
+        return batch
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether what was read back does for a while."""
+        return self._ahead_bytes > AHEAD_BYTES // 2
+
+    def open(self, spool: Spool, now_ns: int) -> tuple[Opened, dict[str, StreamEnd]]:
+        """Open the spool, in its thread; what is in it, and where each stream will end with that."""
+        opened = spool.open(now_ns)
+        floors: dict[str, StreamEnd] = {}
+        for record in spool.recovered():
+            with contextlib.suppress(msgspec.MsgspecError):
+                batch = from_record(record.position, record.quotes, record.at_ns, record.body)
+                self._inventory.add(record.position, record.at_ns, spans_of(batch))
+                for symbol, end in ends_of(batch).items():
+                    floors[symbol] = later(floors.get(symbol), end)
+            self._recovered_upto = record.position
+        return opened, floors
+
+    def wrote(self, positions: Sequence[int], batches: Sequence[Batch], spans: Sequence[bytes]) -> None:
+        """These are on disk now, behind all others."""
+        for position, batch, packed in zip(positions, batches, spans, strict=True):
+            self._inventory.add(position, batch.first_received_ns, packed)
+
+    async def read(self, disk: Disk) -> None:
+        """Read back what comes next, with markers where something is missing. Raises OSError."""
+        records = await disk.call(disk.spool.read, AHEAD_BYTES)
+        for record in records:
+            self._stand_in(self._inventory.missing_before(record.position), DAMAGED)
+            try:
+                batch = from_record(record.position, record.quotes, record.at_ns, record.body)
+            except msgspec.MsgspecError as error:
+                self._counts.drop(DAMAGED, record.quotes)
+                self._journal.note_rarely("spool_damaged", "record", "error", reason=str(error)[:200])
+                continue
+            self._inventory.came(record.position)
+            batch.recovered = record.position <= self._recovered_upto
+            self._put(batch)
+        if not disk.spool.unread_records:
+            self._stand_in(self._inventory.missing_before(None), DAMAGED)
+
+    def on_shed(self, spool: Spool, shed: Shed | None) -> None:
+        """Some records were replaced by their digest; others could not even be read for it."""
+        told, digest = (shed.told, shed.position) if shed is not None else (frozenset[int](), None)
+        missing = self._inventory.shed(spool.holds, told, digest)
+        self._mark_late(missing, missing.losses(DAMAGED, self._stamper.epoch).seal())
+
+    def mark_late(self, markers: Batch) -> None:
+        """Markers that the disk would not even take: they stand before the next quotes, which is late but in the
+        stream."""
+        for row in markers.rows():
+            gap = msgspec.json.decode(str(row[3]))
+            self._stamper.open_gap_behind(str(row[0]), gap["from"], gap["reason"])
+
+    def tell(self, damages: Sequence[Damage]) -> None:
+        """Count what was found damaged, and say so."""
+        for damage in damages:
+            self._counts.spool_errors += 1
+            self._journal.note(
+                "spool_damaged", "error", file=damage.file, reason=damage.reason, quotes=damage.quotes_lost
+            )
+
+    def give_up(self, reason: str) -> None:
+        """What is unread is lost, and counted: its markers come behind what was read back."""
+        lost, self.unread, self.quotes = self.quotes, 0, 0
+        self._counts.drop(reason, lost)
+        self._stand_in(self._inventory.missing_before(None), reason)
+        self._journal.note_rarely("quotes_dropped", reason, "error", quotes=lost)
+
+    def forget(self) -> None:
+        """Nothing on disk counts any more."""
+        self._inventory.clear()
+        for batch in self.ahead:
+            batch.position = None
+
+    def _stand_in(self, missing: Missing, reason: str) -> None:
+        if not missing:
+            return
+        markers = missing.losses(reason, self._stamper.epoch).seal()
+        if markers.markers:
+            self._put(markers)
+        self._mark_unknown(missing, reason)
+
+    def _mark_late(self, missing: Missing, markers: Batch) -> None:
+        self.mark_late(markers)
+        self._mark_unknown(missing, DAMAGED)
+
+    def _mark_unknown(self, missing: Missing, reason: str) -> None:
+        """Of whom they were nobody knows any more: something may be missing in every stream."""
+        if missing.unknown_from_ns is None:
+            return
+        for symbol in self._stamper.with_quotes(self._stamper.symbols):
+            self._stamper.open_gap_behind(symbol, missing.unknown_from_ns, reason)
+
+    def _put(self, batch: Batch) -> None:
+        self.ahead.append(batch)
+        self._ahead_bytes += batch.size_bytes
