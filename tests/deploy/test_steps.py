@@ -30,6 +30,7 @@ from tests.scenario.streams import KEYS
 from tests.soak.memory import vendor
 from wire import Gap, Quote, decode_gap, decode_quote
 
+pytestmark = pytest.mark.timeout(300)
 PAGE: Final = (DEPLOY / "README.md").read_text()
 KEY_PAIR: Final = {"APCA_API_KEY_ID": "id-of-nobody", "APCA_API_SECRET_KEY": "secret-of-nobody"}
 PATIENCE_S: Final = 60.0
@@ -50,6 +51,7 @@ class Systemd:
         self.redis_port = redis_port
         self.status = ""
         self.is_ready = False
+        self.exports: list[str] = []
         self._redis: subprocess.Popen[bytes] | None = None
         self.daemon: subprocess.Popen[bytes] | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -161,7 +163,6 @@ def machine(tmp_path: Path) -> Iterator[Systemd]:
     _script(programs / "quotebus", program.format(sys.executable))
     _script(programs / "pip", _PIP)
     _script(tmp_path / "bin/install", _INSTALL)
-    _script(tmp_path / "bin/redis-cli", _REDIS_CLI.format(sys.executable))
     try:
         yield systemd
     finally:
@@ -181,14 +182,6 @@ _INSTALL: Final = """#!/bin/sh -e
 [ "$1" = -g ] && shift 2
 exec /usr/bin/install "$@"
 """
-_REDIS_CLI: Final = """#!{}
-import sys
-from ingestor.commands.quick_redis import QuickRedis
-_, option, url, *words = sys.argv
-assert option == "-u"
-with QuickRedis(url) as redis:
-    print(redis.call(*words))
-"""
 
 
 def _script(path: Path, text: str) -> None:
@@ -197,9 +190,9 @@ def _script(path: Path, text: str) -> None:
 
 
 def typed(systemd: Systemd, lines: list[str]) -> str:
-    """Type these lines into one shell; all that it says. An error ends it, and the test."""
+    """Type these lines into one shell, which keeps its exports; all that it says, and no error."""
     done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", systemd.moved("\n".join(lines))],
+        ["bash", "-e", "-o", "pipefail", "-c", systemd.moved("\n".join([*systemd.exports, *lines]))],
         cwd=ROOT,
         env=environment(**KEY_PAIR, PATH=f"{systemd.folder}/bin:{os.environ['PATH']}"),
         stdin=subprocess.DEVNULL,
@@ -209,6 +202,7 @@ def typed(systemd: Systemd, lines: list[str]) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    systemd.exports += [line for line in lines if line.startswith("export ")]
     return done.stdout
 
 
@@ -278,7 +272,6 @@ def test_the_steps_for_systemd_lead_to_a_daemon_that_stores(machine: Systemd, fe
     """In the order of the page: program, secrets, Redis, daemon, symbols, the status, and a changed setting."""
     *lines, last = steps("With systemd")
     said = follow(machine, lines, feed)
-    assert "PONG" in said
     assert "added 2" in said
     assert re.search(r"^alive +yes$", said, re.MULTILINE), said
     assert machine.hears(lambda: "2 of 2 symbols live" in machine.status, PATIENCE_S), machine.status
@@ -303,7 +296,7 @@ def test_a_daemon_before_its_users_is_told_and_heals(machine: Systemd, feed: str
     lines = steps("With systemd")
     aclfile = [line for line in lines if "aclfile" in line]
     (conf := machine.folder / "etc/redis/redis.conf").write_text(f"{conf.read_text()}requirepass another\n")
-    before = [line for line in lines if line not in aclfile and "redis-cli" not in line]
+    before = [line for line in lines if line not in aclfile and "symbols add" not in line]
     until_enabled = before[: before.index("systemctl enable --now quotebus") + 1]
     began_s = time.monotonic()
     follow(machine, until_enabled, feed)
@@ -350,7 +343,7 @@ def test_an_upgrade_is_a_marked_hole_and_nothing_else(machine: Systemd, feed: st
     assert machine.hears(lambda: "2 of 2 symbols live" in machine.status, PATIENCE_S), machine.status
     before = stored(machine)
     follow(machine, steps("Upgrading"), feed)
-    until(lambda: len(stored(machine)) > len(before) + 20)
+    until(lambda: any(isinstance(item, Gap) for item in stored(machine)))
     after = stored(machine)
     assert after[: len(before)] == before
     assert [item.reason for item in after[len(before) :] if isinstance(item, Gap)] == ["daemon_stopped"]
