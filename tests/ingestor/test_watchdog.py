@@ -245,6 +245,29 @@ def test_a_low_rate_becomes_the_normal_one() -> None:
     assert kinds(feed.over) == [Kind.SLOW_RATE]
 
 
+def test_a_session_that_begins_slow_is_its_own_measure() -> None:
+    """A tenth of yesterday's rate from the first minute on is no finding; the runbook says what sees it."""
+    made = Rehearsal()
+    made.seconds(600, 100)
+    made.seconds(60, 0, is_open=False)
+    made.seconds(1200, 10, is_open=True)
+    assert Kind.SLOW_RATE not in {finding.kind for finding in made.begun}
+
+
+def test_a_rate_that_stays_low_counts_as_normal_after_a_quarter_of_an_hour() -> None:
+    """The finding begins within a minute and is over then, whether or not anything is mended."""
+    made = Rehearsal()
+    made.seconds(600, 100)
+    made.seconds(60, 5)
+    assert [finding.kind for finding in made.begun] == [Kind.SLOW_RATE]
+    made.seconds(800, 5)
+    assert made.over == []
+    made.seconds(120, 5)
+    assert [finding.kind for finding in made.over] == [Kind.SLOW_RATE]
+    made.seconds(900, 5)
+    assert len(made.begun) == 1
+
+
 def test_a_slow_set_has_no_rate_to_lose() -> None:
     """Under five quotes a second the rate says nothing."""
     feed = Rehearsal()
