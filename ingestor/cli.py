@@ -209,7 +209,16 @@ def tail(
 
 
 def _load_dotenv() -> None:
-    if Path(".env").is_file():
-        from dotenv import load_dotenv
+    if not Path(".env").exists():
+        return
+    from io import StringIO
 
-        load_dotenv(".env")
+    from dotenv import load_dotenv
+
+    from ingestor.text_file import UnreadableText, read_text
+
+    try:
+        load_dotenv(stream=StringIO(read_text(Path(".env"))))
+    except UnreadableText as reason:
+        print(f"quotebus: {Path('.env').resolve()} {reason}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

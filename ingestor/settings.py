@@ -20,6 +20,8 @@ from ingestor.feed.backoff import Patience
 from ingestor.feed.findings import Limits
 from ingestor.feed.hours import ALWAYS, DELAY_S, FEEDS
 from ingestor.feed.session import Credentials
+from ingestor.pasted import complaint
+from ingestor.text_file import UnreadableText, read_text
 from wire import Keyspace
 from wire.redis.tls import client_context
 from wire.redis.url import parse_redis_url
@@ -274,7 +276,7 @@ def load_settings(config: Path | None, environment: Mapping[str, str]) -> Settin
     values = _read_toml(config, problems) if config is not None else {}
     if environment.get("QUOTEBUS_REDIS_URL_FILE"):
         # The URL may hold a password, which a file keeps out of the environment and of /proc.
-        values["redis_url"] = _read_secret("QUOTEBUS_REDIS_URL_FILE", environment, problems)
+        values["redis_url"] = _read_secret("QUOTEBUS_REDIS_URL_FILE", environment, problems).strip()
     for field in Settings.model_fields:
         # Set but empty, as `NAME=` in an environment file leaves it, is not set.
         if environment.get(f"QUOTEBUS_{field.upper()}"):
@@ -323,10 +325,15 @@ def load_credentials(environment: Mapping[str, str]) -> Credentials:
 
 def _secret(environment: Mapping[str, str], names: tuple[str, ...], problems: list[str]) -> str:
     for name in names:
-        if environment.get(name):
-            return environment[name].strip()
-        if environment.get(f"{name}_FILE"):
-            return _read_secret(f"{name}_FILE", environment, problems)
+        for variable in (name, f"{name}_FILE"):
+            if environment.get(variable):
+                value = environment[variable]
+                if variable.endswith("_FILE"):
+                    value = _read_secret(variable, environment, problems)
+                wrong = complaint(value, name) if value else None
+                if wrong is not None:
+                    problems.append(f"{variable}: the value {wrong}")
+                return value.strip()
     problems.append(f"{names[0]}: not set; set it, or {names[0]}_FILE to a file that holds it")
     return ""
 
@@ -334,22 +341,23 @@ def _secret(environment: Mapping[str, str], names: tuple[str, ...], problems: li
 def _read_secret(variable: str, environment: Mapping[str, str], problems: list[str]) -> str:
     path = environment[variable]
     try:
-        secret = Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{variable}: {path} cannot be read ({type(error).__name__})")
+        secret = read_text(Path(path))
+    except UnreadableText as reason:
+        problems.append(f"{variable}: {path} {reason}")
         return ""
-    if not secret:
+    if not secret.strip():
         problems.append(f"{variable}: {path} is empty")
-    return secret
+        return ""
+    return secret.strip("\r\n")
 
 
 def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         problems.append(f"--config {path}: not TOML: {error}")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"--config {path}: cannot be read ({type(error).__name__})")
+    except UnreadableText as reason:
+        problems.append(f"--config {path} {reason}")
     return {}
 
 

@@ -8,6 +8,7 @@ half the time of the asyncio client of `websockets` (`benchmarks/receive.py`).
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -190,13 +191,24 @@ async def open_socket(url: str, headers: Mapping[str, str], on_message: Callable
     except picows.WSInvalidStatusError as error:
         raise _refused(error) from None
     except TimeoutError:
-        raise CannotOpen("no answer to the handshake") from None
+        raise CannotOpen(f"no answer to the handshake{unused_proxy(url, os.environ)}") from None
+    except CannotOpen as failure:
+        raise CannotOpen(f"{failure}{unused_proxy(url, os.environ)}") from None
     except (picows.WSError, OSError, ValueError) as error:
-        raise CannotOpen(f"{type(error).__name__}: {error}") from None
+        raise CannotOpen(f"{type(error).__name__}: {error}{unused_proxy(url, os.environ)}") from None
     if not isinstance(opened, Socket):
         # What picows returns, without an error, when the peer hangs up in the middle of the upgrade.
         raise CannotOpen("the connection ended before the websocket was open")
     return opened
+
+
+def unused_proxy(url: str, environment: Mapping[str, str]) -> str:
+    """What to add to the reason of a failure where a proxy is set that this connection does not use."""
+    names = ("HTTPS_PROXY", "ALL_PROXY") if url.startswith("wss:") else ("HTTP_PROXY", "ALL_PROXY")
+    for name in (each for upper in names for each in (upper, upper.lower())):
+        if environment.get(name):
+            return f"; {name} is set, and the websocket does not use it: it needs a direct way to the vendor"
+    return ""
 
 
 async def _dial(url: picows.WSParsedURL) -> socket.socket:

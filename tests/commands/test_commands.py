@@ -257,6 +257,36 @@ def test_run_reads_a_dotenv_file_and_the_environment_goes_before_it(tmp_path: Pa
     assert "APCA" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("APCA_API_KEY_ID=k\n".encode("utf-16"), "is UTF-16, as some editors save it; save it as UTF-8"),
+        (b"A=1\nB=\xe9\n", "has a byte in line 2 that is not UTF-8"),
+        (b"A=\0\n", "has a NUL character in line 1"),
+        (None, "is a folder"),
+    ],
+)
+def test_a_dotenv_file_that_is_no_text_is_one_sentence(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    """With its name and the remedy, and exit code 2, whatever the command."""
+    if content is None:
+        (tmp_path / ".env").mkdir()
+    else:
+        (tmp_path / ".env").write_bytes(content)
+    done = quotebus("status", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"quotebus: {tmp_path / '.env'} {says}")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dotenv_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """Its first line counts like the others."""
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfQUOTEBUS_HTTP=bad\n")
+    done = quotebus("run", cwd=tmp_path)
+    assert "QUOTEBUS_HTTP" in done.stderr
+
+
 @pytest.mark.fault("P26")
 def test_run_says_when_its_http_address_is_taken(server: RedisServer) -> None:
     """A port in use is one sentence with the remedy, and exit code 2."""

@@ -113,7 +113,7 @@ def test_a_misspelt_setting_of_the_file_is_told_with_the_one_that_was_meant(tmp_
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"feed = \n", "not TOML"), (b"\xff", "cannot be read"), (None, "cannot be read")]
+    ("content", "says"), [(b"feed = \n", "not TOML"), (b"\xff", "not UTF-8"), (None, "is not there")]
 )
 def test_a_bad_file_is_told_beside_the_other_problems(
     tmp_path: Path, content: bytes | None, says: str
@@ -185,8 +185,8 @@ def test_half_a_listening_address_is_refused(address: str) -> None:
     ],
 )
 def test_credentials_come_from_either_pair_of_names(key: str, secret: str) -> None:
-    """Without the spaces that a paste brings along."""
-    found = load_credentials({key: " PK1 ", secret: f"{SECRET}\n"})
+    """Without the end of the line that a file brings along."""
+    found = load_credentials({key: "PK1", secret: f"{SECRET}\n"})
     assert (found.key, found.secret) == ("PK1", SECRET)
     assert SECRET not in repr(found)
 
@@ -208,7 +208,7 @@ def test_missing_credentials_are_told_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(None, "cannot be read"), (b"\xff\xfe", "cannot be read"), (b" \n", "is empty")]
+    ("content", "says"), [(None, "is not there"), (b"\xff\xfe", "is UTF-16"), (b" \n", "is empty")]
 )
 def test_a_secret_file_without_a_secret_is_told(tmp_path: Path, content: bytes | None, says: str) -> None:
     """With its path, and never with what is in it."""
@@ -247,3 +247,90 @@ def test_hours_of_no_feed_are_refused() -> None:
     """The message has the names to choose from."""
     with pytest.raises(SettingsProblem, match=r"QUOTEBUS_MARKET_HOURS.*must be auto, always.*iex"):
         load_settings(None, {"QUOTEBUS_MARKET_HOURS": "nyse"})
+
+
+PASTED = {
+    f'"{SECRET}"': "quotation marks",
+    f"'{SECRET}'": "quotation marks",
+    f"\u201c{SECRET}\u201d": "quotation marks",
+    f'{SECRET}"': "quotation marks",
+    f" {SECRET}": "blanks before or after",
+    f"{SECRET}\t": "blanks before or after",
+    f"\ufeff{SECRET}": "byte order mark",
+    "<your secret here>": "placeholder in <\u2026>",
+    "{SECRET}": "placeholder in {\u2026}",
+    f"{SECRET[:4]} {SECRET[4:]}": "within it",
+    f"{SECRET[:4]}\n{SECRET[4:]}": "within it",
+    f"APCA_API_SECRET_KEY={SECRET}": "name of a variable",
+    f"{SECRET}\u00e9": "character that no key has",
+    f"{SECRET}\x07": "character that no key has",
+    "  ": "nothing but blanks",
+}
+
+
+@pytest.mark.parametrize(("pasted", "says"), PASTED.items(), ids=[repr(says) for says in PASTED.values()])
+def test_a_key_with_something_around_it_is_told_before_anything_is_sent(
+    tmp_path: Path, pasted: str, says: str
+) -> None:
+    """In the variable and in the file alike, by name and remedy, and without any of it."""
+    path = tmp_path / "secret"
+    path.write_text(pasted + "\r\n", encoding="utf-8")
+    given = {"APCA_API_KEY_ID": "PK123"}
+    for name, value in (("APCA_API_SECRET_KEY", pasted), ("APCA_API_SECRET_KEY_FILE", str(path))):
+        if name.endswith("_FILE") and says == "byte order mark":
+            continue  # there it is the encoding's, and is taken away
+        with pytest.raises(SettingsProblem) as caught:
+            load_credentials({**given, name: value})
+        told = str(caught.value)
+        assert told.startswith(f"{name}: ")
+        assert says in told or told.endswith(" is empty")
+        assert SECRET not in told
+        assert SECRET[4:] not in told
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_the_end_of_a_line_is_no_part_of_a_key(tmp_path: Path, end: str) -> None:
+    """Files have one, and so has a variable made from a file; a byte order mark of the file is none either."""
+    path = tmp_path / "secret"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{SECRET}{end}".encode())
+    found = load_credentials({"APCA_API_KEY_ID": f"PK123{end}", "APCA_API_SECRET_KEY_FILE": str(path)})
+    assert (found.key, found.secret) == ("PK123", SECRET)
+
+
+def unreadable(folder: Path) -> dict[Path, str]:
+    """Files that are no text, each with what is said of it."""
+    found = {
+        folder / "utf16": "is UTF-16",
+        folder / "utf16be": "is UTF-16",
+        folder / "latin": "line 2 that is not UTF-8",
+        folder / "nul": "a NUL character in line 1",
+        folder / "large": "more than 1048576 bytes",
+        folder / "folder": "is a folder",
+        folder / "missing": "is not there",
+    }
+    (folder / "utf16").write_text("APCA_API_KEY_ID=PK123\n", encoding="utf-16")
+    (folder / "utf16be").write_bytes("feed = 1\n".encode("utf-16-be"))
+    (folder / "latin").write_bytes(b"a = 1\nb = '\xe9'\n")
+    (folder / "nul").write_bytes(b"ab = '\0'\n")
+    (folder / "large").write_bytes(b"#" * 2_000_000)
+    (folder / "folder").mkdir()
+    return found
+
+
+def test_a_file_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
+    """As the TOML file, as the file of a key, and as that of the URL: with its name and the remedy."""
+    for path, says in unreadable(tmp_path).items():
+        with pytest.raises(SettingsProblem, match=says) as caught:
+            load_settings(path, {})
+        assert str(path) in str(caught.value)
+        with pytest.raises(SettingsProblem, match=says):
+            load_credentials({"APCA_API_KEY_ID": "PK123", "APCA_API_SECRET_KEY_FILE": str(path)})
+        with pytest.raises(SettingsProblem, match=says):
+            load_settings(None, {"QUOTEBUS_REDIS_URL_FILE": str(path)})
+
+
+def test_a_toml_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """As some editors save it."""
+    path = tmp_path / "quotebus.toml"
+    path.write_bytes(b"\xef\xbb\xbfnamespace = 'other'\n")
+    assert load_settings(path, {}).namespace == "other"

@@ -15,7 +15,7 @@ from simulator.redis_server import RedisServer
 from tests.scenario.account import is_well, metric
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.names import Names
-from tests.scenario.streams import KEYS, numbered, numbers
+from tests.scenario.streams import KEYS, event_of, numbered, numbers
 from tests.scenario.tls import Authority, TlsFront
 
 FEED = "/v2/iex"
@@ -55,6 +55,20 @@ async def test_a_name_that_does_not_resolve_is_tried_again_until_it_does(
         await daemon.until_live(10)
         assert len(vendor.connections) == 1
         await is_well(daemon)
+
+
+@pytest.mark.fault("S40")
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "http_proxy"])
+async def test_a_proxy_that_is_set_and_not_used_is_told_where_the_connection_fails(
+    shared_server: RedisServer, redis: Redis, variable: str
+) -> None:
+    """With the variable's name, and without its value, which may hold a password."""
+    daemon = DaemonProcess(shared_server.url, "ws://127.0.0.1:1/v2/iex")
+    async with daemon.with_environment(**{variable: "http://user:proxy-password@10.0.0.1:3128"}):
+        await daemon.until(lambda status: status["reconnect_attempt"] >= 1, 60)
+        told = event_of(daemon, "disconnected")["reason"]
+        assert f"{variable} is set, and the websocket does not use it" in told
+        assert "proxy-password" not in daemon.log
 
 
 @pytest.mark.fault("S40")

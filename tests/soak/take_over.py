@@ -50,9 +50,7 @@ async def _take_over(ghost_s: float, ready: asyncio.Barrier) -> tuple[float, int
     """Seconds from the kill to the first quote that is stored again, and how many logins were refused."""
     settings = SimulatorSettings(account=AccountRules(connection_limit=1, ghost_s=ghost_s))
     async with contextlib.AsyncExitStack() as stack:
-        server = RedisServer()
-        await asyncio.to_thread(server.start)
-        stack.push_async_callback(asyncio.to_thread, server.stop)
+        server = stack.enter_context(RedisServer())
         vendor = await stack.enter_async_context(AlpacaSimulator(settings))
         redis = await stack.enter_async_context(Redis.from_url(server.url, decode_responses=True, protocol=2))
         first = DaemonProcess(server.url, vendor.url("iex"))
