@@ -18,7 +18,7 @@ WARM_UP_S: Final = 120.0
 RECENT_S: Final = 5.0
 LOW_SHARE: Final = 0.1
 LOW_FOR_AT_MOST_S: Final = 900.0
-"""After so long the lower rate is taken for normal, and learnt anew (docs/decisions/0030)."""
+"""After so long the lower rate is taken for normal, and learnt anew (docs/decisions/0032)."""
 
 
 class Pulse:
