@@ -77,6 +77,7 @@ class Publisher:
         self._link: RedisLink | None = None
         self._script_known = False
         self._scheduled = False
+        self._packed_at = 0
         self._sent: deque[tuple[float, bool]] = deque()
         self._last_sent_s = 0.0
         self._pause_attempt = 0
@@ -239,23 +240,39 @@ class Publisher:
         asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
-        self._scheduled = False
-        most = MAX_BATCH_QUOTES if self._outbox.is_stopped else self._most_unpacked
-        for _ in range(STAMPS_AT_ONCE):
-            if self._intake.depth < most:
-                break
+        # The server must not wait while this process packs what cannot be sent yet.
+        self._scheduled = self._intake.depth >= self._most_waiting
+        self._send_what_can_be_sent()
+        self._pack_ahead()
+        self._send_what_can_be_sent()
+
+    @property
+    def _most_waiting(self) -> int:
+        """How many quotes may wait as they came."""
+        return MAX_BATCH_QUOTES if self._outbox.is_stopped else self._most_unpacked
+
+    def _pack_ahead(self) -> None:
+        """Pack what would take up too much memory as it came; others have their turn in between."""
+        came, self._packed_at = self.counts.received - self._packed_at, self.counts.received
+        # While calls are answered, little more than what comes: their answers wait for this.
+        wanted = STAMPS_AT_ONCE if self._outbox.is_stopped else came // MAX_BATCH_QUOTES + 1
+        stamps = min(STAMPS_AT_ONCE, wanted)
+        while self._intake.depth >= self._most_waiting and stamps:
             self._stamp_into_backlog()
+            stamps -= 1
         if self._backlog.is_filling:
             self.spooling.poke()
         if lost := self._backlog.shed(self.stamper.epoch):
             self._on_dropped(lost)
-        if self._intake.depth >= most:
-            # A giant frame: others have their turn in between. What it drives out belongs into one marker.
+        self._scheduled = False
+        if self._intake.depth >= self._most_waiting:
             self._schedule()
-        if self._link is not None and not (self._scheduled and self._backlog.is_losing):
-            self._send_what_can_be_sent(self._link)
 
-    def _send_what_can_be_sent(self, link: RedisLink) -> None:
+    def _send_what_can_be_sent(self) -> None:
+        link = self._link
+        # What a giant frame drives out belongs into one marker, so not before the last of it is packed.
+        if link is None or (self._scheduled and self._backlog.is_losing):
+            return
         outbox = self._outbox
         while True:
             batch = outbox.next()

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,8 @@ from ingestor.publisher.backlog import Backlog
 from ingestor.publisher.batch import Batch, digest, to_record
 from ingestor.publisher.calls import Calls
 from ingestor.publisher.claims import claim
-from ingestor.publisher.intake import Hole, Intake
+from ingestor.publisher.intake import Hole, Intake, Received
+from ingestor.publisher.publisher import MAX_BATCH_QUOTES
 from ingestor.publisher.spooling import Spooling
 from ingestor.publisher.stamper import Stamper
 from ingestor.redis_link import RedisLink
@@ -20,6 +22,7 @@ from ingestor.spool import Record
 from tests.ingestor.disk_model import KEYS, Life, Link, Server, found, settle
 from tests.ingestor.spooled import item, names, opened
 from tests.ingestor.test_outbox import batch, outbox_of
+from tests.ingestor.vendor import T0_NS, message
 
 LONG_AGO_NS = time.time_ns() - 10_000_000_000
 
@@ -293,4 +296,43 @@ async def test_a_disk_that_fails_while_memory_fills_leaves_others_their_turn(
             turns += 1
         running.cancel()
     assert life.publisher.counts.dropped["queue_full"] > 100
+    await life.close()
+
+
+async def test_the_server_does_not_wait_while_quotes_are_packed_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More wait than may wait as they came: what is ready is sent first, and little is packed for each answer."""
+    life = await life_over(tmp_path, Server())
+    await life.connect()
+    publisher, link = life.publisher, life.link
+    assert link is not None
+    publisher._most_unpacked = MAX_BATCH_QUOTES
+    did: list[str] = []
+    stamp, send = publisher.stamper.stamp, link.send
+
+    def stamped(frames: Iterable[Received], now_ns: int) -> Batch | None:
+        did.append("packs")
+        return stamp(frames, now_ns)
+
+    def sent(command: bytes) -> None:
+        did.append("sends")
+        send(command)
+
+    monkeypatch.setattr(publisher.stamper, "stamp", stamped)
+    monkeypatch.setattr(link, "send", sent)
+    frame = [message("A", T0_NS + n * 1000) for n in range(MAX_BATCH_QUOTES)]
+    for _ in range(20):
+        publisher.receive(time.time_ns(), frame)
+    publisher._pump()
+    assert publisher._intake.depth > 8 * MAX_BATCH_QUOTES
+    while not publisher._backlog:
+        publisher._pump()
+    while publisher._intake.depth >= MAX_BATCH_QUOTES:
+        did.clear()
+        await life.arrive(1)
+        link.hear()
+        assert did[0] == "sends"
+        assert did.count("packs") <= 2
+    await life.rest()
     await life.close()

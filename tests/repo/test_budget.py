@@ -14,7 +14,7 @@ SHELL_LINES: Final = 400
 FUNCTION_LINES: Final = 60
 
 TOO_LARGE: Final[dict[str, int]] = {
-    "ingestor/publisher/publisher.py": 410,
+    "ingestor/publisher/publisher.py": 420,
     "ingestor/publisher/spooling.py": 500,
     "ingestor/spool/shelf.py": 320,
     "ingestor/spool/spool.py": 405,
