@@ -48,12 +48,13 @@ class Sample:
 def without_stalls(samples: Sequence[Sample]) -> list[tuple[float, float]]:
     """Times and sizes of RSS, as if it had not grown while the machine had no time for the daemon.
 
-    Such a stretch has fewer than half as many append calls as usual, each of them larger: quotes pile up, and the
-    heap takes what the largest pile so far needed. How large that is says something about the machine.
+    Such a stretch has fewer than three quarters of the append calls of an undisturbed one, each of them larger:
+    quotes pile up, and the heap takes what the largest pile so far needed. How large that is says something about
+    the machine, which may be busy for most of the time: its best tenth is what counts as undisturbed.
     """
     calls = [after.batches - before.batches for before, after in pairwise(samples)]
-    usual = statistics.median(calls)
-    stalled = [n < usual / 2 for n in calls]
+    undisturbed = statistics.quantiles(calls, n=10)[-1]
+    stalled = [n < undisturbed * 3 / 4 for n in calls]
     points = [(samples[0].at_s, float(samples[0].rss_bytes))]
     for n, (before, after) in enumerate(pairwise(samples)):
         growth = after.rss_bytes - before.rss_bytes
