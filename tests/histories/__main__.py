@@ -1,7 +1,7 @@
 """The command line of the histories: how many, from which seed, how many at a time, and of which daemon.
 
-Decides what is printed, and the exit code: 1 when a history is not right. Each history runs in a process of its
-own. Must never know what a fault does.
+Decides what is printed, and the exit code: 1 when a history is not right, 130 when it was interrupted. Each
+history runs in a process of its own. Must never know what a fault does.
 """
 
 import argparse
@@ -63,11 +63,18 @@ def main() -> int:
             library = build(Path(folder))
         except NoCompiler as problem:
             parser.error(str(problem))
-        outcomes = asyncio.run(_all(chosen, arguments, library))
+        outcomes: list[Outcome] = []
+        try:
+            asyncio.run(_all(chosen, arguments, library, outcomes))
+        except KeyboardInterrupt:
+            _say(f"Interrupted after {len(outcomes)} of {len(chosen)} histories.")
+    outcomes.sort(key=lambda outcome: outcome.number)
     _say(table(chosen, outcomes))
     if wrong := sum(bool(outcome.findings) for outcome in outcomes):
         _say(f"{wrong} of {len(outcomes)} histories are not right.")
         return 1
+    if len(outcomes) < len(chosen):
+        return 130
     _say("All histories are right.")
     return 0
 
@@ -78,10 +85,11 @@ def _one(history: History, library: Path, tree: Path | None) -> int:
     return 0
 
 
-async def _all(chosen: list[History], arguments: argparse.Namespace, library: Path) -> list[Outcome]:
+async def _all(
+    chosen: list[History], arguments: argparse.Namespace, library: Path, outcomes: list[Outcome]
+) -> None:
     places = asyncio.Semaphore(arguments.jobs)
     began_s = time.monotonic()
-    outcomes: list[Outcome] = []
 
     async def run(history: History) -> None:
         async with places:
@@ -101,7 +109,6 @@ async def _all(chosen: list[History], arguments: argparse.Namespace, library: Pa
     async with asyncio.TaskGroup() as group:
         for history in chosen:
             group.create_task(run(history))
-    return sorted(outcomes, key=lambda outcome: outcome.number)
 
 
 async def _in_a_process(history: History, library: Path, tree: Path | None) -> Outcome:
