@@ -7,11 +7,14 @@ python examples/analysis.py redis://127.0.0.1:6379/0 AAPL 10 spread.png     # ne
 import sys
 import time
 
-import matplotlib
+try:
+    import matplotlib
+    import pandas as pd
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import pandas as pd
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+except ImportError as error:
+    sys.exit(f"{error.name} is not installed: pip install 'quotebus[pandas]' matplotlib")
 
 from consumers import BusError, Gap
 from consumers.analysis import to_pandas

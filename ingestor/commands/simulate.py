@@ -4,6 +4,7 @@ Decides how options become the simulator's settings, and the exit code. Must nev
 """
 
 import asyncio
+import math
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +33,9 @@ def run_simulator(
     """
     if rest_port is None:
         rest_port = port + 1 if 0 < port < LAST_PORT else 0
+    if rate is not None and not math.isfinite(rate):
+        print(f"quotebus: --rate {rate} is no number of quotes per second", file=sys.stderr)
+        return 2
     if rate is None:
         rate = 0.0 if tape is not None else DEFAULT_RATE
     try:

@@ -61,13 +61,13 @@ async def _until_signalled(following: Coroutine[Any, Any, None]) -> None:
         early_signals.install()
         task.cancel()
 
-    numbers = [
-        number
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    for number in numbers:
-        loop.add_signal_handler(number, end)
+    named = ("SIGTERM", "SIGINT", "SIGHUP")
+    present = [signal.Signals[name] for name in named if hasattr(signal, name)]
+    numbers = [number for number in present if signal.getsignal(number) is not signal.SIG_IGN]
+    # On Windows a loop has no handlers; there the meaning from the start on stays.
+    with contextlib.suppress(NotImplementedError):
+        for number in numbers:
+            loop.add_signal_handler(number, end)
     with contextlib.suppress(asyncio.CancelledError):
         await following
 
@@ -93,11 +93,15 @@ async def _follow(
 
 def _start(text: str) -> Any:
     """A time becomes a datetime; all else is the library's to read."""
-    if "T" in text or text.count("-") == 2:
+    if "T" in text or " " in text or text.count("-") == 2:
         try:
-            return datetime.fromisoformat(text)
+            moment = datetime.fromisoformat(text)
         except ValueError:
             raise BadStart(f"--start {text!r} is no time: write it as 2026-01-05T14:30:00Z") from None
+        if moment.tzinfo is None:
+            whole = moment.isoformat(timespec="seconds")
+            raise BadStart(f"--start {text!r} does not say in which zone: write {whole}Z for UTC")
+        return moment
     return text
 
 

@@ -386,6 +386,87 @@ def test_a_missing_extra_is_one_sentence(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
+def test_on_windows_the_daemon_says_that_it_cannot_run_there(tmp_path: Path) -> None:
+    """One sentence, before anything that Windows lacks is imported; the same for the demo and the simulator."""
+    for command in ("run", "demo", "simulate"):
+        program = (
+            "import signal, sys\n"
+            "sys.platform = 'win32'\n"
+            "del signal.SIGHUP\n"
+            "for name in ('resource', 'fcntl', 'pwd', 'uvloop'):\n"
+            "    sys.modules[name] = None\n"
+            f"sys.argv = ['quotebus', {command!r}]\n"
+            "from ingestor.entry import main\n"
+            "main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"quotebus: {command} needs Linux or macOS, and this is win32; ")
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("2026-01-05", "--start '2026-01-05' does not say in which zone: write 2026-01-05T00:00:00Z for UTC"),
+        ("2026-01-05T14:30", "'2026-01-05T14:30' does not say in which zone: write 2026-01-05T14:30:00Z"),
+        ("2026-13-05", "--start '2026-13-05' is no time: write it as 2026-01-05T14:30:00Z"),
+        ("2026-01-05T25:00:00Z", "is no time: write it as 2026-01-05T14:30:00Z"),
+        ("yesterday", "yesterday"),
+        ("", "start"),
+        ("-1", "-1"),
+    ],
+)
+def test_a_start_that_is_none_is_told_in_words(server: RedisServer, start: str, said: str) -> None:
+    """With what to write instead."""
+    done = quotebus("tail", "AAPL", f"--start={start}", "-n", "1", url=server.url)
+    assert done.returncode == 2
+    told = done.stderr.splitlines()[-1]
+    assert said in told
+    assert "Traceback" not in done.stderr
+    for phrase in ("isoformat", "tzinfo", "datetime", "int()"):
+        assert phrase not in told
+
+
+WRONG_OPTIONS = [
+    *(["run", "--config", path] for path in ("/nowhere.toml", "/", "/dev/null/x")),
+    *(["simulate", "--tape", path] for path in ("/nowhere.csv", "/", "/etc/passwd")),
+    *(["simulate", "--script", path] for path in ("/nowhere.txt", "/", "/etc/passwd")),
+    ["simulate", "--market-hours", "never"],
+    ["simulate", "--host", "no such host"],
+    ["simulate", "--rate", "nan"],
+    ["simulate", "--rate", "inf"],
+    ["simulate", "--speed", "-1"],
+    ["simulate", "--port", "70000"],
+    ["demo", "--duration", "0"],
+    ["demo", "--duration", "nan"],
+    ["demo", "--rate", "nan"],
+    ["demo", "--symbols", "0"],
+    ["demo", "--redis-port", "-1"],
+    ["tail", "AAPL", "--count", "0"],
+    ["tail", "AAPL", "--redis-url", "nonsense"],
+    ["tail", "AAPL", "--namespace", "a b"],
+    ["symbols", "add", "not a symbol"],
+    ["status", "--redis-url", "redis://127.0.0.1:1"],
+    ["status", "--redis-url", "redis://127.0.0.1:x"],
+    ["status", "--namespace", ""],
+    ["nonsense"],
+    ["symbols"],
+    ["tail"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG_OPTIONS, ids=" ".join)
+def test_no_option_however_wrong_ends_in_a_traceback(arguments: list[str]) -> None:
+    """It is told what is wrong, in words, and the exit code says so."""
+    done = quotebus(*arguments)
+    assert done.returncode in (1, 2), done
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip() or done.stdout.strip()
+
+
 def test_tail_says_when_nobody_asked_for_a_symbol(server: RedisServer, redis: "redis_py.Redis") -> None:
     """Of a symbol that is in no set nothing may ever come, so the remedy is told at once."""
     redis.sadd(KEYS.symbols, "AAPL")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestor.settings import Feed, SettingsProblem, load_credentials, load_settings
+from ingestor.settings import Feed, Settings, SettingsProblem, load_credentials, load_settings
 
 SECRET = "hunter2-do-not-show"
 
@@ -108,8 +108,149 @@ def test_a_misspelt_setting_of_the_file_is_told_with_the_one_that_was_meant(tmp_
     config = tmp_path / "quotebus.toml"
     config.write_text('redis_ulr = "x"\n')
     (line,) = problems({}, config)
-    assert line.startswith("redis_ulr ")
-    assert line.endswith("no such setting; did you mean redis_url?")
+    assert line == "redis_ulr: no such setting; did you mean redis_url?"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('QUOTEBUS_FEED = "sip"', "QUOTEBUS_FEED: no such setting in a file; there it is called feed"),
+        ('quotebus_feed = "sip"', "quotebus_feed: no such setting in a file; there it is called feed"),
+        (
+            '[quotebus]\nfeed = "sip"',
+            "[quotebus]: settings stand in no table; write them at the top of the file",
+        ),
+        (
+            'APCA_API_KEY_ID = "PK"',
+            "APCA_API_KEY_ID: keys do not stand in this file; set APCA_API_KEY_ID or APCA_API_KEY_ID_FILE "
+            "in the environment",
+        ),
+    ],
+)
+def test_a_setting_that_is_written_otherwise_in_a_file_is_told_how(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    """As a variable, in capitals, within a table, or a key that stands elsewhere."""
+    config = tmp_path / "quotebus.toml"
+    config.write_text(content)
+    assert problems({}, config) == [said]
+
+
+WRONG = {
+    "feed": ("nasdaq", "is not one of 'iex', 'sip', 'delayed_sip', 'boats', 'overnight' or 'test'"),
+    "feed_url": ("https://x", "must begin with ws:// or wss://"),
+    "namespace": ("a b", ""),
+    "http": ("9108", "must be HOST:PORT, for example 127.0.0.1:9108"),
+    "symbol_limit": ("0", "is too small; the least is 1"),
+    "stream_maxlen": ("many", "is no whole number; the default is 50000"),
+    "stream_max_age_s": ("inf", "is no finite number; the default is 86400.0"),
+    "forget_after_s": ("0", "is too small; the least is 1"),
+    "sweep_every_s": ("0", "is too small; it must be more than 0"),
+    "grace_s": ("nan", "is no finite number; the default is 60.0"),
+    "memory_bytes": ("64 MegaBytes", "has a unit that is none; write it as 64MiB, 1GB or 1048576"),
+    "spool_bytes": ("lots", "is no number of bytes; write it as 64MiB, 1GB or 1048576"),
+    "spool_max_age_s": ("-1", "is too small; it must be more than 0"),
+    "replay_s": ("1h", "is no number; the default is 30.0"),
+    "replay_bytes": ("-5", "is no number of bytes"),
+    "drain_s": ("soon", "is no number; the default is 8.0"),
+    "market_hours": ("sometimes", "must be auto, always, or one of the feeds"),
+    "mute_after_s": ("-0.5", "is too small; the least is 0"),
+    "quiet_after_s": ("x", "is no number"),
+    "vendor_lag_limit_s": ("x", "is no number"),
+    "reconnect_first_s": ("4000", "is too large; the most is 3600"),
+    "reconnect_longest_s": ("0", "is too small; it must be more than 0"),
+    "reconnect_attempts": ("1.5", "is no whole number"),
+    "instance": ("x" * 101, "is too long; the most is 100 characters"),
+    "log_level": ("loud", "is not one of debug, info, warning, error"),
+    "log_format": ("xml", "is not one of auto, json, console"),
+}
+TAKES_ANY = {"redis_url", "rest_url", "trading_url", "spool_dir", "http_names"}
+"""Settings whose value is any text, and the one whose value is never shown."""
+
+
+def test_every_setting_has_a_wrong_value_here() -> None:
+    """So that none is added without its words."""
+    assert WRONG.keys() | TAKES_ANY >= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_is_told_with_the_value_the_reason_and_the_remedy(name: str) -> None:
+    """In our words, and by the names of variable and file."""
+    value, said = WRONG[name]
+    (line,) = problems({f"QUOTEBUS_{name.upper()}": value})
+    assert line.startswith(f"{name} (QUOTEBUS_{name.upper()}): '{value[:20]}")
+    assert said in line
+    assert len(line) < 250
+    for word in ("Input should", "valid", "pattern", "ByteSize", "parse", "Value error"):
+        assert word not in line
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            "namespace = 5",
+            "namespace (QUOTEBUS_NAMESPACE): 5 is no text; in a TOML file, write it between quotes",
+        ),
+        ("grace_s = [1]", "grace_s (QUOTEBUS_GRACE_S): [1] is no number; the default is 60.0"),
+        ("symbol_limit = 2.5", "symbol_limit (QUOTEBUS_SYMBOL_LIMIT): 2.5 is no whole number"),
+        (
+            "redis_url = 5",
+            "redis_url (QUOTEBUS_REDIS_URL): is no text; in a TOML file, write it between quotes",
+        ),
+    ],
+)
+def test_a_value_of_another_type_in_a_file_is_told_in_words(tmp_path: Path, content: str, said: str) -> None:
+    """And a secret one without the value."""
+    config = tmp_path / "quotebus.toml"
+    config.write_text(content)
+    assert problems({}, config) == [said]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUOTEBUS_SERVICE_HOST", "10.96.0.7"),
+        ("QUOTEBUS_SERVICE_HOST", "fd00::7"),
+        ("QUOTEBUS_SERVICE_PORT", "9108"),
+        ("QUOTEBUS_SERVICE_PORT_METRICS", "9108"),
+        ("QUOTEBUS_PORT", "tcp://10.96.0.7:9108"),
+        ("QUOTEBUS_PORT", "tcp://[fd00::7]:9108"),
+        ("QUOTEBUS_PORT_9108_TCP", "tcp://10.96.0.7:9108"),
+        ("QUOTEBUS_PORT_9108_TCP_PROTO", "tcp"),
+        ("QUOTEBUS_PORT_9108_TCP_PORT", "9108"),
+        ("QUOTEBUS_PORT_9108_TCP_ADDR", "10.96.0.7"),
+        ("QUOTEBUS_PORT_53_UDP", "udp://10.96.0.7:53"),
+        ("QUOTEBUS_REDIS_PORT", "tcp://10.96.0.8:6379"),
+        ("QUOTEBUS_REDIS_SERVICE_HOST", "10.96.0.8"),
+        ("QUOTEBUS_REDIS_MASTER_2_PORT_6379_TCP_ADDR", "10.96.0.8"),
+        ("QUOTEBUS_HTTP_SERVICE_PORT_WEB", "80"),
+        ("QUOTEBUS_HTTP_PORT_80_TCP", "tcp://10.96.0.9:80"),
+    ],
+)
+def test_what_kubernetes_sets_for_a_service_is_no_mistake(name: str, value: str) -> None:
+    """A Service called `quotebus`, or `quotebus-` and something, gives it to every pod of its namespace."""
+    assert load_settings(None, {name: value}) == load_settings(None, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUOTEBUS_PORT", "9108"),
+        ("QUOTEBUS_HTTP_PORT", "9108"),
+        ("QUOTEBUS_REDIS_PORT", "6379"),
+        ("QUOTEBUS_REDIS_HOST", "10.0.0.1"),
+        ("QUOTEBUS_SERVICE_HOST", "my host"),
+        ("QUOTEBUS_SERVICE", "10.0.0.1"),
+        ("QUOTEBUS_PORT_9108_TCP", "yes"),
+        ("QUOTEBUS_SERVICE_PORT_METRICS", "many"),
+        ("QUOTEBUS_SYMBOLS_LIMIT", "30"),
+    ],
+)
+def test_a_misspelt_setting_that_looks_like_a_service_s_is_told_all_the_same(name: str, value: str) -> None:
+    """What an operator wrote has not both the name and the value."""
+    (line,) = problems({name: value})
+    assert line.startswith(f"{name}: no such setting")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ SHELL_LINES: Final = 400
 FUNCTION_LINES: Final = 60
 
 TOO_LARGE: Final[dict[str, int]] = {
+    # One list of what an operator may choose, each with its description.
+    "ingestor/settings.py": 410,
     "ingestor/publisher/publisher.py": 420,
     "ingestor/publisher/spooling.py": 500,
     "ingestor/spool/shelf.py": 320,
