@@ -23,9 +23,9 @@ class SimQuote(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     t_ns: int
     bid_price: float
-    bid_size: int
+    bid_size: int | float
     ask_price: float
-    ask_size: int
+    ask_size: int | float
     bid_exchange: str = "V"
     ask_exchange: str = "V"
     conditions: tuple[str, ...] = ("R",)

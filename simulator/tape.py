@@ -79,12 +79,13 @@ def read_tape(path: Path, symbol: str | None = None) -> Iterator[SimQuote]:
                         symbol if at_symbol is None else parse_symbol(row[at_symbol]),  # type: ignore[arg-type]
                         int(row[at_t]),
                         float(row[at_bp]),
-                        int(row[at_bs]),
+                        _size(row[at_bs]),
                         float(row[at_ap]),
-                        int(row[at_as]),
+                        _size(row[at_as]),
                     )
-                    # One sum tells: it is finite only if both prices are.
-                    if not math.isfinite(quote.bid_price + quote.ask_price) or (
+                    # One sum tells: it is finite only if all of them are.
+                    numbers = (quote.bid_price, quote.ask_price, quote.bid_size, quote.ask_size)
+                    if not math.isfinite(sum(numbers)) or (
                         quote.t_ns < 0
                         or quote.bid_price < 0
                         or quote.ask_price < 0
@@ -167,6 +168,13 @@ class Pace:
             quote.conditions,
             quote.tape,
         )
+
+
+def _size(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _opened(path: Path, mode: Literal["rt", "wt"] = "rt") -> TextIO:

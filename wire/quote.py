@@ -3,14 +3,17 @@
 Decides positions and names. Positions never change meaning; new ones are appended, and readers ignore what
 they do not know. Prices are the vendor's float64 in their shortest round-tripping form, sizes are shares, times
 are integer nanoseconds since the epoch, UTC. What the vendor did not send is null; a price of 0 is stored as
-it came, and means that this side has no active quote.
+it came, and means that this side has no active quote. An odd value of a side field, as another writer may leave
+one, is read as null: prices and time are not lost for its sake.
 """
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
+
+from wire.values import READ_SIDE, OddValue, Size
 
 QuoteRow: TypeAlias = tuple[
     float | None,  # bp  bid price
@@ -88,10 +91,10 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
 class _Row(msgspec.Struct, array_like=True, gc=False):
     bp: float | None
-    bs: int | float | None
+    bs: Size | None
     bx: str | None
     ap: float | None
-    as_: int | float | None
+    as_: Size | None
     ax: str | None
     c: tuple[str, ...] | None
     z: str | None
@@ -119,10 +122,10 @@ class _LatestRead(msgspec.Struct, rename={"as_": "as"}, gc=False):
     t: int
     id: str | None = None
     bp: float | None = None
-    bs: int | float | None = None
+    bs: Size | None = None
     bx: str | None = None
     ap: float | None = None
-    as_: int | float | None = msgspec.field(default=None)
+    as_: Size | None = None
     ax: str | None = None
     c: tuple[str, ...] | None = None
     z: str | None = None
@@ -132,6 +135,10 @@ class _LatestRead(msgspec.Struct, rename={"as_": "as"}, gc=False):
 _encode = msgspec.json.Encoder().encode
 _decode_row = msgspec.json.Decoder(_Row).decode
 _decode_latest = msgspec.json.Decoder(_LatestRead).decode
+_decode_any = msgspec.json.Decoder().decode
+
+_SIDE_POSITIONS: Final = {1: "bs", 2: "bx", 4: "as", 5: "ax", 6: "c", 7: "z"}
+_DELAY_POSITION: Final = 9
 
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not what was expected; invalid UTF-8 is none of its own errors."""
@@ -147,7 +154,7 @@ def decode_quote(symbol: str, entry_id: str, value: bytes | str) -> Quote:
     try:
         row = _decode_row(value)
     except UNREADABLE as error:
-        raise BadEntry(symbol, entry_id, str(error)) from None
+        row = _row_without_oddities(value, BadEntry(symbol, entry_id, str(error)))
     return Quote(
         symbol,
         entry_id,
@@ -174,7 +181,7 @@ def decode_latest(symbol: str, value: bytes | str) -> Quote:
     try:
         row = _decode_latest(value)
     except UNREADABLE as error:
-        raise BadEntry(symbol, "of the cache", str(error)) from None
+        row = _latest_without_oddities(value, BadEntry(symbol, "of the cache", str(error)))
     return Quote(
         symbol,
         row.id,
@@ -189,6 +196,48 @@ def decode_latest(symbol: str, value: bytes | str) -> Quote:
         row.t,
         row.r,
     )
+
+
+def _row_without_oddities(value: bytes | str, otherwise: BadEntry) -> _Row:
+    """The row with each odd side field null; raises `otherwise` where it is no quote all the same."""
+    try:
+        fields: Any = _decode_any(value)
+        if not isinstance(fields, list):
+            raise otherwise
+        for position, name in _SIDE_POSITIONS.items():
+            if position < len(fields):
+                fields[position] = without_oddity(name, fields[position])
+        if len(fields) > _DELAY_POSITION:
+            fields[_DELAY_POSITION] = _delay(fields[_DELAY_POSITION])
+        return msgspec.convert(fields, _Row)
+    except UNREADABLE:
+        raise otherwise from None
+
+
+def _latest_without_oddities(value: bytes | str, otherwise: BadEntry) -> _LatestRead:
+    try:
+        fields: Any = _decode_any(value)
+        if not isinstance(fields, dict):
+            raise otherwise
+        for name in READ_SIDE.keys() & fields.keys():
+            fields[name] = without_oddity(name, fields[name])
+        if "r" in fields:
+            fields["r"] = _delay(fields["r"])
+        return msgspec.convert(fields, _LatestRead)
+    except UNREADABLE:
+        raise otherwise from None
+
+
+def without_oddity(name: str, value: object) -> Any:
+    """The value of this side field, or None in the place of one that is none."""
+    try:
+        return READ_SIDE[name](value)
+    except OddValue:
+        return None
+
+
+def _delay(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def newer(first: Quote | None, second: Quote | None) -> Quote | None:

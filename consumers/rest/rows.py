@@ -11,8 +11,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from consumers.rest.times import parse_rfc3339
 from wire import Quote
+from wire.quote import without_oddity
+from wire.times import parse_rfc3339
+from wire.values import READ_SIDE, Price, Size
 
 _Row = TypeVar("_Row")
 
@@ -73,11 +75,11 @@ class Asset(msgspec.Struct, frozen=True, gc=False):
 
 class _RawQuote(msgspec.Struct, rename={"as_": "as"}, gc=False):
     t: str
-    bp: float | None = None
-    bs: int | float | None = None
+    bp: Price | None = None
+    bs: Size | None = None
     bx: str | None = None
-    ap: float | None = None
-    as_: int | float | None = msgspec.field(default=None)
+    ap: Price | None = None
+    as_: Size | None = None
     ax: str | None = None
     c: tuple[str, ...] | None = None
     z: str | None = None
@@ -127,6 +129,16 @@ def _convert(raw: object, kind: type[_Row], what: str) -> _Row:
         raise BadAnswer(f"{what} is not readable: {error}") from None
 
 
+def _convert_quote(raw: object, what: str) -> _RawQuote:
+    try:
+        return msgspec.convert(raw, _RawQuote)
+    except msgspec.ValidationError:
+        if not isinstance(raw, dict):
+            return _convert(raw, _RawQuote, what)
+        sides = {name: without_oddity(name, raw[name]) for name in READ_SIDE if name in raw}
+        return _convert({**raw, **sides}, _RawQuote, what)
+
+
 def _time(text: str, what: str) -> int:
     try:
         return parse_rfc3339(text)
@@ -137,10 +149,10 @@ def _time(text: str, what: str) -> int:
 def read_quote(symbol: str, raw: object, confirmed_ns: int | None = None) -> Quote:
     """One quote, without id. `confirmed_ns` is when REST said that it is the newest; history has none.
 
-    Raises `BadAnswer`.
+    An odd side field is None, as on the stream. Raises `BadAnswer`, also for a price that is none or below zero.
     """
     what = f"a quote of {symbol}"
-    row = _convert(raw, _RawQuote, what)
+    row = _convert_quote(raw, what)
     time_ns = _time(row.t, what)
     delay_us = None if confirmed_ns is None else (confirmed_ns - time_ns) // 1_000
     return Quote(

@@ -121,12 +121,19 @@ def _tape(path: Path, symbol: str | None) -> Iterator[Quote]:
 
 def _quote(symbol: str, fields: dict[str, str]) -> Quote:
     bid, ask = float(fields["bid_price"]), float(fields["ask_price"])
-    sizes = int(fields["bid_size"]), int(fields["ask_size"])
-    if not math.isfinite(bid + ask) or min(bid, ask, *sizes) < 0:
+    sizes = _size(fields["bid_size"]), _size(fields["ask_size"])
+    if not math.isfinite(bid + ask + sum(sizes)) or min(bid, ask, *sizes) < 0:
         raise ValueError("a value is negative or not finite")
     return a_quote(
         symbol, bid=bid or None, ask=ask or None, bid_size=sizes[0], ask_size=sizes[1], at=int(fields["t_ns"])
     )
+
+
+def _size(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _opened(path: Path, mode: Literal["rt", "wt"] = "rt") -> TextIO:

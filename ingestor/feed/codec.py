@@ -2,34 +2,65 @@
 
 Decides which elements of a frame are readable, and never lets an unreadable one take its neighbours along. Must
 never know the state of the conversation. Two gears: a frame of nothing but well-formed quotes, which is nearly
-every frame there is, is decoded by one call into typed structs; anything else goes element by element.
+every frame there is, is decoded by one call into typed structs; anything else goes element by element, and a quote
+that is not well formed goes field by field. An odd side field is null then, and counted; a quote without a symbol
+or with a price that is none is refused with its reason, so that it can be accounted for where it would have been.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from ingestor.feed.messages import Action, Control, Encoding, Error, QuoteMessage, Subscription, Success
+from ingestor.feed.messages import (
+    MAX_NAME_LENGTH,
+    Action,
+    Control,
+    Encoding,
+    Error,
+    QuoteMessage,
+    Subscription,
+    Success,
+)
+from wire.values import OUT_OF_RANGE, READ_SIDE, WRONG_TYPE, OddValue, read_price
 
 MAX_MESSAGE_TYPES_COUNTED: Final = 32
 """A hostile peer could invent types without end; the ones beyond are counted under one name."""
 MAX_ELEMENTS: Final = 250_000
 """A frame of more is refused before it is read: elements of one byte would cost a hundred times their size."""
 SAMPLE_BYTES: Final = 64
+MAX_FIELD_BYTES: Final = 1024
+"""A field of more is not looked into: what it holds is out of every range."""
+BAD_SYMBOL: Final = "bad_symbol"
+BAD_PRICE: Final = "bad_price"
+BAD_TIME: Final = "bad_time"
 
 _Quotes: TypeAlias = Annotated[list[QuoteMessage], msgspec.Meta(max_length=MAX_ELEMENTS)]
 _Elements: TypeAlias = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ELEMENTS)]
 
 
+class Refused(NamedTuple):
+    """A quote that cannot be one: its symbol where that can be read, the reason as metrics name it and in words,
+    and how many good quotes of its frame came before it."""
+
+    symbol: str | None
+    reason: str
+    words: str
+    before: int
+
+
 @dataclass(slots=True)
 class Frame:
-    """What one frame held. `unknown` counts messages of types we do not subscribe to, by their `T`;
-    `unreadable` holds one reason per element that could not be read, `sample` how the first of them begins."""
+    """What one frame held. `refused` are quotes that cannot be stored, in order; `odd_fields` counts side fields
+    that were left out of quotes, by name and oddity; `unknown` counts messages of types we do not subscribe to, by
+    their `T`; `unreadable` holds one reason per element that could not be read. `sample` is how the first element
+    begins that was not all well."""
 
     quotes: list[QuoteMessage] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    odd_fields: Counter[tuple[str, str]] = field(default_factory=Counter)
     controls: list[Control] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
@@ -40,13 +71,22 @@ class _Kind(msgspec.Struct):
     T: str
 
 
-class _Numbers(msgspec.Struct, rename={"as_": "as"}):
-    """What must be a number in a quote, before a lax decoder would read one out of a string."""
+_ABSENT: Final = msgspec.Raw(b"")
 
-    bp: float | None = None
-    bs: float | None = None
-    ap: float | None = None
-    as_: float | None = None
+
+class _Fields(msgspec.Struct, rename={"as_": "as"}):
+    """A quote whose values are still to be looked at, each for itself."""
+
+    S: msgspec.Raw = _ABSENT
+    t: msgspec.Raw = _ABSENT
+    bp: msgspec.Raw = _ABSENT
+    bs: msgspec.Raw = _ABSENT
+    bx: msgspec.Raw = _ABSENT
+    ap: msgspec.Raw = _ABSENT
+    as_: msgspec.Raw = _ABSENT
+    ax: msgspec.Raw = _ABSENT
+    c: msgspec.Raw = _ABSENT
+    z: msgspec.Raw = _ABSENT
 
 
 # Text that is not UTF-8 comes as a plain UnicodeDecodeError, not as one of msgspec's own.
@@ -62,10 +102,9 @@ class FrameCodec:
         self._quotes: Callable[[bytes], list[QuoteMessage]] = wire.Decoder(_Quotes).decode
         self._elements = wire.Decoder(_Elements).decode
         self._kind = wire.Decoder(_Kind).decode
-        # Lax, because 300.0 shares are still 300 shares; the fast gear leaves such elements to this one. Lax would
-        # also read "300", so the numbers are looked at first.
-        self._numbers = wire.Decoder(_Numbers).decode
-        self._quote = wire.Decoder(QuoteMessage, strict=False).decode
+        self._quote = wire.Decoder(QuoteMessage).decode
+        self._fields = wire.Decoder(_Fields).decode
+        self._value: Callable[[bytes], Any] = wire.Decoder().decode
         self._control: dict[str, Callable[[msgspec.Raw], Control]] = {
             "success": wire.Decoder(Success).decode,
             "error": wire.Decoder(Error, strict=False).decode,
@@ -107,14 +146,16 @@ class FrameCodec:
                 self._sort(element, frame)
             except _UNREADABLE as error:
                 frame.unreadable.append(str(error))
-                frame.sample = frame.sample or bytes(element)[:SAMPLE_BYTES]
+                _keep_sample(frame, element)
         return frame
 
     def _sort(self, element: msgspec.Raw, frame: Frame) -> None:
         kind = self._kind(element).T
         if kind == "q":
-            self._numbers(element)
-            frame.quotes.append(self._quote(element))
+            try:
+                frame.quotes.append(self._quote(element))
+            except _UNREADABLE:
+                self._read_by_field(element, frame)
         elif kind == "error":
             frame.controls.append(self._error(element))
         elif kind in self._control:
@@ -131,3 +172,86 @@ class FrameCodec:
             return self._control["error"](element)
         except _UNREADABLE:
             return Error()
+
+    def _read_by_field(self, element: msgspec.Raw, frame: Frame) -> None:
+        """A quote that is not well formed: what of it is good, or why it is refused."""
+        _keep_sample(frame, element)
+        fields = self._fields(element)
+        symbol: str | None = None
+        try:
+            symbol = self._read(fields.S, BAD_SYMBOL, "S", _read_symbol)
+            prices = [
+                self._read(raw, BAD_PRICE, name, read_price)
+                for name, raw in (("bp", fields.bp), ("ap", fields.ap))
+            ]
+            _must_have_time(fields)
+        except _Refusal as refusal:
+            frame.refused.append(Refused(symbol, refusal.reason, refusal.words, len(frame.quotes)))
+            return
+        sides = {
+            name: self._side(name, getattr(fields, _ATTRIBUTES.get(name, name)), frame) for name in READ_SIDE
+        }
+        quote = QuoteMessage(
+            symbol or "",
+            fields.t,
+            prices[0],
+            sides["bs"],
+            sides["bx"],
+            prices[1],
+            sides["as"],
+            sides["ax"],
+            sides["c"],
+            sides["z"],
+        )
+        frame.quotes.append(quote)
+
+    def _read(self, raw: msgspec.Raw, reason: str, name: str, read: Callable[[object], Any]) -> Any:
+        try:
+            return read(self._decoded(raw))
+        except OddValue as odd:
+            raise _Refusal(reason, f"{name} {odd}") from None
+
+    def _side(self, name: str, raw: msgspec.Raw, frame: Frame) -> Any:
+        try:
+            return READ_SIDE[name](self._decoded(raw))
+        except OddValue as odd:
+            frame.odd_fields[name, odd.oddity] += 1
+            return None
+
+    def _decoded(self, raw: msgspec.Raw) -> object:
+        if raw is _ABSENT:
+            return None
+        if len(memoryview(raw)) > MAX_FIELD_BYTES:
+            raise OddValue(OUT_OF_RANGE, f"takes more than {MAX_FIELD_BYTES} bytes")
+        try:
+            return self._value(raw)
+        except _UNREADABLE:
+            raise OddValue(WRONG_TYPE, "cannot be read") from None
+
+
+_ATTRIBUTES: Final = {"as": "as_"}
+
+
+class _Refusal(Exception):
+    def __init__(self, reason: str, words: str) -> None:
+        super().__init__(words)
+        self.reason = reason
+        self.words = words
+
+
+def _must_have_time(fields: _Fields) -> None:
+    # Which time it is, is for the stamper to say: it may be spelt in more ways than a value can be decoded.
+    if fields.t is _ABSENT:
+        raise _Refusal(BAD_TIME, "there is no time")
+
+
+def _read_symbol(value: object) -> str:
+    if not isinstance(value, str):
+        raise OddValue(WRONG_TYPE, "is not text")
+    if len(value) > MAX_NAME_LENGTH:
+        raise OddValue(OUT_OF_RANGE, f"has more than {MAX_NAME_LENGTH} characters")
+    return value
+
+
+def _keep_sample(frame: Frame, element: msgspec.Raw) -> None:
+    frame.sample = frame.sample or bytes(memoryview(element)[:SAMPLE_BYTES])

@@ -9,12 +9,12 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ingestor.feed.backoff import Backoff, Patience, VendorGivenUp
-from ingestor.feed.codec import FrameCodec
+from ingestor.feed.codec import FrameCodec, Refused
 from ingestor.feed.codes import CODES, Code, Remedy, why_ended
 from ingestor.feed.events import (
     Change,
@@ -68,9 +68,19 @@ class Desk(Protocol):
         """Why this session is not worth keeping, or None."""
 
 
+class TakeQuotes(Protocol):
+    """Who takes in the quotes of a frame, received at this unix time in ns; `refused` ones have their places among
+    them."""
+
+    def __call__(
+        self, received_ns: int, quotes: list[QuoteMessage], refused: Sequence[Refused] = (), /
+    ) -> None:
+        """Never waits."""
+
+
 @dataclass(slots=True)
 class FeedCounts:
-    """What came from the vendor, cumulative since start."""
+    """What came from the vendor, cumulative since start; `quotes` has refused ones as well."""
 
     frames: int = 0
     bytes: int = 0
@@ -81,6 +91,7 @@ class FeedCounts:
     errors: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
+    odd_fields: Counter[tuple[str, str]] = field(default_factory=Counter)
     largest_frame_quotes: int = 0
 
 
@@ -91,7 +102,7 @@ class FeedConnection:
         self,
         url: str,
         credentials: Callable[[], Credentials],
-        on_quotes: Callable[[int, list[QuoteMessage]], None],
+        on_quotes: TakeQuotes,
         desk: Desk,
         patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
@@ -258,7 +269,7 @@ class FeedConnection:
         events = session.receive(payload, asyncio.get_running_loop().time())
         for event in events:
             if type(event) is QuotesReceived:
-                self._take(event.quotes)
+                self._take(event.quotes, event.refused)
             else:
                 self._handle(event)
         if any(type(event) is not Oddities for event in events):
@@ -267,15 +278,15 @@ class FeedConnection:
             # The answer to a greeting is no event, and must not wait for one.
             self._flush(session)
 
-    def _take(self, quotes: list[QuoteMessage]) -> None:
+    def _take(self, quotes: list[QuoteMessage], refused: Sequence[Refused] = ()) -> None:
         counts = self.counts
-        counts.quotes += len(quotes)
+        counts.quotes += len(quotes) + len(refused)
         if len(quotes) > counts.largest_frame_quotes:
             counts.largest_frame_quotes = len(quotes)
         self._backoff.data_flowed()
         self.last_quote_ns = received_ns = time.time_ns()
         self._last_quotes = quotes
-        self._on_quotes(received_ns, quotes)
+        self._on_quotes(received_ns, quotes, refused)
 
     def _handle(self, event: FeedEvent) -> None:
         match event:
@@ -298,13 +309,14 @@ class FeedConnection:
             case Oddities():
                 self.counts.unknown.update(event.unknown)
                 self.counts.unreadable += len(event.unreadable)
+                self.counts.odd_fields.update(event.odd_fields)
                 self.on_oddity(event)
             case SessionEnded():
                 if event.code is not None:
                     self._count(event.code)
                 self._end(event)
             case QuotesReceived():
-                self._take(event.quotes)
+                self._take(event.quotes, event.refused)
 
     def _count(self, code: Code) -> None:
         # Only known numbers become labels: a peer that makes them up must not grow the metrics.

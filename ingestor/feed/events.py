@@ -3,9 +3,10 @@
 Decides names and shapes alone. Must never decide what a frame means: `session` does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from ingestor.feed.codec import Refused
 from ingestor.feed.codes import Code, Remedy
 from ingestor.feed.messages import Encoding, QuoteMessage
 
@@ -45,9 +46,10 @@ class SlotTaken:
 
 @dataclass(frozen=True, slots=True)
 class QuotesReceived:
-    """Market data, in the order of arrival."""
+    """Market data, in the order of arrival; `refused` quotes have their places among the others."""
 
     quotes: list[QuoteMessage]
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,14 @@ class ErrorReported:
 
 @dataclass(frozen=True, slots=True)
 class Oddities:
-    """Elements that were passed over: types we do not know, and elements that could not be read."""
+    """Elements that were passed over: types we do not know, and elements that could not be read; and side fields
+    that were left out of quotes, by name and oddity."""
 
     unknown: dict[str, int]
     unreadable: tuple[str, ...]
     sample: bytes = b""
-    """How the first unreadable element begins."""
+    """How the first element begins that was not all well."""
+    odd_fields: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,28 +4,24 @@ Decides the shape of every message, for both ends: the daemon reads with these t
 them. Must never know which conversation a message belongs to. Facts: Alpaca's "Streaming Market Data" and
 "Real-time Stock Data" pages; times in msgpack are the timestamp extension (type -1) of
 https://github.com/msgpack/msgpack/blob/master/spec.md#timestamp-extension-type, in JSON RFC 3339 with up to nine
-fractional digits.
+fractional digits. Other spellings of a time are read where they are unambiguous (`wire.times`).
 """
 
-import re
 import struct
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+from wire.times import parse_rfc3339, parse_whole
+from wire.values import Code, Conditions, Price, Size
 
 GREETING: Final = "connected"
 AUTHENTICATED: Final = "authenticated"
 
 
 MAX_NAME_LENGTH: Final = 64
-MAX_CODE_LENGTH: Final = 16
-MAX_CONDITIONS: Final = 16
 """Far beyond what the vendor sends. A bound on quotes is a bound on memory only where a quote has one itself."""
-
-Conditions: TypeAlias = Annotated[
-    list[Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)]], msgspec.Meta(max_length=MAX_CONDITIONS)
-]
 
 
 class Success(msgspec.Struct, tag_field="T", tag="success"):
@@ -54,19 +50,20 @@ class QuoteMessage(msgspec.Struct, tag_field="T", tag="q", gc=False, rename={"as
     """One change of a symbol's best bid and ask.
 
     `t` is kept as the undecoded value, because a msgpack timestamp read as a datetime loses its nanoseconds.
-    Sizes are shares (round lots before 2025-11-03).
+    Sizes are shares (round lots before 2025-11-03). One that was decoded has values within the bounds of
+    `wire.values`.
     """
 
     S: Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
     t: msgspec.Raw
-    bp: float | None = None
-    bs: int | None = None
-    bx: Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)] | None = None
-    ap: float | None = None
-    as_: int | None = None
-    ax: Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)] | None = None
+    bp: Price | None = None
+    bs: Size | None = None
+    bx: Code | None = None
+    ap: Price | None = None
+    as_: Size | None = None
+    ax: Code | None = None
     c: Conditions | None = None
-    z: Annotated[str, msgspec.Meta(max_length=MAX_CODE_LENGTH)] | None = None
+    z: Code | None = None
 
 
 class Authenticate(msgspec.Struct, tag_field="action", tag="auth"):
@@ -100,24 +97,34 @@ Encoding = Literal["msgpack", "json"]
 _TIMESTAMP_32: Final = b"\xd6\xff"
 _TIMESTAMP_64: Final = b"\xd7\xff"
 _TIMESTAMP_96: Final = b"\xc7\x0c\xff"
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_TIME_BYTES: Final = 64
+_decode_msgpack = msgspec.msgpack.Decoder(int | str).decode
+_decode_json = msgspec.json.Decoder(int | str).decode
 
 
 def time_ns_of(raw: bytes) -> int:
     """Nanoseconds since the epoch of one undecoded time value, msgpack or JSON; `ValueError` if it is none."""
+    return read_time(raw)[0]
+
+
+def read_time(raw: bytes) -> tuple[int, str]:
+    """The same, and how it was spelt: `timestamp`, `text`, or the unit of a whole number (`ns`, `us`, `ms`, `s`).
+
+    `ValueError` says in words why it is no time.
+    """
     if raw[:2] == _TIMESTAMP_64 and len(raw) == 10:
         (packed,) = struct.unpack_from(">Q", raw, 2)
-        return int((packed & 0x3_FFFF_FFFF) * 1_000_000_000 + (packed >> 34))
+        return int((packed & 0x3_FFFF_FFFF) * 1_000_000_000 + (packed >> 34)), "timestamp"
     if raw[:2] == _TIMESTAMP_32 and len(raw) == 6:
         (seconds,) = struct.unpack_from(">I", raw, 2)
-        return int(seconds * 1_000_000_000)
+        return int(seconds * 1_000_000_000), "timestamp"
     if raw[:3] == _TIMESTAMP_96 and len(raw) == 15:
         ns, seconds = struct.unpack_from(">Iq", raw, 3)
-        return int(seconds * 1_000_000_000 + ns)
-    if raw[:1] == b'"':
-        return _time_ns_of_text(raw[1:-1].decode("ascii", "replace"))
-    raise ValueError("not a time")
+        return int(seconds * 1_000_000_000 + ns), "timestamp"
+    value = _text_or_number(raw)
+    if isinstance(value, str):
+        return parse_rfc3339(value), "text"
+    return parse_whole(value)
 
 
 def time_as_msgpack(time_ns: int) -> bytes:
@@ -134,10 +141,13 @@ def time_as_json(time_ns: int) -> bytes:
     return f'"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"'.encode()
 
 
-def _time_ns_of_text(text: str) -> int:
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise ValueError("not a time")
-    whole, fraction, zone = match.groups()
-    elapsed = datetime.fromisoformat(whole + ("+00:00" if zone == "Z" else zone)) - _EPOCH
-    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+def _text_or_number(raw: bytes) -> str | int:
+    if len(raw) > _MAX_TIME_BYTES:
+        raise ValueError("the time is longer than any time")
+    # A msgpack value that begins with one of these is a number below 128, and ends there.
+    is_json = len(raw) > 1 and raw[:1] in b'"-0123456789'
+    try:
+        value: str | int = _decode_json(raw) if is_json else _decode_msgpack(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ValueError("the time is neither a timestamp nor text nor a whole number") from None
+    return value

@@ -168,13 +168,14 @@ class FeedSession:
             self._codec = FrameCodec("json")
         frame = self._codec.decode(payload)
         events: list[FeedEvent] = []
-        if frame.quotes:
-            is_due = self._enter(Said.QUOTES)
-            events.append(QuotesReceived(frame.quotes) if is_due else Oddities({"q": len(frame.quotes)}, ()))
+        if count := len(frame.quotes) + len(frame.refused):
+            received = QuotesReceived(frame.quotes, tuple(frame.refused))
+            events.append(received if self._enter(Said.QUOTES) else Oddities({"q": count}, ()))
         for control in frame.controls:
             events += self._on_control(control, now_s)
-        if frame.unknown or frame.unreadable:
-            events.append(Oddities(dict(frame.unknown), tuple(frame.unreadable), frame.sample))
+        if frame.unknown or frame.unreadable or frame.odd_fields:
+            unreadable = tuple(frame.unreadable)
+            events.append(Oddities(dict(frame.unknown), unreadable, frame.sample, dict(frame.odd_fields)))
         return events
 
     def ask(self, change: Change, now_s: float) -> None:

@@ -6,18 +6,24 @@ stands in the queue where it happened: what was received before it is stored bef
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from ingestor.feed.codec import Refused
 from ingestor.feed.messages import QuoteMessage
+
+REJECTED: Final = "rejected"
+"""The reason of a hole where a quote was received that cannot be stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """From here on, quotes of these symbols may be missing."""
+    """From here on, quotes of these symbols may be missing. `words` say why a quote was `REJECTED`."""
 
     symbols: frozenset[str]
     reason: str
+    words: str = ""
 
 
 Received: TypeAlias = tuple[int, list[QuoteMessage] | Hole]
@@ -26,7 +32,7 @@ because there is one per frame and a named one costs eight times as much to make
 
 
 class Intake:
-    """First in, first out."""
+    """First in, first out. True while it holds anything, be it a hole; `depth` counts quotes."""
 
     __slots__ = ("_frames", "depth")
 
@@ -34,11 +40,31 @@ class Intake:
         self._frames: deque[Received] = deque()
         self.depth = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._frames)
+
     def put(self, received_ns: int, quotes: list[QuoteMessage]) -> None:
         """Take in one frame."""
         if quotes:
             self._frames.append((received_ns, quotes))
             self.depth += len(quotes)
+
+    def put_around(
+        self,
+        received_ns: int,
+        quotes: list[QuoteMessage],
+        refused: Sequence[Refused],
+        knows: Callable[[str], bool],
+    ) -> None:
+        """Take in a frame in which quotes were refused: each leaves a hole in its place, where its symbol is one of
+        those that are known."""
+        start = 0
+        for one in refused:
+            if one.symbol is not None and knows(one.symbol):
+                self.put(received_ns, quotes[start : one.before])
+                start = one.before
+                self.put_hole(received_ns, Hole(frozenset((one.symbol,)), REJECTED, one.words))
+        self.put(received_ns, quotes[start:])
 
     def put_hole(self, at_ns: int, hole: Hole) -> None:
         """Remember that quotes are missing after those that are queued now.
@@ -53,10 +79,10 @@ class Intake:
             new, last = new - earlier.symbols, last or earlier
         if not new:
             return
-        if last is not None and last.reason == hole.reason:
-            self._frames[-1] = (self._frames[-1][0], Hole(last.symbols | new, hole.reason))
+        if last is not None and (last.reason, last.words) == (hole.reason, hole.words):
+            self._frames[-1] = (self._frames[-1][0], Hole(last.symbols | new, hole.reason, hole.words))
         else:
-            self._frames.append((at_ns, Hole(new, hole.reason)))
+            self._frames.append((at_ns, Hole(new, hole.reason, hole.words)))
 
     def take(self, most: int) -> list[Received]:
         """Up to `most` quotes from the front, in order, and the holes among them; a larger frame is divided."""

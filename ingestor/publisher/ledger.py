@@ -3,9 +3,11 @@
 Decides nothing. Must never know how a number is shown; `watching.metrics` reads it at scrape time.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from ingestor.feed.codec import Refused
 from ingestor.histogram import Histogram
 
 LATENCY_BOUNDS_S: Final = (0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
@@ -25,6 +27,8 @@ class PublishCounts:
     already_stored: int = 0
     markers_stored: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    rejections: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By reason the last quote that was rejected: its symbol, and why in words."""
     dropped: dict[str, int] = field(default_factory=dict)
     replayed: int = 0
     """Quotes sent again since the server had acknowledged and then forgotten them; stored once in this ledger."""
@@ -41,9 +45,15 @@ class PublishCounts:
     append_s: Histogram = field(default_factory=lambda: Histogram(*LATENCY_BOUNDS_S))
     batch_entries: Histogram = field(default_factory=lambda: Histogram(*BATCH_BOUNDS))
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str, symbol: str, words: str) -> None:
         """Count one quote that cannot be stored."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        self.rejections[reason] = symbol, words
+
+    def reject_all(self, refused: Iterable[Refused]) -> None:
+        """Count quotes that could not even be read as such."""
+        for one in refused:
+            self.reject(one.reason, one.symbol or "", one.words)
 
     def drop(self, reason: str, quotes: int) -> None:
         """Count quotes that were given up."""

@@ -11,11 +11,13 @@ import asyncio
 import secrets
 import time
 from collections import deque
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 import hiredis
 
+from ingestor.feed.codec import Refused
 from ingestor.feed.messages import QuoteMessage
 from ingestor.journal import Journal
 from ingestor.publisher.backlog import Backlog
@@ -112,10 +114,16 @@ class Publisher:
         """Epoch and token that this writer holds."""
         return self.stamper.epoch or 0, self._calls.token
 
-    def receive(self, received_ns: int, quotes: list[QuoteMessage]) -> None:
-        """Take in quotes of one frame; never waits."""
-        self.counts.received += len(quotes)
-        self._intake.put(received_ns, quotes)
+    def receive(
+        self, received_ns: int, quotes: list[QuoteMessage], refused: Sequence[Refused] = (), /
+    ) -> None:
+        """Take in quotes of one frame, `refused` ones among them; never waits."""
+        self.counts.received += len(quotes) + len(refused)
+        if refused:
+            self.counts.reject_all(refused)
+            self._intake.put_around(received_ns, quotes, refused, self.stamper.knows)
+        else:
+            self._intake.put(received_ns, quotes)
         if not self._scheduled:
             # Not at once: the frames that this loop iteration still reads belong into the same call.
             self._schedule()
@@ -298,7 +306,7 @@ class Publisher:
         if self.spooling.holds_back:
             return None
         self._restamper.nothing_waits()
-        while self._intake.depth:
+        while self._intake:
             batch = self.stamper.stamp(self._intake.take(MAX_BATCH_QUOTES), time.time_ns())
             if batch is not None:
                 return batch

@@ -9,17 +9,20 @@ import struct
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
-from ingestor.feed.messages import QuoteMessage, time_ns_of
+from ingestor.feed.codec import BAD_TIME
+from ingestor.feed.messages import QuoteMessage, read_time
 from ingestor.publisher.batch import Batch, Row, StreamEnd, later, pack, time_of
-from ingestor.publisher.intake import Hole, Received
+from ingestor.publisher.intake import REJECTED, Hole, Received
 from ingestor.publisher.lane import Lane
 from wire import ZERO_ID, EntryId, QuoteRow, encode_gap, encode_latest, encode_quote, place
 from wire.ids import MAX_AHEAD_NS
 
 _TIMESTAMP_64: Final = 0xD7FF
 _INT64: Final = 2**63
+NOT_SUBSCRIBED: Final = "not_subscribed"
+EXHAUSTED: Final = "stream_exhausted"
 
 
 @dataclass(slots=True)
@@ -32,6 +35,16 @@ class StampCounts:
     clamped: int = 0
     markers: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    spellings: Counter[str] = field(default_factory=Counter)
+    """Times that were no 64-bit timestamp and were read all the same, by how they were spelt."""
+
+
+class Rejected(NamedTuple):
+    """What has come of a symbol since its last good quote cannot be stored: an episode with a number of its own,
+    and why the first of these quotes was rejected, in words."""
+
+    episode: int
+    words: str
 
 
 class Stamper:
@@ -40,8 +53,13 @@ class Stamper:
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
         self._floors: dict[str, StreamEnd] = {}
+        self._episodes = 0
         self.epoch: int | None = None
         self.counts = StampCounts()
+        self.rejected: dict[str, Rejected] = {}
+        """The symbols whose last quote was rejected."""
+        self.rejections: dict[str, tuple[str, str]] = {}
+        """By reason the last rejection: which symbol, and why in words."""
 
     def knows(self, symbol: str) -> bool:
         """Whether the tail of this symbol's stream was loaded."""
@@ -101,6 +119,7 @@ class Stamper:
     def forget(self, symbol: str) -> None:
         """The stream is gone; quotes of this symbol are not expected any more."""
         self._lanes.pop(symbol, None)
+        self.rejected.pop(symbol, None)
 
     def open_gap(self, symbol: str, from_ns: int, reason: str) -> None:
         """Quotes are missing after the last one stamped, or from `from_ns` if there is none; the marker goes in
@@ -139,27 +158,22 @@ class Stamper:
                 symbol = q.S
                 lane = lanes.get(symbol)
                 if lane is None:
-                    counts.rejected["not_subscribed"] += 1
+                    self._reject(symbol, NOT_SUBSCRIBED, "nobody asked for it", received_ns)
                     continue
                 try:
                     kind, packed = unpack(q.t)
                     time_ns = (packed & 0x3FFFFFFFF) * 1_000_000_000 + (packed >> 34)
-                    if kind != _TIMESTAMP_64:
-                        time_ns = _unusual_time_ns(q)
-                except (struct.error, ValueError):
+                except struct.error:
+                    kind = 0
+                if kind != _TIMESTAMP_64:
                     try:
-                        time_ns = _unusual_time_ns(q)
-                    except ValueError:
-                        counts.rejected["bad_time"] += 1
+                        time_ns = self._unusual_time_ns(q)
+                    except ValueError as error:
+                        self._reject(symbol, BAD_TIME, str(error), received_ns)
                         continue
-                bid, ask = q.bp, q.ap
-                # Infinities and NaN are the floats that are not equal to themselves after this subtraction.
-                if (bid is not None and bid - bid != 0.0) or (ask is not None and ask - ask != 0.0):
-                    counts.rejected["bad_price"] += 1
-                    continue
                 far = time_ns > limit_ns
                 if far and time_ns >= _INT64:
-                    counts.rejected["bad_time"] += 1
+                    self._reject(symbol, BAD_TIME, "the time lies behind the year 2262", received_ns)
                     continue
                 try:
                     if lane.gap_from_ns is not None:
@@ -175,11 +189,11 @@ class Stamper:
                         else:
                             counts.out_of_order += 1
                 except OverflowError:
-                    counts.rejected["stream_exhausted"] += 1
+                    self._reject(symbol, EXHAUSTED, "its stream has no id left", received_ns)
                     continue
                 lane.last_ms, lane.last_n, lane.last_time_ns = ms, n, time_ns
                 # fmt: off
-                values = (bid, q.bs, q.bx, ask, q.as_, q.ax, q.c, q.z, time_ns, (received_ns - time_ns) // 1000)
+                values = (q.bp, q.bs, q.bx, q.ap, q.as_, q.ax, q.c, q.z, time_ns, (received_ns - time_ns) // 1000)
                 # fmt: on
                 row = lane.row
                 if row is None:
@@ -207,6 +221,26 @@ class Stamper:
     def _open_all(self, hole: Hole, at_ns: int) -> None:
         for symbol in hole.symbols:
             self.open_gap(symbol, at_ns, hole.reason)
+            if hole.reason == REJECTED:
+                self._note_rejected(symbol, hole.words)
+
+    def _reject(self, symbol: str, reason: str, words: str, at_ns: int) -> None:
+        self.counts.rejected[reason] += 1
+        self.rejections[reason] = symbol, words
+        self.open_gap(symbol, at_ns, REJECTED)
+        self._note_rejected(symbol, words)
+
+    def _note_rejected(self, symbol: str, words: str) -> None:
+        if symbol in self._lanes and symbol not in self.rejected:
+            self._episodes += 1
+            self.rejected[symbol] = Rejected(self._episodes, words)
+
+    def _unusual_time_ns(self, message: QuoteMessage) -> int:
+        time_ns, spelling = read_time(bytes(message.t))
+        if not -_INT64 <= time_ns < _INT64:
+            raise ValueError("the time lies outside of the years 1677 to 2262")
+        self.counts.spellings[spelling] += 1
+        return time_ns
 
     def _seal(self, newest: dict[str, QuoteRow], quotes: int, markers: int, first_received_ns: int) -> Batch:
         rows: list[Row] = []
@@ -238,6 +272,7 @@ class Stamper:
         lane.row.append(encode_gap(from_ns, to_ns, lane.gap_reason, self.epoch).decode())
         lane.last_ms, lane.last_n = entry_id
         lane.gap_from_ns = None
+        self.rejected.pop(symbol, None)
         self.counts.markers += 1
 
     def _place_oddly(self, lane: Lane, time_ns: int, now_ns: int) -> EntryId:
@@ -250,10 +285,3 @@ class Stamper:
 
 
 _unpack = struct.Struct(">HQ").unpack
-
-
-def _unusual_time_ns(message: QuoteMessage) -> int:
-    time_ns = time_ns_of(bytes(message.t))
-    if not -_INT64 <= time_ns < _INT64:
-        raise ValueError("outside of 64 bits")
-    return time_ns

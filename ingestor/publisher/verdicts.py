@@ -109,7 +109,7 @@ class Verdicts:
         if batch.accounted:
             self._counts.lost_by_redis += is_quote
         elif is_quote:
-            self._counts.reject(_REASONS.get(why, "refused_by_redis"))
+            self._counts.reject(_REASONS.get(why, "refused_by_redis"), symbol, why[:200])
         self._open_gap(symbol, payload, "refused_by_redis")
         if symbol not in self.refusing:
             self._journal.note_rarely(

@@ -150,5 +150,5 @@ def _span(quotes: Sequence[SimQuote]) -> Span | None:
     if not quotes:
         return None
     mids = [round((quote.bid_price + quote.ask_price) * 100) for quote in quotes]
-    shares = sum(quote.bid_size + quote.ask_size for quote in quotes)
+    shares = round(sum(quote.bid_size + quote.ask_size for quote in quotes))
     return Span(mids[0], max(mids), min(mids), mids[-1], sum(mids), shares, len(mids))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ingestor.feed.codec import MAX_ELEMENTS, SAMPLE_BYTES, Frame, FrameCodec
 from ingestor.feed.messages import time_ns_of
 from tests.ingestor.vendor import T0_NS, packed, quote
+from wire.values import MAX_SIZE
 
 MSGPACK: Final = FrameCodec("msgpack")
 JSON: Final = FrameCodec("json")
@@ -68,11 +69,11 @@ def looked_at(codec: FrameCodec, payload: bytes) -> Frame:
     assert isinstance(frame, Frame)
     assert short is None or [q.S for q in short] == [q.S for q in frame.quotes]
     assert len(frame.sample) <= SAMPLE_BYTES
-    assert bool(frame.sample) <= bool(frame.unreadable)
+    assert bool(frame.sample) <= bool(frame.unreadable or frame.refused or frame.odd_fields)
     for found in frame.quotes:
         assert isinstance(found.S, str)
-        assert found.bp is None or type(found.bp) is float
-        assert found.bs is None or type(found.bs) is int
+        assert found.bp is None or (type(found.bp) is float and math.isfinite(found.bp) and found.bp >= 0)
+        assert found.bs is None or (type(found.bs) in (int, float) and 0 <= found.bs <= MAX_SIZE)
         try:
             time_ns_of(bytes(found.t))
         except ValueError:
@@ -126,10 +127,11 @@ def test_no_structure_takes_a_good_quote_along_in_json(elements: list[Any], plac
 def test_a_quote_of_arbitrary_values_is_read_or_counted(fields: dict[str, Any]) -> None:
     """Once, and never both; its neighbours stay."""
     element = {**quote("AAPL", T0_NS, bs=1), **fields}
-    frame = looked_at(MSGPACK, packed(quote(bs=-1), element, quote(bs=-2)))
-    between = len(frame.quotes) - 2 + len(frame.controls) + frame.unknown.total() + len(frame.unreadable)
-    assert between == 1
-    assert (frame.quotes[0].bs, frame.quotes[-1].bs) == (-1, -2)
+    frame = looked_at(MSGPACK, packed(quote(bs=4711), element, quote(bs=4712)))
+    between = len(frame.quotes) - 2 + len(frame.refused) + len(frame.controls)
+    assert between + frame.unknown.total() + len(frame.unreadable) == 1
+    assert all(one.before == 1 for one in frame.refused)
+    assert (frame.quotes[0].bs, frame.quotes[-1].bs) == (4711, 4712)
 
 
 @pytest.mark.fault("S17")
@@ -182,7 +184,7 @@ def test_a_bomb_costs_little_time_and_no_more_memory_than_its_size(name: str) ->
         tracemalloc.stop()
     assert took_s < 0.5  # in both gears
     assert peak < 3 * len(payload) + 2**20
-    assert len(frame.quotes) + len(frame.unreadable) == 1
+    assert len(frame.quotes) + len(frame.refused) + len(frame.unreadable) == 1
     assert all(len(reason) < 200 for reason in frame.unreadable)
 
 

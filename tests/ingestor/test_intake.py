@@ -13,7 +13,7 @@ def numbered(first: int, count: int) -> tuple[int, list[QuoteMessage]]:
     return (first, [message(bs=first + i) for i in range(count)])
 
 
-def numbers(frames: list[Received]) -> list[int | None]:
+def numbers(frames: list[Received]) -> list[int | float | None]:
     """The numbers of these frames' quotes, in order."""
     return [quote.bs for _, quotes in frames if isinstance(quotes, list) for quote in quotes]
 
@@ -34,7 +34,7 @@ def test_every_quote_is_taken_exactly_once_and_in_order(steps: list[tuple[str, i
     """Whatever the sizes of frames and takings; each taking is as large as it may be."""
     intake = Intake()
     put = 0
-    gone: list[int | None] = []
+    gone: list[int | float | None] = []
     for step, size in [*steps, ("take", 10**6)]:
         if step == "put":
             intake.put(*numbered(put, size))

@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -24,6 +24,7 @@ from tests.ingestor.writer import KEYS
 from wire import decode_latest
 
 SYMBOLS = "ABC"
+NO_TIME: Final = msgspec.Raw(b"\xc0")
 
 
 class Market(RuleBasedStateMachine):
@@ -60,8 +61,8 @@ class Market(RuleBasedStateMachine):
         for position, symbol in enumerate(symbols):
             self.ordinal += 1
             self.time_ns += step_ns
-            price = math.nan if position == odd else 1.5
-            quotes.append(message(symbol, self.time_ns, bs=self.ordinal, bp=price))
+            made = message(symbol, self.time_ns, bs=self.ordinal, bp=1.5)
+            quotes.append(made if position != odd else msgspec.structs.replace(made, t=NO_TIME))
             if position != odd and symbol in SYMBOLS:
                 self.accepted[symbol].append(self.ordinal)
         self.made.receive(*quotes)

@@ -22,6 +22,9 @@ TOO_LARGE: Final[dict[str, int]] = {
     "ingestor/spool/spool.py": 405,
     # The hot path: a call within it costs as much as a tenth of the whole.
     "ingestor/publisher/stamper.py:stamp": 70,
+    # Shells that do one thing and have many lines of it.
+    "ingestor/publisher/publisher.py": 420,
+    "ingestor/watching/metrics.py": 415,
 }
 """What is over its budget today, with its size: it may shrink and not grow."""
 

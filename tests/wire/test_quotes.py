@@ -3,7 +3,7 @@
 import json
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -22,10 +22,11 @@ from wire import (
     encode_latest,
     encode_quote,
 )
+from wire.values import MAX_SIZE
 
 NS = st.integers(-(2**63), 2**63 - 1)
 PRICES = st.none() | st.floats(allow_nan=False, allow_infinity=False)
-SIZES = st.none() | st.integers(0, 2**63 - 1) | st.floats(0, allow_nan=False, allow_infinity=False)
+SIZES = st.none() | st.integers(0, MAX_SIZE) | st.floats(0, float(MAX_SIZE))
 TEXTS = st.none() | st.text(max_size=4)
 ROWS = st.tuples(
     PRICES,
@@ -171,6 +172,30 @@ def test_what_is_no_quote_is_refused(value: bytes) -> None:
     """Too short, of wrong types, or something else altogether."""
     with pytest.raises(BadEntry):
         decode_quote("AAPL", "5-1", value)
+
+
+@pytest.mark.parametrize("position", [1, 2, 4, 5, 6, 7])
+@pytest.mark.parametrize("odd", ["300", 12, -1, -0.5, 2**64 - 1, 1e300, True, [1], ["R", None], {"x": 1}])
+@pytest.mark.fault("S22")
+def test_an_odd_side_field_costs_only_itself(position: int, odd: Any) -> None:
+    """As an older daemon or another writer left it, in the stream and in the cache: null where it is none."""
+    row: list[Any] = [187.12, 300, "V", 187.13, 200, "N", ["R"], "C", 1763000004123825050, 8052]
+    fits = (position in (2, 5, 7) and odd == "300") or (position in (1, 4) and odd == 12 and odd is not True)
+    expected = [*row]
+    row[position] = odd
+    expected[position] = odd if fits else None
+    found = decode_quote("AAPL", "5-1", json.dumps(row))
+    names = ("bp", "bs", "bx", "ap", "as", "ax", "c", "z", "t", "r")
+    cached = json.dumps({"id": "5-1", "S": "AAPL", **dict(zip(names, row, strict=True))})
+    assert same(found, cast("QuoteRow", tuple(expected)))
+    assert decode_latest("AAPL", cached) == found
+
+
+@pytest.mark.parametrize("delay", ["8052", 1.5, None, 2**70])
+def test_an_odd_delay_is_not_known(delay: Any) -> None:
+    """It is no part of the price."""
+    value = json.dumps([187.12, 300, "V", 187.13, 200, "N", ["R"], "C", 5, delay])
+    assert decode_quote("AAPL", "5-1", value).bid_price == 187.12
 
 
 @given(st.integers(-(10**18), 4 * 10**18), st.integers(-(10**9), 10**9))

@@ -1,8 +1,10 @@
 """What a strategy gets of REST's raw rows."""
 
 import contextlib
+import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,36 @@ def test_a_quote_keeps_its_nanoseconds_and_has_no_id() -> None:
     assert quote.received_ns is not None
     assert 0 <= 1_763_000_004_999_999_999 - quote.received_ns < 1_000
     assert read_quote("AAPL", RAW).received_ns is None
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("bs", math.nan),
+        ("as", -1),
+        ("bs", 2**64 - 1),
+        ("bs", "3"),
+        ("bx", 12),
+        ("c", "R"),
+        ("c", [1]),
+        ("z", 1),
+    ],
+)
+@pytest.mark.fault("S22", "S23")
+def test_an_odd_side_field_costs_only_itself(name: str, odd: Any) -> None:
+    """The prices beside it are good."""
+    fields = {"bs": "bid_size", "as": "ask_size", "bx": "bid_exchange", "c": "conditions", "z": "tape"}
+    found, usual = read_quote("AAPL", RAW | {name: odd}), read_quote("AAPL", RAW)
+    assert found == msgspec.structs.replace(usual, **{fields[name]: None})
+    assert read_quote("AAPL", RAW | {"bs": 0.5}).bid_size == 0.5
+
+
+@pytest.mark.parametrize("price", [math.nan, math.inf, -math.inf, -1.0, "187.12", True])
+@pytest.mark.fault("S23")
+def test_a_price_that_is_none_is_refused(price: Any) -> None:
+    """JSON of Python reads NaN, and no strategy should."""
+    with pytest.raises(BadAnswer, match="a quote of AAPL is not readable"):
+        read_quote("AAPL", RAW | {"bp": price})
 
 
 def test_other_rows_are_read() -> None:

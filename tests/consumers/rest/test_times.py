@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers import BadStart
-from consumers.rest.times import format_rfc3339, parse_rfc3339, to_day, to_ns
+from consumers.rest.times import format_rfc3339, to_day, to_ns
+from wire.times import parse_rfc3339
 
 YEAR_10000_NS = 253_402_300_800 * 10**9
 
