@@ -17,16 +17,22 @@
 --       too_small  refused: the stream's last id is not below it, and it is not there
 --       wrong_type, exhausted, or the server's own words: refused
 --   {'seen', row, entry, why, last_id, …}
---       this batch was applied before; nothing was done. One quadruple, as above, per entry that is not in its
+--       this batch was applied before, or the count was changed by somebody else; nothing was done. One quadruple, as above, per entry that is not in its
 --       stream: its refusal may not have been heard. Batch 0 asks no more than whether the position stands
 --   {'behind', last}    batch does not follow the last one applied; nothing was done
 --   {'fenced', epoch}   a newer writer has taken over; nothing was done
 -- An error reply means that nothing was done: memory, disk, permission and replica checks all come before the
 -- first write of a script.
 
+-- What is no count, because somebody else has written it, counts as nothing.
+local function count(text)
+  local number = tonumber(text or 0)
+  return number and number >= 0 and number < 2 ^ 53 and number or 0
+end
+
 local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch', 'token')
 local epoch, batch = tonumber(ARGV[1]), tonumber(ARGV[2])
-local held_epoch, applied = tonumber(position[1] or 0), tonumber(position[2] or 0)
+local held_epoch, applied = count(position[1]), count(position[2])
 if held_epoch > epoch or (held_epoch == epoch and position[3] ~= ARGV[4]) then
   return {'fenced', held_epoch}
 end

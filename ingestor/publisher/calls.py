@@ -35,9 +35,13 @@ class Calls:
         self._maxlen, self._token_bulk = bulk(maxlen), bulk(token)
         self._streams: dict[str, bytes] = {}
 
-    def claim(self, epoch: int, least: int, instance: str) -> tuple[str | bytes | int, ...]:
-        """Take (epoch 0) or confirm the writer's position; batches up to `least` will not be sent again."""
-        return ("EVAL", _CLAIM, 1, self._keys.writer, epoch, least, instance, self.token)
+    def claim(
+        self, epoch: int, least: int, instance: str, sent: int, answered: int
+    ) -> tuple[str | bytes | int, ...]:
+        """Take (epoch 0) or confirm the writer's position; batches up to `least` will not be sent again, none above
+        `sent` ever was, and all up to `answered` are applied."""
+        place = (self._keys.writer, epoch, least, instance, self.token, sent, answered)
+        return ("EVAL", _CLAIM, 1, *place)
 
     def ends(self, symbols: Sequence[str]) -> tuple[str | bytes | int, ...]:
         """The last ids of these symbols' streams, in order; an empty one where there is no stream."""

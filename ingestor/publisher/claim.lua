@@ -5,15 +5,24 @@
 -- ARGV[2]  batch      the count goes on behind this one at the least: whatever came up to it cannot be sent again
 -- ARGV[3]  instance   who we are, for eyes
 -- ARGV[4]  token      who we are, for certain: drawn anew by every process
+-- ARGV[5]  sent       the highest batch that this writer has ever sent; a count beyond it is not ours
+-- ARGV[6]  answered   the highest batch that it knows to be applied: where a count that is not ours is set back to
 --
 -- Replies {status, epoch, batch}:
---   {'held', epoch, batch}     ours; batch = what the server says was applied last before this claim
+--   {'held', epoch, batch}     ours; batch = what the server said was applied last before this claim
 --   {'fenced', epoch, batch}   another writer has taken over; nothing was done
 -- It always writes, so that a server which refuses writes (a replica, one out of memory) refuses the claim.
 
+-- What is no count, because somebody else has written it, counts as nothing.
+local function count(text)
+  local number = tonumber(text or 0)
+  return number and number >= 0 and number < 2 ^ 53 and number or 0
+end
+
 local position = redis.call('HMGET', KEYS[1], 'epoch', 'batch', 'token')
-local held_epoch, applied = tonumber(position[1] or 0), tonumber(position[2] or 0)
+local held_epoch, applied = count(position[1]), count(position[2])
 local epoch, least = tonumber(ARGV[1]), tonumber(ARGV[2])
+local sent, answered = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 if epoch == 0 then
   epoch = held_epoch + 1
@@ -27,7 +36,11 @@ if held_epoch < epoch then
   -- The server lost our claim (emptied, or restored from before it): what it applied last is unknown.
   applied = 0
 end
+local believed = applied
+if applied > sent then
+  believed = answered
+end
 redis.call(
-  'HSET', KEYS[1], 'epoch', epoch, 'batch', math.max(applied, least), 'instance', ARGV[3], 'token', ARGV[4]
+  'HSET', KEYS[1], 'epoch', epoch, 'batch', math.max(believed, least), 'instance', ARGV[3], 'token', ARGV[4]
 )
 return {'held', epoch, applied}

@@ -33,6 +33,8 @@ class Claimed:
     replayed_quotes: int
     lost_batches: int
     lost_quotes: int
+    unbelievable: int | None = None
+    """The server claimed to have applied this batch, which was never sent: somebody has written into its count."""
 
     @property
     def figures(self) -> dict[str, int]:
@@ -54,12 +56,15 @@ async def claim(
     """
     asked, first = stamper.epoch or 0, outbox.first_number
     # The number before the first is left for markers, should the server have forgotten what came before.
-    reply = await link.call(*calls.claim(asked, max(0, first - 2), instance))
+    reply = await link.call(*calls.claim(asked, max(0, first - 2), instance, outbox.sent, outbox.answered))
     if isinstance(reply, hiredis.ReplyError):
         raise LinkFailure(str(reply))
     status, epoch, applied = reply
     if status == b"fenced":
         raise Fenced(f"epoch {epoch} writes this namespace, this daemon holds {asked}")
+    unbelievable = applied if applied > outbox.sent else None
+    if unbelievable is not None:
+        applied = outbox.answered
     forgot = bool(asked) and applied < outbox.answered
     ends = await _ends(link, calls, sorted(stamper.symbols)) if forgot else {}
     notes = {
@@ -85,6 +90,7 @@ async def claim(
         sum(batch.quotes for batch in resumed.replayed),
         resumed.lost_batches,
         resumed.lost_quotes,
+        unbelievable,
     )
 
 

@@ -60,6 +60,11 @@ class Outbox:
         return len(self._in_flight)
 
     @property
+    def is_first_attempt(self) -> bool:
+        """Whether the oldest batch in flight was never sent before: it cannot have been applied already."""
+        return not self._in_flight[0].sent_before
+
+    @property
     def waiting(self) -> int:
         """Batches to be sent, for the first time or again."""
         return len(self._waiting) + len(self._refused)
@@ -152,6 +157,11 @@ class Outbox:
         self._refused += self._in_flight
         self._in_flight.clear()
         self._stopped = True
+
+    @property
+    def sent(self) -> int:
+        """The highest number that was ever sent."""
+        return self._next_number - 1
 
     @property
     def first_number(self) -> int:

@@ -203,6 +203,10 @@ class Publisher:
         self.held_s = now_s
         for batch, notes in claimed.settled:
             self._on_stored(batch, notes)
+        if claimed.unbelievable is not None:
+            self._journal.note(
+                "position_changed", "error", claimed=claimed.unbelievable, sent=self._outbox.sent
+            )
         if claimed.forgot:
             self.counts.replayed += claimed.replayed_quotes
             self.counts.lost_by_redis += claimed.lost_quotes
@@ -353,6 +357,10 @@ class Publisher:
                 self._script_known = False
         elif status == "applied":
             self._on_applied(reply, sent_at_s)
+        elif status == "seen" and self._outbox.is_first_attempt:
+            # Somebody has written into the server's count; a claim finds out, and puts it right.
+            self._link.abort("the server claims to have applied a batch that was never sent")
+            return
         elif status == "seen":
             self._on_stored(self._outbox.stored(time.monotonic()), reply[1:])
         else:
