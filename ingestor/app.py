@@ -180,6 +180,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "assets": daemon.assets.run(),
         "reporter": daemon.reporter.run(),
         "guard": daemon.guard.run(),
+        "storage": daemon.storage.run(),
         "loop lag": measure_loop_lag(daemon.loop_lag_s),
     }
 

@@ -27,7 +27,7 @@ from ingestor.publisher.retention import SweepCounts, Sweeper
 from ingestor.redis_link import RedisAddress
 from ingestor.settings import Settings, default_instance
 from ingestor.spool.spool import Spool
-from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.subscriptions.reconciler import Reconciler, some
 from ingestor.subscriptions.watch import ChangeWatch
 from ingestor.tenure import Tenure
 from ingestor.turn import Turn
@@ -35,6 +35,7 @@ from ingestor.watching.guard import Guard
 from ingestor.watching.metrics import registry_for
 from ingestor.watching.pages import Check
 from ingestor.watching.reporter import Reporter, iso
+from ingestor.watching.storage_watch import StorageWatch
 from wire import CONTRACT_VERSION, Keyspace
 
 
@@ -79,6 +80,7 @@ class Daemon:
         self.reconciler.poke_feed = self.feed.poke
         self.guard = self._guard()
         self.assets = self._assets(credentials)
+        self.storage = StorageWatch(self.feed, self.publisher, self.reconciler, self.journal)
         self.sweeper = Sweeper(
             self.control,
             self.keys,
@@ -165,7 +167,9 @@ class Daemon:
             return "starting"
         if self.publisher.away_reason is not None:
             return "redis_away"
-        return "live" if self.feed.is_ready else "connecting"
+        if not self.feed.is_ready:
+            return "connecting"
+        return self.storage.verdict.state or "live"
 
     def checks(self) -> list[Check]:
         """The conditions of readiness."""
@@ -179,6 +183,7 @@ class Daemon:
             ),
             Check("watchdog", self.guard.problem),
             Check("spool", self.publisher.spooling.unready),
+            Check("storing", self.storage.verdict.reason),
         ]
 
     @property
@@ -195,6 +200,7 @@ class Daemon:
         """The fields of `quotes:status`."""
         feed, publisher = self.feed, self.publisher
         book = self.reconciler.book
+        not_stored = book.unstored.count(book.confirmed)
         return {
             "contract": CONTRACT_VERSION,
             "version": self.version,
@@ -211,26 +217,27 @@ class Daemon:
             "watchdog": " ".join(self.guard.active),
             "epoch": publisher.stamper.epoch or 0,
             "desired": len(book.desired.symbols),
-            "live": len(book.confirmed),
+            "live": len(book.confirmed) - not_stored,
+            "not_stored": not_stored,
             "junk": book.desired.junk_total,
             "symbol_limit": book.limit or 0,
             "held": book.desired.held or "",
             **self._ledger(),
+            "storing": self.storage.verdict.reason or "",
             "spool": publisher.spooling.problem or "",
-            "refusing": " ".join(sorted(publisher.verdicts.refusing)[:20]),
+            "refusing": some(publisher.verdicts.refusing),
             "http": f"{self.settings.http_host_port[0]}:{self.http_port or 0}",
         }
 
     def _ledger(self) -> dict[str, int]:
         publisher = self.publisher
         counts, holdings = publisher.counts, publisher.holdings
-        rejected = sum(counts.rejected.values()) + sum(publisher.stamper.counts.rejected.values())
         return {
             "received": counts.received,
             "recovered": counts.recovered,
             "stored": counts.stored,
             "already_stored": counts.already_stored,
-            "rejected": rejected,
+            "rejected": sum(self.storage.rejected.values()),
             "dropped": counts.dropped_total,
             "queued": holdings.queued,
             "unanswered": holdings.unanswered,
@@ -242,10 +249,16 @@ class Daemon:
 
     def describe(self) -> str:
         """How the daemon fares, in one line for `systemctl status`."""
-        book, holdings = self.reconciler.book, self.publisher.holdings
+        book, holdings, states = self.reconciler.book, self.publisher.holdings, self.symbol_states
         problem = next((f"; {check.name}: {check.problem}" for check in self.checks() if check.problem), "")
+        odd = "".join(
+            f", {states[state]} {words}"
+            for state, words in (("not_stored", "not stored"), ("refused", "refused"), ("waiting", "waiting"))
+            if states.get(state)
+        )
+        live = len(book.confirmed) - book.unstored.count(book.confirmed)
         return (
-            f"{self.state}: {len(book.confirmed)} of {len(book.desired.symbols)} symbols live, "
+            f"{self.state}: {live} of {len(book.desired.symbols)} symbols live{odd}, "
             f"{holdings.queued + holdings.unanswered + holdings.spooled} quotes not stored yet{problem}"
         )
 

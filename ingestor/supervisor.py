@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Self
 
-STATUS_EVERY_S: Final = 5.0
+STATUS_EVERY_S: Final = 1.0
 READY_WITHIN_S: Final = 10.0
 """A start that waits for Redis counts as done by then: whoever typed it gets an answer, and a boot goes on."""
 FEEDS_PER_TIMEOUT: Final = 4
@@ -76,8 +76,11 @@ class Supervisor:
         self.tell(READY="1", STATUS=status())
 
     async def _tell_status(self, status: Callable[[], str]) -> None:
+        told = ""
         while True:
-            self.tell(STATUS=status())
+            if (now := status()) != told:
+                told = now
+                self.tell(STATUS=now)
             await asyncio.sleep(STATUS_EVERY_S)
 
     async def _feed_watchdog(self, timeout_s: float) -> None:

@@ -18,7 +18,7 @@ HEARTBEAT_LIMIT_S: Final = 5.0
 """A daemon beats every second; one whose last beat is older is taken for gone. A beat that lies further ahead of
 the server's clock than this proves nothing either."""
 QUIET_AFTER_S: Final = 60.0
-STATUS_FIELDS: Final = ("heartbeat", "state", "standby", "connected_since")
+STATUS_FIELDS: Final = ("heartbeat", "state", "standby", "connected_since", "storing")
 """The fields of `quotes:status` that the decision needs."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,7 +34,10 @@ _AWAY: Final = {
     "connecting": "the daemon is not connected to its feed",
     "redis_away": "the daemon cannot write quotes to Redis",
     "standby": "the daemon only stands by",
+    "catching_up": "the daemon stores quotes late",
 }
+_NOT_STORING: Final = "not_storing"
+"""The daemon's state while quotes come and are not stored; the symbols' states say whose."""
 
 
 class Level(StrEnum):
@@ -45,7 +48,8 @@ class Level(StrEnum):
     QUIET = "quiet"
     """Connected and subscribed, but no quote came lately, or none yet on this connection."""
     STALE = "stale"
-    """The daemon is gone, or its feed or its Redis is away: the quote may be outdated."""
+    """The daemon is gone, its feed or its Redis is away, or newer quotes came and are not stored: the quote may be
+    outdated."""
     NOT_SUBSCRIBED = "not_subscribed"
     """Nobody has subscribed the symbol, so no newer quote will come."""
 
@@ -101,6 +105,7 @@ class QualityJudge:
         self._now_ns = now_ns
         self._quiet_after_ns = int(quiet_after_s * _NS_PER_S)
         self._state = fields["state"]
+        self._storing = fields["storing"][:200]
         self._connected_since_ns = time_ns_of(fields["connected_since"])
         self._beat_ns = time_ns_of(fields["heartbeat"])
         self._gone = self._why_gone(fields)
@@ -126,11 +131,14 @@ class QualityJudge:
         since_ns = time_ns_of(found.since)
         if found.state in _UNSUBSCRIBED:
             return Level.NOT_SUBSCRIBED, found.reason or _UNSUBSCRIBED[found.state], since_ns
-        if self._state != "live":
+        if self._state not in ("live", _NOT_STORING):
             why = _AWAY.get(self._state, f"the daemon is in state {self._state[:40]!r}")
+            why += f": {self._storing}" if self._storing else ""
             return Level.STALE, why, since_ns if found.state == "requested" else received_ns
         if found.state == "requested":
             return Level.NOT_SUBSCRIBED, found.reason or "asked for, not confirmed yet", since_ns
+        if found.state == "not_stored":
+            return Level.STALE, found.reason or "its quotes are not stored", since_ns
         if found.state != "live":
             return Level.NOT_SUBSCRIBED, f"in state {found.state[:40]!r}", since_ns
         if received_ns is None and found.reason:

@@ -11,7 +11,14 @@ from rich.text import Text
 
 from ingestor.commands.demo_view import View
 
-_COLOURS = {"live": "green", "requested": "yellow", "waiting": "yellow", "refused": "red", "leaving": "dim"}
+_COLOURS = {
+    "live": "green",
+    "not_stored": "red",
+    "requested": "yellow",
+    "waiting": "yellow",
+    "refused": "red",
+    "leaving": "dim",
+}
 
 
 def table(view: View, first_quote_s: float | None) -> RenderableType:

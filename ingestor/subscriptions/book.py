@@ -15,7 +15,7 @@ from ingestor.subscriptions.desired import Desired
 from ingestor.subscriptions.plan import Plan, plan
 from ingestor.subscriptions.refusals import Refusals
 from ingestor.subscriptions.seniority import Earlier, Seniority
-from ingestor.subscriptions.states import BY_LIMIT, BY_OPERATOR, SymbolState, SymbolStatus
+from ingestor.subscriptions.states import BY_LIMIT, BY_OPERATOR, SymbolState, SymbolStatus, Unstored
 
 UNCONFIRMED_BEFORE_REFUSAL: Final = 3
 EXPIRIES_BEFORE_RECONNECT: Final = 2
@@ -47,6 +47,7 @@ class SubscriptionBook:
         self.quiet: frozenset[str] = frozenset()
         self.quiet_reason = ""
         self.remarks: Mapping[str, str] = {}
+        self.unstored = Unstored({})
 
     def __repr__(self) -> str:
         return (
@@ -239,6 +240,8 @@ class SubscriptionBook:
         if refusal is not None:
             return SymbolState.REFUSED, refusal
         if symbol in self._confirmed:
+            if (unstored := self.unstored.why(symbol)) is not None:
+                return SymbolState.NOT_STORED, unstored
             return SymbolState.LIVE, self.quiet_reason if symbol in self.quiet else None
         absent = None if self._connected else "not connected to the vendor"
         return SymbolState.REQUESTED, self._refusals.doubt(symbol) or absent

@@ -7,7 +7,7 @@ notification is ever trusted to say what changed.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -21,7 +21,7 @@ from ingestor.publisher.stamper import Stamper
 from ingestor.subscriptions.book import SubscriptionBook
 from ingestor.subscriptions.desired import SETTLE_S, ChurnGuard, Desired, DesiredSet, Reading
 from ingestor.subscriptions.seniority import Earlier
-from ingestor.subscriptions.states import read_earlier
+from ingestor.subscriptions.states import Unstored, read_earlier
 from ingestor.subscriptions.tails import CHUNK, keep, read_tails
 from ingestor.subscriptions.watch import ChangeWatch
 from wire import Keyspace
@@ -82,6 +82,12 @@ class Reconciler:
         """What Alpaca's list of assets says of these symbols; their states tell it, whatever they are."""
         self.book.remarks = remarks
         self.version += 1
+
+    def note_unstored(self, unstored: Unstored) -> None:
+        """Whose quotes are not stored; their states give the reasons."""
+        if unstored != self.book.unstored:
+            self.book.unstored = Unstored(dict(unstored.symbols), unstored.every)
+            self.version += 1
 
     async def run(self) -> None:
         """Look whenever something may have changed, and every `LOOK_EVERY_S`; never returns."""
@@ -153,9 +159,9 @@ class Reconciler:
         self.book.confirm(event.symbols, event.change, asyncio.get_running_loop().time())
         self.version += 1
         if added:
-            self._journal.note("subscribed", count=len(added), symbols=_some(added))
+            self._journal.note("subscribed", count=len(added), symbols=some(added))
         if removed:
-            self._journal.note("unsubscribed", count=len(removed), symbols=_some(removed))
+            self._journal.note("unsubscribed", count=len(removed), symbols=some(removed))
 
     def on_refused(self, event: ChangeRefused) -> None:
         """The vendor refused a request whole."""
@@ -270,9 +276,9 @@ class Reconciler:
         added = set(after.symbols) - set(before.symbols)
         removed = set(before.symbols) - set(after.symbols)
         if added:
-            self._journal.note("symbols_added", count=len(added), symbols=_some(added))
+            self._journal.note("symbols_added", count=len(added), symbols=some(added))
         if removed:
-            self._journal.note("symbols_removed", count=len(removed), symbols=_some(removed))
+            self._journal.note("symbols_removed", count=len(removed), symbols=some(removed))
         for shown, why in after.junk.items():
             if shown not in before.junk:
                 self._journal.note_rarely("refused", shown, reason=why)
@@ -290,6 +296,7 @@ def _good(reply: Any) -> Any:
     return reply
 
 
-def _some(symbols: set[str] | frozenset[str] | set[Any]) -> str:
+def some(symbols: Collection[str]) -> str:
+    """The first of these in a line, and how many more there are."""
     shown = sorted(symbols)[:20]
     return " ".join(shown) + (f" and {len(symbols) - len(shown)} more" if len(symbols) > len(shown) else "")

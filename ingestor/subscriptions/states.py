@@ -4,7 +4,7 @@ Decides the form of one field and how it is read again. Must never know how a sy
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -20,9 +20,25 @@ class SymbolState(Enum):
 
     REQUESTED = "requested"
     LIVE = "live"
+    NOT_STORED = "not_stored"
     WAITING = "waiting"
     REFUSED = "refused"
     LEAVING = "leaving"
+
+
+class Unstored(NamedTuple):
+    """Whose quotes come and are not stored, and why; `every` is the reason of all symbols that are live."""
+
+    symbols: Mapping[str, str]
+    every: str | None = None
+
+    def why(self, symbol: str) -> str | None:
+        """The reason of one that is live, or None where its quotes are stored."""
+        return self.symbols.get(symbol) or self.every
+
+    def count(self, live: frozenset[str]) -> int:
+        """How many of these there are."""
+        return len(self.symbols.keys() & live) if self.every is None else len(live)
 
 
 class SymbolStatus(NamedTuple):

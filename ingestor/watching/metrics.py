@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ingestor.feed.codes import CODES
@@ -21,13 +21,19 @@ from ingestor.publisher.mender import CacheMender
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts
 from ingestor.subscriptions.reconciler import Reconciler
+from ingestor.subscriptions.states import SymbolState
 from ingestor.turn import Turn
 from ingestor.watching.families import counter, gauge, histogram, labelled, labelled_gauge
 from ingestor.watching.guard import Guard
+from ingestor.watching.storage_watch import StorageWatch
+from ingestor.watching.storing import CATCHING_UP, NOT_STORING
+from wire.times import UNITS
+from wire.values import ODDITIES, SIDE_FIELDS
 
 REJECT_REASONS = (
     "bad_time",
     "bad_price",
+    "bad_symbol",
     "not_subscribed",
     "stream_exhausted",
     "wrong_type",
@@ -35,7 +41,7 @@ REJECT_REASONS = (
 )
 DROP_REASONS = ("queue_full", "spool_full", "spool_too_old", "spool_damaged", "spool_hung", "superseded")
 WATCHDOG_KINDS = tuple(kind.value for kind in Kind)
-SYMBOL_STATES = ("requested", "live", "waiting", "refused", "leaving")
+SYMBOL_STATES = tuple(state.value for state in SymbolState)
 
 
 class Observed(Protocol):
@@ -51,6 +57,7 @@ class Observed(Protocol):
     turn: Turn
     mender: CacheMender
     guard: Guard
+    storage: StorageWatch
 
     @property
     def sweep(self) -> SweepCounts:
@@ -202,14 +209,11 @@ class DaemonCollector(Collector):
             "Quotes sent again that Redis proved to have already.",
             counts.already_stored,
         )
-        rejected: dict[str, int] = dict(stamped.rejected)
-        for reason, count in counts.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
         yield labelled(
             "quotebus_quotes_rejected",
             "Quotes that cannot be stored, by reason.",
             "reason",
-            rejected,
+            self._daemon.storage.rejected,
             REJECT_REASONS,
         )
         yield labelled(
@@ -233,6 +237,7 @@ class DaemonCollector(Collector):
             counts.lost_by_redis,
         )
         yield from self._places()
+        yield from self._storing()
         yield labelled(
             "quotebus_ids_adjusted",
             "Entry ids that are not the venue's time, by cause.",
@@ -241,6 +246,33 @@ class DaemonCollector(Collector):
             (),
         )
         yield counter("quotebus_gap_markers", "Gap markers put into streams.", counts.markers_stored)
+
+    def _storing(self) -> Iterable[Metric]:
+        counts, stamped = self._daemon.feed.counts, self._daemon.publisher.stamper.counts
+        odd_fields = CounterMetricFamily(
+            "quotebus_source_odd_fields",
+            "Side fields that were left out of quotes, by field and by what was odd.",
+            labels=["field", "oddity"],
+        )
+        for name in SIDE_FIELDS:
+            for oddity in ODDITIES:
+                odd_fields.add_metric([name, oddity], counts.odd_fields[name, oddity])
+        yield odd_fields
+        verdict = self._daemon.storage.verdict
+        yield labelled_gauge(
+            "quotebus_storing_problem",
+            "1 while quotes come and are not stored, or late.",
+            "state",
+            {} if verdict.state is None else {verdict.state: 1},
+            (NOT_STORING, CATCHING_UP),
+        )
+        yield labelled(
+            "quotebus_times_read",
+            "Venue times that were no usual timestamp and were read all the same, by how they were spelt.",
+            "spelling",
+            stamped.spellings,
+            ("text", *UNITS),
+        )
 
     def _places(self) -> Iterable[Metric]:
         holdings = self._daemon.publisher.holdings
