@@ -3,6 +3,7 @@
 Decides names and shapes alone. Must never decide what a frame means: `session` does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -89,7 +90,7 @@ class Oddities:
     that were left out of quotes, by name and oddity."""
 
     unknown: dict[str, int]
-    unreadable: tuple[str, ...]
+    unreadable: Sequence[str]
     sample: bytes = b""
     """How the first element begins that was not all well."""
     odd_fields: dict[tuple[str, str], int] = field(default_factory=dict)

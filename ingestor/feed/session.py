@@ -174,8 +174,7 @@ class FeedSession:
         for control in frame.controls:
             events += self._on_control(control, now_s)
         if frame.unknown or frame.unreadable or frame.odd_fields:
-            unreadable = tuple(frame.unreadable)
-            events.append(Oddities(dict(frame.unknown), unreadable, frame.sample, dict(frame.odd_fields)))
+            events.append(Oddities(dict(frame.unknown), frame.unreadable, frame.sample, frame.odd_fields))
         return events
 
     def ask(self, change: Change, now_s: float) -> None:
