@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -116,12 +117,14 @@ async def _in_a_process(history: History, library: Path, tree: Path | None) -> O
     command += ["--only", str(history.number), "--count", "1", "--library", str(library)]
     if tree is not None:
         command += ["--daemon", str(tree)]
+    home = Path(tempfile.mkdtemp(dir=library.parent))
     process = await asyncio.create_subprocess_exec(
         *command,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
         preexec_fn=die_with_parent,
+        env={**os.environ, "TMPDIR": str(home)},
     )
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -132,10 +135,20 @@ async def _in_a_process(history: History, library: Path, tree: Path | None) -> O
     except msgspec.DecodeError:
         return Outcome(history.number, [("history failed", err.decode(errors="replace")[-2000:])])
     finally:
-        # Servers, daemon and probe are of its group: none outlives it, however it ended.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.to_thread(_end_all, process.pid, home)
         await process.wait()
+
+
+def _end_all(group: int, home: Path) -> None:
+    """No server, daemon or probe outlives its history, however that ended: they work below its folder, or are of
+    its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    for cwd in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if cwd.readlink().is_relative_to(home):
+                os.kill(int(cwd.parent.name), signal.SIGKILL)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def _say(text: str) -> None:
