@@ -152,8 +152,9 @@ class _Connection(Connection):
 
 
 _MULTI: Final[Command] = ("MULTI",)
-_LOOK: Final[tuple[Command, ...]] = (_MULTI, ("PING",), ("DISCARD",))
-_EXPECTED: Final = (b"OK", b"QUEUED", b"OK")
+_LOOK: Final[tuple[Command, ...]] = (_MULTI, ("PING",), ("EXEC",))
+"""Ends with EXEC, which a reader's user needs anyway; DISCARD would be one right more."""
+_EXPECTED: Final = (b"OK", b"QUEUED", [b"PONG"])
 
 
 class Link:

@@ -116,7 +116,7 @@ async def test_a_server_without_room_for_clients_does_not_end_the_daemon(
     await own_daemon.until(lambda s: "max number of clients" in (s["checks"]["redis"] or ""))
     await own_daemon.until(lambda status: status["received"] == 500)
     assert (await own_daemon.page("/readyz"))[0] == 503
-    await own_redis.config_set("maxclients", 1000)
+    await own_redis.config_set("maxclients", 500)
     await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 500)
     await own_daemon.until(lambda status: status["state"] == "live" and status["tracking"])
     await subscribed(own_redis, vendor, "AAPL", "MSFT")
@@ -134,7 +134,7 @@ async def test_a_daemon_that_starts_while_there_is_no_room_for_clients_waits_for
     async with DaemonProcess(own_server.url, vendor.url("iex")) as daemon:
         await until(lambda: _is_away(daemon))
         assert (await daemon.status())["state"] == "starting"
-        await own_redis.config_set("maxclients", 1000)
+        await own_redis.config_set("maxclients", 500)
         await daemon.until_live()
 
 

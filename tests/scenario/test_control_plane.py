@@ -42,7 +42,7 @@ async def test_a_hundred_thousand_symbols_are_read_and_cut_at_the_limit(
         assert status["symbol_limit"] == 1000
         await until(lambda: _count_is(redis, KEYS.subscriptions, 100_000), 60)
         waiting = json.loads(await redis.hget(KEYS.subscriptions, "S99999") or "{}")
-        assert waiting["reason"] == "the limit of 1000 symbols is reached"
+        assert waiting["reason"] == "waits behind the limit of 1000 symbols"
         assert requests(vendor) == [("subscribe", 500), ("subscribe", 500)]
         assert vendor.symbols == set(names[:1000])
         assert await lags_over(daemon, 0.25) <= 1

@@ -183,7 +183,7 @@ async def test_an_error_that_nobody_has_heard_of_costs_one_connection(
     vendor.error(599, "something new")
     await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.symbols == {"AAPL"}, 10)
     (told,) = [event for event in daemon.events if event["event"] == "disconnected"]
-    assert (told["code"], told["reason"]) == (599, "unknown error code 599")
+    assert (told["code"], told["reason"]) == (599, 'unknown error code 599 ("something new")')
     _, metrics = await daemon.page("/metrics")
     assert metric(metrics, "quotebus_source_errors_total", code="unknown") == 1
     await is_well(daemon)
