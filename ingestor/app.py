@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials
@@ -23,6 +23,7 @@ from ingestor.redis_link import RedisAddress
 from ingestor.reload import Reload
 from ingestor.rights import examine
 from ingestor.settings import Settings, spool_folder
+from ingestor.spool.home import ID_FIELD, Bus
 from ingestor.spool.spool import Spool
 from ingestor.supervisor import Supervisor
 from ingestor.turn import keep, listen
@@ -31,6 +32,7 @@ from ingestor.watching.pages import Sources, serve
 
 FAREWELL_S: Final = 1.0
 SAVE_S: Final = 5.0
+ASK_AGAIN_S: Final = 0.5
 
 
 class Undrained(Exception):
@@ -146,8 +148,7 @@ async def _opened(daemon: Daemon, stop: asyncio.Event) -> bool:
     """Whether the spool is open; not so where a stop was asked for before, since its disk may never answer."""
     try:
         async with asyncio.TaskGroup() as group:
-            is_optional = not daemon.settings.spool_dir
-            opening = group.create_task(daemon.publisher.spooling.open(is_optional=is_optional))
+            opening = group.create_task(_open_spool(daemon))
             stopping = group.create_task(stop.wait())
             await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
             is_open = opening.done()
@@ -156,6 +157,33 @@ async def _opened(daemon: Daemon, stop: asyncio.Event) -> bool:
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return is_open
+
+
+async def _open_spool(daemon: Daemon) -> None:
+    spooling, keys = daemon.publisher.spooling, daemon.keys
+    if not spooling.is_usable:
+        return
+    bus = Bus(keys.namespace, repr(daemon.address), await _id_on_redis(daemon))
+    await spooling.open(is_optional=not daemon.settings.spool_dir, bus=bus)
+
+
+async def _id_on_redis(daemon: Daemon) -> str | None:
+    """The id of the bus as soon as Redis says it; None where it has none. A guess would leave quotes behind in
+    another folder."""
+    while True:
+        try:
+            known = await daemon.control.hget(daemon.keys.writer, ID_FIELD)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                # Whoever puts the key right takes it away, and the id with it.
+                return None
+            reason = str(error)
+        except (RedisError, OSError, TimeoutError) as error:
+            reason = str(error)
+        else:
+            return known.decode("utf-8", "replace") if isinstance(known, bytes) else known
+        daemon.journal.note_rarely("redis_away", "spool", "error", reason=reason[:400])
+        await asyncio.sleep(ASK_AGAIN_S)
 
 
 async def _say_farewell(daemon: Daemon) -> None:

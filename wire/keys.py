@@ -12,7 +12,7 @@
 | `quotes:subscriptions` | hash | daemon | field `AAPL` -> JSON: state, reason, since, live_since |
 | `quotes:status` | hash | daemon | instance, state, feed, heartbeat, counts |
 | `quotes:events` | stream | daemon | the audit trail, capped |
-| `quotes:writer` | hash | daemon | epoch, token, last batch applied: the writer's position, kept with the data |
+| `quotes:writer` | hash | daemon | epoch, token, last batch applied, id of the data: the writer's position |
 
 It knows no value's format: those are in `wire.quote` and `wire.gap`.
 """

@@ -31,6 +31,8 @@ class Calls:
     def __init__(self, keys: Keyspace, token: str, maxlen: int) -> None:
         self._keys = keys
         self.token = token
+        self.bus = ""
+        """The id that the data gets where it has none; empty for none."""
         self._writer, self._latest = bulk(keys.writer), bulk(keys.latest)
         self._maxlen, self._token_bulk = bulk(maxlen), bulk(token)
         self._streams: dict[str, bytes] = {}
@@ -40,7 +42,7 @@ class Calls:
     ) -> tuple[str | bytes | int, ...]:
         """Take (epoch 0) or confirm the writer's position; batches up to `least` will not be sent again, none above
         `sent` ever was, and all up to `answered` are applied."""
-        place = (self._keys.writer, epoch, least, instance, self.token, sent, answered)
+        place = (self._keys.writer, epoch, least, instance, self.token, sent, answered, self.bus)
         return ("EVAL", _CLAIM, 1, *place)
 
     def ends(self, symbols: Sequence[str]) -> tuple[str | bytes | int, ...]:

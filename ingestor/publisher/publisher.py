@@ -199,6 +199,7 @@ class Publisher:
 
     async def _claim(self, link: RedisLink) -> None:
         now_s = time.monotonic()
+        self._calls.bus = self.spooling.bus
         claimed = await claim(link, self._calls, self._outbox, self.stamper, self._instance, now_s)
         self.held_s = now_s
         for batch, notes in claimed.settled:

@@ -30,6 +30,7 @@ from ingestor.publisher.outbox import Outbox
 from ingestor.publisher.readback import DAMAGED, ReadBack
 from ingestor.publisher.stamper import Stamper
 from ingestor.spool.folder import SpoolUnusable
+from ingestor.spool.home import Bus
 from ingestor.spool.records import Item
 from ingestor.spool.spool import Spool
 
@@ -99,6 +100,8 @@ class Spooling:
         self.oldest_fresh_ns: Callable[[], int | None] = lambda: None
         self.prepare: Callable[[Batch], Batch] = lambda batch: batch
         self._unavailable: str | None = None
+        self.bus = ""
+        """The id that the folder is kept under; empty without one."""
 
     @property
     def holds_back(self) -> bool:
@@ -167,8 +170,8 @@ class Spooling:
         """Everything up to this position is stored."""
         self._settled = position if self._settled is None else max(position, self._settled)
 
-    async def open(self, *, is_optional: bool) -> None:
-        """Open the spool, and learn what an earlier life left in it.
+    async def open(self, *, is_optional: bool, bus: Bus | None = None) -> None:
+        """Open the spool, in the folder of this bus, and learn what an earlier life left in it.
 
         Raises `SpoolUnusable`, unless the folder is only a default: then memory has to do, and that is told.
         """
@@ -177,6 +180,8 @@ class Spooling:
         disk = self._disk
         try:
             async with asyncio.timeout(OPEN_S):
+                if bus is not None:
+                    self.bus = await disk.call(disk.spool.move_in, bus)
                 opened, floors = await disk.call(self._back.open, disk.spool, disk.now_ns())
         except (SpoolUnusable, TimeoutError) as failure:
             problem = (

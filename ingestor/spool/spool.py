@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ingestor.spool.folder import Folder, SpoolUnusable, is_damage
+from ingestor.spool.home import Bus, find_home, write_note
 from ingestor.spool.records import (
     HEADER_BYTES,
     Damage,
@@ -82,6 +83,7 @@ class Spool:
         if segment_bytes is None:
             segment_bytes = max(min(MAX_SEGMENT_BYTES, max_bytes // _SEGMENTS), MIN_SEGMENT_BYTES)
         self.max_bytes: Final = max_bytes
+        self._named = identity
         self._identity = identity_of(identity)
         self._digest = digest
         self._folder = Folder(folder, max_quarantined_bytes=max_bytes // _QUARANTINE_SHARE)
@@ -136,6 +138,21 @@ class Spool:
     def quarantined(self) -> int:
         """Number of damaged files that are kept aside."""
         return self._folder.quarantined
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self._folder.path
+
+    def move_in(self, bus: Bus) -> str:
+        """Before `open`: have the folder that belongs to this bus, and say so there; the id of the bus. Raises
+        SpoolUnusable."""
+        home = find_home(self._folder.path, self._named, bus)
+        write_note(home, bus)
+        self._identity = identity_of(home.segments)
+        self._folder = Folder(home.path, max_quarantined_bytes=self.max_bytes // _QUARANTINE_SHARE)
+        self._writer = Writer(self._folder, self._identity)
+        return home.bus
 
     def open(self, now_ns: int | None = None) -> Opened:
         """Take the folder and verify what it holds. Raises SpoolUnusable.

@@ -47,7 +47,7 @@ class Writer:
     def claim(self, epoch: int, answered: int, instance: str = "me") -> Any:
         """Take or confirm the position."""
         never = 2**53
-        return self.raw("EVAL", CLAIM, 1, KEYS.writer, epoch, answered, instance, self.token, never, 0)
+        return self.raw("EVAL", CLAIM, 1, KEYS.writer, epoch, answered, instance, self.token, never, 0, "")
 
     def batch(self, *symbols: str, step_ns: int = 1_000_003) -> Batch:
         """A batch of one quote per name, numbered on as bid sizes."""

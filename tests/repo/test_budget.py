@@ -16,11 +16,11 @@ FUNCTION_LINES: Final = 60
 TOO_LARGE: Final[dict[str, int]] = {
     # One list of what an operator may choose, each with its description.
     "ingestor/settings.py": 410,
-    "ingestor/publisher/publisher.py": 435,
+    "ingestor/publisher/publisher.py": 436,
     "ingestor/watching/metrics.py": 415,
     "ingestor/publisher/spooling.py": 500,
     "ingestor/spool/shelf.py": 320,
-    "ingestor/spool/spool.py": 405,
+    "ingestor/spool/spool.py": 420,
     # The hot path: a call within it costs as much as a tenth of the whole.
     "ingestor/publisher/stamper.py:stamp": 70,
 }
