@@ -120,6 +120,13 @@ class Inventory:
             missing.add(*self._take(known))
         return missing
 
+    def missing_in(self, positions: range) -> Missing:
+        """Forget the records of these positions: they were not read back, and never will be."""
+        missing = Missing()
+        for known in [known for known in self._records if known in positions]:
+            missing.add(*self._take(known))
+        return missing
+
     def shed(self, is_there: Callable[[int], bool], told: Container[int], digest: int | None) -> Missing:
         """Records that are not there any more were replaced by the digest at this position, if there is one, or
         else forgotten. What is returned could not be read for the digest, and is not told by it."""

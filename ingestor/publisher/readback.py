@@ -12,13 +12,14 @@ from typing import Final
 import msgspec
 
 from ingestor.journal import Journal
-from ingestor.publisher.batch import Batch, StreamEnd, ends_of, from_record, later
+from ingestor.publisher.batch import Batch, Row, StreamEnd, batch_of, ends_of, from_record, later, to_record
 from ingestor.publisher.disk import Disk
 from ingestor.publisher.inventory import Inventory, Missing, spans_of
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.stamper import Stamper
-from ingestor.spool.records import Damage
+from ingestor.spool.records import Damage, Item
 from ingestor.spool.spool import Opened, Shed, Spool
+from wire import encode_gap
 
 AHEAD_BYTES: Final = 4 * 1024 * 1024
 DAMAGED: Final = "spool_damaged"
@@ -113,6 +114,25 @@ class ReadBack:
         self._counts.drop(reason, lost)
         self._stand_in(self._inventory.missing_before(None), reason)
         self._journal.note_rarely("quotes_dropped", reason, "error", quotes=lost)
+
+    def give_up_within(self, positions: range) -> tuple[Item | None, int | None]:
+        """What is unread at these positions is lost: the markers that stand in for it, in its place on disk, if it
+        is known whose they are; and since when all others may have lost something, if any may."""
+        missing = self._inventory.missing_in(positions)
+        markers = missing.losses(DAMAGED, self._stamper.epoch).seal()
+        return to_record(markers) if markers.markers else None, missing.unknown_from_ns
+
+    def last_markers(self, from_ns: int, now_ns: int) -> Batch:
+        """Something may be missing in every stream, and no quote will come any more that a marker could stand
+        before."""
+        rows: list[Row] = []
+        for symbol in sorted(self._stamper.with_quotes(self._stamper.symbols)):
+            with contextlib.suppress(OverflowError):
+                end = self._stamper.tail(symbol).successor()
+                self._stamper.raise_tail(symbol, end)
+                marker = encode_gap(from_ns, now_ns, DAMAGED, self._stamper.epoch)
+                rows.append([symbol, False, str(end), marker.decode()])
+        return batch_of(rows, 0, len(rows), now_ns)
 
     def forget(self) -> None:
         """Nothing on disk counts any more."""

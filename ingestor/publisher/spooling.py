@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 from ingestor.journal import Journal
 from ingestor.publisher.backlog import Backlog
 from ingestor.publisher.batch import Batch, from_record, to_record
+from ingestor.publisher.copies import Copies
 from ingestor.publisher.disk import Disk, GoneAround
 from ingestor.publisher.inventory import spans_of
 from ingestor.publisher.ledger import PublishCounts
@@ -31,7 +32,6 @@ from ingestor.publisher.readback import DAMAGED, ReadBack
 from ingestor.publisher.stamper import Stamper
 from ingestor.spool.folder import SpoolUnusable
 from ingestor.spool.home import Bus
-from ingestor.spool.records import Item
 from ingestor.spool.spool import Spool
 
 T = TypeVar("T")
@@ -47,6 +47,8 @@ MOST_BATCHES: Final = 1024
 OPEN_S: Final = 60.0
 """All of it is read and verified, at some 50 MB/s at the least."""
 SYNC_EVERY_S: Final = 1.0
+CHECK_EVERY_S: Final = 1.0
+"""How often the files are looked for that the disk is believed to hold: somebody may delete them."""
 CLOSE_S: Final = 2.0
 _TOO_LITTLE_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -80,15 +82,17 @@ class Spooling:
         self._counts = counts
         self._journal = journal
         self._back = ReadBack(stamper, counts, journal)
+        self._copies = Copies(outbox, self._back)
         self._is_writing = False
         self._in_write: list[Batch] = []
         self._is_void = False
         self._moving = asyncio.Lock()
         self._poked = asyncio.Event()
-        self._is_last = False
+        self._is_saved = False
         self._settled: int | None = None
         self._unsynced = False
         self._next_sync_s = 0.0
+        self._next_check_s = time.monotonic() + CHECK_EVERY_S
         self._most_batches = MOST_BATCHES
         self._has_moved = False
         self._answered = 0
@@ -248,8 +252,7 @@ class Spooling:
         batches, self._in_write = self._in_write, []
         self._put_back(batches)
         self._back.forget()
-        for batch in self._outbox.unsettled:
-            batch.position = None
+        self._copies.renounce()
         self._settled = None
         self.on_ahead()
 
@@ -273,17 +276,16 @@ class Spooling:
         return self._has_moved
 
     async def save(self, timeout_s: float) -> bool:
-        """Write down all that is not stored, in order; True if nothing is left in memory. The last call: nothing
-        is read back any more."""
+        """Write down all that is not stored, in order; True if all of it is there then. The last call: nothing is
+        read back any more."""
         if self._disk is None:
             return False
-        self._is_last = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._moving:
                 self._disk.health.hurry()
                 with contextlib.suppress(GoneAround):
                     await self._disk.attempt("write", self._write_all)
-        return not (self._backlog or self.writing or self._without_copy())
+        return self._is_saved
 
     async def close(self) -> None:
         """Let go of the files."""
@@ -312,16 +314,14 @@ class Spooling:
         # Whatever makes room comes before what needs it.
         await self._medium.attempt("delete", self._settle)
         await self._medium.attempt("shed", self._shed)
+        await self._medium.attempt("look", self._check)
         await self._medium.attempt("read", self._read)
         if self._is_time_to_write() or self._medium.health.is_failing("write"):
             await self._medium.attempt("write", self._write)
             # Stored while the disk was at it.
             await self._medium.attempt("delete", self._settle)
         await self._medium.attempt("sync", self._sync)
-        damages = self._held.take_damages()
-        self._counts.drop(DAMAGED, sum(damage.quotes_lost or 0 for damage in damages))
-        self._back.tell(damages)
-        self._look()
+        self._tell_damages()
 
     def _is_time_to_write(self) -> bool:
         if self._back.unread or self._backlog.is_filling:
@@ -329,7 +329,7 @@ class Spooling:
         if self._back.ahead and self._outbox.is_stopped:
             # Read back in vain: what has come since is on disk no less than what came before.
             return True
-        waits = bool(self._without_copy() or self._backlog) or self.oldest_fresh_ns() is not None
+        waits = bool(self._copies.missing or self._backlog) or self.oldest_fresh_ns() is not None
         now_s, answered = time.monotonic(), self._outbox.answered
         if not waits or answered != self._answered:
             # While batches are being answered it goes on, however long the queue; disk would only slow it down.
@@ -340,9 +340,41 @@ class Spooling:
         await self.stamp_rest()
         if self._is_void:
             await self._begin_anew()
-        while self._backlog or self._without_copy():
+        while await self._marks_what_is_gone() or self._backlog or self._copies.missing:
             await self._write()
-        await self._call(self._held.sync)
+            # What the disk takes and does not confirm is there, for all but a loss of power; that is told.
+            await self._medium.attempt("sync", partial(self._call, self._held.sync))
+        self._is_saved = True
+
+    async def _check(self) -> None:
+        """Is still there what the disk is believed to hold? Copies that are gone are written again. What was unread
+        may come back, as a volume does that is mounted again; before it is read, nothing is given up."""
+        now_s = time.monotonic()
+        if (self._held.segments or self._medium.health.is_failing("look")) and now_s >= self._next_check_s:
+            self._next_check_s = now_s + CHECK_EVERY_S
+            for gone in await self._call(self._held.look):
+                self._copies.renounce(gone.in_hand)
+
+    async def _marks_what_is_gone(self) -> bool:
+        """Whether any file is gone; markers stand in for what was in it unread, since nobody will read it."""
+        all_gone = await self._call(self._held.look)
+        unknown_ns: list[int] = []
+        for gone in all_gone:
+            self._copies.renounce(gone.in_hand)
+            if gone.has_unread:
+                markers, from_ns = self._back.give_up_within(gone.positions)
+                unknown_ns += [] if from_ns is None else [from_ns]
+                await self._call(self._held.stand_in, gone, markers)
+        if unknown_ns:
+            self._backlog.put(self._back.last_markers(min(unknown_ns), time.time_ns()))
+        self._tell_damages()
+        return bool(all_gone)
+
+    def _tell_damages(self) -> None:
+        damages = self._held.take_damages()
+        self._counts.drop(DAMAGED, sum(damage.quotes_lost or 0 for damage in damages))
+        self._back.tell(damages)
+        self._look()
 
     async def _write(self) -> None:
         self._is_writing = True
@@ -362,39 +394,16 @@ class Spooling:
         """Copies help a daemon that is killed; where there is no room for them there may be for what memory needs
         rid of."""
         try:
-            await self._copy()
+            if self._copies.missing:
+                for position in await self._copies.write(self._medium):
+                    # Stored while the disk was at it.
+                    self.settle(position)
+                self._unsynced = self._has_moved = True
         except OSError as error:
             if error.errno not in _TOO_LITTLE_ROOM:
                 raise
             return error
         return None
-
-    async def _copy(self) -> None:
-        """Give the disk a copy of all that is on its way, in the order in which it will be read after a restart."""
-        if not self._without_copy():
-            return
-        batches = self._outbox.unsettled
-        is_first_missing = not self._back.unread and not self._back.ahead
-        without = [batch for batch in batches if batch.position is None]
-        if is_first_missing and batches[-len(without) :] == without:
-            written = without
-            write: Callable[[list[Item]], list[int]] = partial(
-                self._held.append, is_copy=True, now_ns=self._medium.now_ns()
-            )
-        else:
-            # They go before others that are on disk already: sent again, or stamped anew.
-            written = batches
-            write = self._held.prepend
-        positions = await self._call(write, [to_record(batch) for batch in written])
-        for batch, position in zip(written, positions, strict=True):
-            if batch.position is None:
-                batch.position = position
-        self._unsynced = self._has_moved = True
-        waiting = {id(batch) for batch in self._outbox.unsettled}
-        for batch in written:
-            # Stored while the disk was at it.
-            if id(batch) not in waiting and batch.position is not None:
-                self.settle(batch.position)
 
     async def _move(self) -> None:
         await self.stamp_rest()
@@ -431,10 +440,6 @@ class Spooling:
         self._bytes, self._oldest_ns = self._held.bytes_used, self._held.oldest_at_ns
         if self._bytes < before_bytes:
             self._medium.health.hurry("write")
-
-    def _without_copy(self) -> list[Batch]:
-        """Batches on their way that the disk does not have."""
-        return [batch for batch in self._outbox.unsettled if batch.position is None]
 
     def _take(self) -> list[Batch]:
         batches: list[Batch] = []

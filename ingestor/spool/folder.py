@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -70,6 +71,8 @@ class Folder:
         self._lock: int | None = None
         self._is_dirty = False
         self.quarantined = 0
+        self.on_new: Callable[[], None] = lambda: None
+        """What is to be done where the folder was made anew."""
 
     def lock(self) -> None:
         """Make the folder where it is missing, and be its only user. Raises SpoolUnusable."""
@@ -108,19 +111,37 @@ class Folder:
         """Where a segment lies."""
         return self.path / f"{number:020}.segment"
 
+    def has(self, number: int, size: int, descriptor: int | None = None) -> bool:
+        """Whether a segment is there, with at least so many bytes, and is the file that is open as `descriptor`."""
+        try:
+            status = self.file(number).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return status.st_size >= size and (
+            descriptor is None or os.path.samestat(status, os.fstat(descriptor))
+        )
+
+    def keep(self) -> None:
+        """Make the folder anew where it is gone, and lock it again where another stands in its place."""
+        try:
+            is_ours = self._lock is not None and os.path.samestat(
+                (self.path / "lock").stat(), os.fstat(self._lock)
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            is_ours = False
+        if not is_ours:
+            self._make_anew()
+
     def source(self, number: int) -> BinaryIO:
         """A segment, to read from."""
         return self.file(number).open("rb")
 
     def create(self, number: int) -> int:
         """The descriptor of a new and empty segment, to write to its end."""
+        self.keep()
         self._is_dirty = True
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            return os.open(self.file(number), flags, 0o600)
-        except FileNotFoundError:
-            self._make_anew()
-            return os.open(self.file(number), flags, 0o600)
+        return os.open(self.file(number), flags, 0o600)
 
     def reopen(self, number: int) -> int:
         """The descriptor of a segment that exists, to write to its end."""
@@ -136,6 +157,7 @@ class Folder:
 
     def put(self, number: int, parts: list[bytes]) -> None:
         """Set a segment in the place of what has its name, or leave that as it is and raise."""
+        self.keep()
         new = self.path / f"{number:020}.new"
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -153,6 +175,7 @@ class Folder:
 
     def probe(self, size: int) -> None:
         """Write so many bytes, make them durable, and delete them again."""
+        self.keep()
         path = self.path / "probe"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -199,13 +222,14 @@ class Folder:
             os.close(descriptor)
 
     def _make_anew(self) -> None:
-        """The folder was deleted under us, with the file that was locked. Raises OSError where another process has
-        taken the place."""
+        """The folder was deleted or moved away under us, with the file that was locked. Raises OSError where
+        another process has taken the place."""
         self.unlock()
         try:
             self.lock()
         except SpoolUnusable as problem:
             raise OSError(errno.EBUSY, str(problem)) from problem
+        self.on_new()
 
     def _refuse(self) -> None:
         is_read_only = os.statvfs(self.path).f_flag & os.ST_RDONLY

@@ -8,7 +8,7 @@ leaves a hole in the count and moves no other one.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -165,7 +165,7 @@ class Shelf:
     def plan(self, items: Sequence[Item], now_ns: int | None = None) -> list[Portion]:
         """Where these items go. Nothing counts before `commit`, but numbers of new segments are used up."""
         portions: list[Portion] = []
-        last = next(reversed(self._segments.values()), None)
+        last = self.last
         room, begun_ns = 0, 0
         is_open = last is not None and not (last.is_sealed or last.is_digest or last.is_damaged)
         if last is not None and is_open and last.base + last.ordinals == self._next_position:
@@ -193,7 +193,7 @@ class Shelf:
         self._segments[segment.number] = segment
         times_ns = [item[1] for item in portion.items] if now_ns is None else [now_ns]
         segment.begun_ns = segment.begun_ns or times_ns[0]
-        segment.written_ns = max(segment.written_ns, *times_ns)
+        segment.written_ns = max([segment.written_ns] * (segment.ordinals > 0) + times_ns)
         first = segment.ordinals
         for item in portion.items:
             self._add(segment, item)
@@ -258,6 +258,16 @@ class Shelf:
             handed.segment.held_records -= 1
             handed.segment.held_quotes -= handed.quotes
 
+    def take_off(self, positions: Container[int]) -> frozenset[int]:
+        """The caller has these records, and not from here any more; those of them that were handed out."""
+        taken = [handed for handed in self._handed if handed.position in positions]
+        for handed in taken:
+            handed.segment.in_flight -= 1
+            handed.segment.held_records -= 1
+            handed.segment.held_quotes -= handed.quotes
+        self._handed = deque(handed for handed in self._handed if handed.position not in positions)
+        return frozenset(handed.position for handed in taken)
+
     def rewind(self, position: int) -> None:
         """Records from this position on are to be handed out again, unless they are settled."""
         while self._handed and self._handed[-1].position >= position:
@@ -304,6 +314,11 @@ class Shelf:
             return None
         is_mergeable = earlier is not None and earlier.is_digest and not earlier.is_begun
         return Excess(reason, segment, earlier if is_mergeable else None)
+
+    @property
+    def last(self) -> Segment | None:
+        """The segment at the end of the queue."""
+        return next(reversed(self._segments.values()), None)
 
     def replace(self, excess: Excess, digest: Segment | None) -> None:
         """A digest (or nothing) stands where the segment and an earlier digest stood."""

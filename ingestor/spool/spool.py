@@ -10,8 +10,9 @@ out from its beginning, so records must be harmless to repeat.
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,8 @@ from ingestor.spool.writer import Writer
 
 MAX_SEGMENT_BYTES: Final = 4 << 20
 MIN_SEGMENT_BYTES: Final = 64 << 10
+PROBE_BYTES: Final = 16 << 10
+"""A few batches; a disk on which no whole segment fits is used all the same."""
 _SEGMENTS: Final = 16
 _QUARANTINE_SHARE: Final = 8
 """Damaged files that are kept may take this part of `max_bytes` on top of it."""
@@ -61,6 +64,17 @@ class Shed:
     told: frozenset[int] = frozenset()
     position: int | None = None
     leftover: Item | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A file that the folder does not hold any more, or not whole: the positions of its records, which of them the
+    caller has in hand, and whether there are others."""
+
+    number: int
+    positions: range
+    in_hand: frozenset[int]
+    has_unread: bool
 
 
 class Spool:
@@ -151,6 +165,7 @@ class Spool:
         write_note(home, bus)
         self._identity = identity_of(home.segments)
         self._folder = Folder(home.path, max_quarantined_bytes=self.max_bytes // _QUARANTINE_SHARE)
+        self._folder.on_new = partial(write_note, home, bus)
         self._writer = Writer(self._folder, self._identity)
         return home.bus
 
@@ -191,6 +206,9 @@ class Spool:
         They outlast the process at once, and a loss of power from the next `sync` on. Copies of what the caller has
         in hand are not handed out again; nothing before them may be unread.
         """
+        if (last := self._shelf.last) is not None and not (last.is_sealed or self._writer.has(last)):
+            # What would be written to it could never be read.
+            self._writer.stop(last)
         portions = self._shelf.plan(items, now_ns)
         begun: list[Portion] = []
         try:
@@ -206,8 +224,9 @@ class Spool:
             positions += self._shelf.commit(portion, now_ns, is_copy=is_copy)
         return positions
 
-    def prepend(self, items: Sequence[Item]) -> list[int]:
+    def prepend(self, items: Sequence[Item], instead_of: Collection[int] = ()) -> list[int]:
         """Write copies of what the caller has in hand, to come before all others after a restart; their positions.
+        Records that these take the place of were handed out, and are not asked for any more.
 
         All of them or none. They outlast a loss of power at once. Raises OSError.
         """
@@ -221,6 +240,7 @@ class Spool:
             parts += (head(segment.number, offset, ordinal, before, item), item[2])
             offset, before = offset + record_bytes(item), before + item[0]
         self._folder.put(segment.number, parts)
+        self._shelf.take_off(instead_of)
         return self._shelf.commit_first(portion)
 
     def read(self, max_bytes: int) -> list[Record]:
@@ -243,6 +263,35 @@ class Spool:
                 return records
             self._finish(segment)
         return records
+
+    def look(self) -> list[Gone]:
+        """Which files are gone, or cut short, and see to it that the folder is there and ours.
+
+        The caller's copies in them count as never written. What is unread stays until it is read, which tells of
+        the damage, or `stand_in`. Raises OSError where the disk does not say.
+        """
+        self._folder.keep()
+        gone = []
+        for segment in self._shelf.segments:
+            if self._writer.has(segment):
+                continue
+            self._writer.stop(segment)
+            positions = range(segment.base, segment.base + segment.ordinals)
+            in_hand = self._shelf.take_off(positions)
+            gone.append(Gone(segment.number, positions, in_hand, segment.unread_records > 0))
+        self._clear_away()
+        return gone
+
+    def stand_in(self, gone: Gone, item: Item | None) -> None:
+        """Set a record, or nothing, in the place of what was unread in a file that is gone, which is noted as
+        damage. Raises OSError, with nothing done."""
+        segment = next(one for one in self._shelf.segments if one.number == gone.number)
+        digest = None if item is None else self._put_digest(segment, segment.first, item)
+        segment.untold = segment.untold or (HEADER_BYTES, "the file is gone, or cut short")
+        self._finish(segment)
+        self._shelf.replace(Excess("", segment, None), digest)
+        if digest is None:
+            self._undeleted[segment.number] = segment
 
     def unread(self, position: int) -> None:
         """Hand out again everything from this position on that is not settled."""
@@ -311,8 +360,8 @@ class Spool:
         self._clear_away()
 
     def probe(self) -> None:
-        """Find out whether a small segment could be written now. Raises OSError where not."""
-        self._folder.probe(MIN_SEGMENT_BYTES)
+        """Find out whether a little could be written now. Raises OSError where not."""
+        self._folder.probe(PROBE_BYTES)
 
     def close(self) -> None:
         """Sync and let go of the folder. Raises OSError as `sync` does, after everything is closed."""
@@ -372,31 +421,32 @@ class Spool:
             self._folder.delete(number)
         else:
             first = excess.segment.first if excess.earlier is None else excess.earlier.first
-            digest = Segment(number, first, excess.segment.base, is_digest=True, is_sealed=True)
-            parts = [
-                header(number, first, self._identity, is_digest=True),
-                head(number, digest.end, 0, 0, item),
-                item[2],
-            ]
             try:
-                self._folder.put(number, parts)
+                digest = self._put_digest(excess.segment, first, item)
             except OSError:
                 # Makes room, once the file is closed too. If not even that works, nothing has changed.
                 self._folder.delete(number)
                 self._writer.stop(excess.segment)
                 try:
-                    self._folder.put(number, parts)
+                    digest = self._put_digest(excess.segment, first, item)
                 except OSError:
-                    digest, leftover = None, item
+                    leftover = item
         self._writer.stop(excess.segment)
-        if digest is not None and item is not None:
-            digest.add(0, 0, item[0], item[1], digest.end + record_bytes(item))
         self._shelf.replace(excess, digest)
         if excess.earlier is not None:
             self._undeleted[excess.earlier.number] = excess.earlier
             with contextlib.suppress(OSError):  # The next `settle` or `sync` tries again, and says so.
                 self._delete_done()
         return leftover
+
+    def _put_digest(self, segment: Segment, first: int, item: Item) -> Segment:
+        """Set a record in the place of a segment, and of others from number `first` on."""
+        number = segment.number
+        digest = Segment(number, first, segment.base, is_digest=True, is_sealed=True)
+        begin = header(number, first, self._identity, is_digest=True)
+        self._folder.put(number, [begin, head(number, digest.end, 0, 0, item), item[2]])
+        digest.add(0, 0, item[0], item[1], digest.end + record_bytes(item))
+        return digest
 
     def _clear_away(self) -> None:
         for segment in self._shelf.done():

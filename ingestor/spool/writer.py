@@ -36,9 +36,6 @@ class Writer:
         """Write the whole portion, or raise OSError with some of it written: then `take_back` is due."""
         segment = portion.segment
         parts: list[bytes] = []
-        if self._active is not None and not os.fstat(self._active[1]).st_nlink:
-            # Somebody has deleted the file: what would be written to it could never be read.
-            self.stop(self._active[0])
         if self._active is None or self._active[0] is not segment:
             self._seal()
             segment.is_sealed = True  # Until it is open: a file that cannot be opened is not tried again.
@@ -71,6 +68,13 @@ class Writer:
                 if portion.is_new:
                     left.append(segment)
         return left
+
+    def has(self, segment: Segment) -> bool:
+        """Whether the folder has all of the file, and what would be written to it could be read. Raises OSError
+        where the disk does not say."""
+        is_active = self._active is not None and self._active[0] is segment
+        descriptor = self._active[1] if self._active is not None and is_active else None
+        return self._folder.has(segment.number, segment.end, descriptor)
 
     def count(self, portion: Portion) -> None:
         """The portion counts; until the next sync it is not durable."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import errno
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,7 @@ from ingestor.publisher.stamper import Stamper
 from ingestor.redis_link import RedisLink
 from ingestor.spool import Record
 from tests.ingestor.disk_model import KEYS, Life, Link, Server, found, settle
-from tests.ingestor.spooled import item, names, opened
+from tests.ingestor.spooled import item, names, opened, segment_files
 from tests.ingestor.test_outbox import batch, outbox_of
 from tests.ingestor.vendor import T0_NS, message
 
@@ -154,7 +155,7 @@ async def test_a_claim_that_is_answered_during_the_save_sends_nothing(tmp_path: 
         assert await saved
         running.cancel()
     assert not link.sent
-    assert not life.publisher.spooling._without_copy()
+    assert not life.publisher.spooling._copies.missing
     await life.close()
     await next_life(tmp_path, server)
     assert found(server, "A") == [0, 1, 2, 3]
@@ -336,3 +337,170 @@ async def test_the_server_does_not_wait_while_quotes_are_packed_ahead(
         assert did.count("packs") <= 2
     await life.rest()
     await life.close()
+
+
+def vanish(folder: Path) -> None:
+    """Somebody deletes it, with all that is in it."""
+    shutil.rmtree(folder)
+
+
+def replace(folder: Path) -> None:
+    """Somebody moves it away, and makes an empty one."""
+    folder.rename(folder.with_name("moved away"))
+    folder.mkdir(mode=0o700)
+
+
+def tidy(folder: Path) -> None:
+    """Somebody deletes the files, and not the folder."""
+    for path in segment_files(folder):
+        path.unlink()
+
+
+def cut_short(folder: Path) -> None:
+    """Nothing but the names is left."""
+    for path in segment_files(folder):
+        path.write_bytes(b"")
+
+
+MISHAPS = [vanish, replace, tidy, cut_short]
+
+
+async def let_the_disk_write(life: Life) -> None:
+    """One round to its end."""
+    await life.begin_step()
+    while life.disk.asked:
+        await life.disk_does()
+
+
+async def life_in_an_outage(folder: Path, server: Server) -> Life:
+    """Of what it received, 0 to 2 are on their way, with copies on disk; 3 and 4 are on disk only."""
+    life = await life_over(folder, server)
+    await life.connect()
+    for ordinal in range(3):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+    await life.cut()
+    await let_the_disk_write(life)
+    for ordinal in (3, 4):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    assert (life.publisher.holdings.unanswered, life.publisher.holdings.spooled) == (3, 2)
+    return life
+
+
+async def stored_by_the_next_life(folder: Path, server: Server) -> list[int | str]:
+    """What there is in the end of the quotes of A, and of the lives before."""
+    await next_life(folder, server)
+    return [entry for entry in found(server, "A") if entry != "daemon_stopped"]
+
+
+@pytest.mark.fault("P33")
+@pytest.mark.parametrize("mishap", MISHAPS)
+async def test_a_stop_writes_again_what_the_disk_has_lost(
+    tmp_path: Path, mishap: Callable[[Path], None]
+) -> None:
+    """What is in hand goes into a folder that is made anew, in order, with a marker for what was on disk only."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_in_an_outage(folder, server)
+    mishap(folder)
+    await life.receive(5, "A", LONG_AGO_NS)
+    assert await life.stop()
+    assert life.publisher.holdings.total == 4
+    assert life.publisher.counts.dropped["spool_damaged"] == 2
+    assert life.imbalance == 0
+    assert await stored_by_the_next_life(folder, server) == [0, 1, 2, "spool_damaged", 5]
+
+
+@pytest.mark.fault("P33")
+async def test_a_stop_marks_every_stream_where_nobody_knows_whose_quotes_are_gone(tmp_path: Path) -> None:
+    """There was more on disk than is remembered: no quote comes any more that a marker could stand before."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_over(folder, server)
+    life.publisher.spooling._back._inventory._max_bytes = 0
+    for ordinal in range(3):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    vanish(folder)
+    await life.receive(3, "A", LONG_AGO_NS)
+    assert await life.stop()
+    assert (life.publisher.holdings.total, life.imbalance) == (1, 0)
+    assert await stored_by_the_next_life(folder, server) == [3, "spool_damaged"]
+
+
+@pytest.mark.fault("P33")
+async def test_a_stop_marks_each_file_that_is_gone_in_its_place(tmp_path: Path) -> None:
+    """Of several files one was deleted; those before and behind it are as they were."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_over(folder, server)
+    life.spool._shelf._segment_bytes = 100
+    for ordinal in range(4):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    segment_files(folder)[1].unlink()
+    assert await life.stop()
+    assert (life.publisher.holdings.total, life.imbalance) == (3, 0)
+    assert await stored_by_the_next_life(folder, server) == [0, "spool_damaged", 2, 3]
+
+
+@pytest.mark.fault("P33")
+@pytest.mark.parametrize("mishap", MISHAPS)
+async def test_a_stop_writes_again_what_was_read_back(tmp_path: Path, mishap: Callable[[Path], None]) -> None:
+    """Redis took some of what was on disk, and is away again; memory has the rest, and the disk nothing."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_over(folder, server)
+    for ordinal in range(8):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    await life.connect()
+    await let_the_disk_write(life)
+    await life.arrive(2)
+    await life.hear(2)
+    await life.cut()
+    assert life.publisher.spooling.ahead_quotes
+    mishap(folder)
+    assert await life.stop()
+    assert life.publisher.holdings.total == 6
+    assert await stored_by_the_next_life(folder, server) == list(range(8))
+
+
+@pytest.mark.fault("P33")
+async def test_a_stop_behind_a_disk_that_was_gone_around_saves_what_was_read_back(tmp_path: Path) -> None:
+    """All on disk is void; what was read back before is in memory only, and is written anew."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_over(folder, server)
+    for ordinal in range(8):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    await life.connect()
+    await let_the_disk_write(life)
+    await life.cut()
+    life.publisher.spooling._go_around()
+    assert await life.stop()
+    assert life.publisher.holdings.total == 8
+    assert await stored_by_the_next_life(folder, server) == list(range(8))
+
+
+@pytest.mark.fault("P33")
+@pytest.mark.parametrize("mishap", MISHAPS)
+async def test_copies_that_are_gone_are_written_again_long_before_a_stop(
+    tmp_path: Path, mishap: Callable[[Path], None]
+) -> None:
+    """A daemon that is killed in a long outage loses what was on disk only, and nothing that it had in hand."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_in_an_outage(folder, server)
+    mishap(folder)
+    life.publisher.spooling._next_check_s = 0.0
+    await let_the_disk_write(life)
+    await life.receive(5, "A", LONG_AGO_NS)
+    await let_the_disk_write(life)
+    await life.kill()
+    assert await stored_by_the_next_life(folder, server) == [0, 1, 2, 5]
+
+
+@pytest.mark.fault("P33")
+async def test_a_stop_whose_disk_does_not_say_what_is_there_does_not_claim_it(tmp_path: Path) -> None:
+    """The folder cannot even be looked at: what is on it may be there, and is not promised."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_in_an_outage(folder, server)
+    life.disk.failure = OSError(errno.EIO, "Input/output error")
+    assert not await life.stop()
+    assert life.publisher.counts.spool_errors

@@ -1,5 +1,6 @@
 """The folder of a bus is found again, whatever its address is called today."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -132,3 +133,15 @@ def test_a_claim_gives_the_data_its_id_once(redis: Redis, given: str, kept: byte
     for asked in (0, 1):
         redis.eval(CLAIM, 1, KEYS.writer, asked, 0, "me", "token", 0, 0, given)
         assert redis.hget(KEYS.writer, ID_FIELD) == b"another"
+
+
+def test_a_folder_that_is_made_anew_says_again_whose_it_is(tmp_path: Path) -> None:
+    """Somebody deletes it under a daemon whose Redis has another address by then."""
+    bus, _ = a_life(tmp_path, HERE)
+    spool = spool_at(tmp_path, THERE)
+    spool.move_in(Bus("quotes", THERE, bus))
+    spool.open(1)
+    shutil.rmtree(spool.folder)
+    spool.append([(1, 1, b"after")], now_ns=1)
+    spool.close()
+    assert a_life(tmp_path, THERE, bus) == (bus, [b"after"])
