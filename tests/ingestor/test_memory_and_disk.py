@@ -15,7 +15,7 @@ from ingestor.publisher.batch import Batch, digest, to_record
 from ingestor.publisher.calls import Calls
 from ingestor.publisher.claims import claim
 from ingestor.publisher.intake import Hole, Intake, Received
-from ingestor.publisher.publisher import MAX_BATCH_QUOTES
+from ingestor.publisher.publisher import MAX_BATCH_QUOTES, UNPACKED_BYTES
 from ingestor.publisher.spooling import Spooling
 from ingestor.publisher.stamper import Stamper
 from ingestor.redis_link import RedisLink
@@ -336,6 +336,27 @@ async def test_the_server_does_not_wait_while_quotes_are_packed_ahead(
         assert did[0] == "sends"
         assert did.count("packs") <= 2
     await life.rest()
+    await life.close()
+
+
+async def test_memory_has_its_bound_while_answers_come_slower_than_quotes(tmp_path: Path) -> None:
+    """However many a frame holds, no more wait packed, nor as they came, than may; what is too much is counted."""
+    memory_bytes = 1 << 20
+    life = Life(tmp_path, Server(), memory_bytes=memory_bytes)
+    await life.begin(time.time_ns())
+    await life.connect()
+    publisher, ordinal = life.publisher, 0
+    for size in (1, 50, 700, 1023, 1024, 3000, 9000, 50, 2047) * 4:
+        frame = [message("A", T0_NS + (ordinal + n) * 1000) for n in range(size)]
+        ordinal += size
+        publisher.receive(time.time_ns(), frame)
+        await settle()
+        assert not publisher._scheduled
+        assert publisher._intake.depth * UNPACKED_BYTES <= memory_bytes
+        assert publisher._backlog.bytes <= memory_bytes
+        await life.arrive(1)
+        await life.hear(1)
+    assert publisher.counts.dropped["queue_full"] > 0
     await life.close()
 
 

@@ -33,7 +33,8 @@ class Queue(RuleBasedStateMachine):
         self.handed = 0
         self.settled: set[bytes] = set()
         self.made = 0
-        self.now_s = 0
+        # Times are positive, as of any clock that is used: 0 stands for none.
+        self.now_s = 1000
         self.last_position = -1
 
     def teardown(self) -> None:
