@@ -209,16 +209,13 @@ def tail(
 
 
 def _load_dotenv() -> None:
-    if not Path(".env").exists():
+    path = Path(".env")
+    if not path.exists():
         return
-    from io import StringIO
-
-    from dotenv import load_dotenv
-
-    from ingestor.text_file import UnreadableText, read_text
+    from ingestor.dotenv_file import BadDotenv, load
 
     try:
-        load_dotenv(stream=StringIO(read_text(Path(".env"))))
-    except UnreadableText as reason:
-        print(f"quotebus: {Path('.env').resolve()} {reason}", file=sys.stderr)  # noqa: T201
+        load(path)
+    except BadDotenv as problem:
+        print(f"quotebus: {problem}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

@@ -264,9 +264,10 @@ def test_run_reads_a_dotenv_file_and_the_environment_goes_before_it(tmp_path: Pa
         (b"A=1\nB=\xe9\n", "has a byte in line 2 that is not UTF-8"),
         (b"A=\0\n", "has a NUL character in line 1"),
         (None, "is a folder"),
+        (b"A=1\n\nQUOTEBUS_NAMESPACE: good\n", "line 3: it is no setting"),
     ],
 )
-def test_a_dotenv_file_that_is_no_text_is_one_sentence(
+def test_a_dotenv_file_that_cannot_be_used_is_one_sentence(
     tmp_path: Path, content: bytes | None, says: str
 ) -> None:
     """With its name and the remedy, and exit code 2, whatever the command."""
@@ -276,7 +277,9 @@ def test_a_dotenv_file_that_is_no_text_is_one_sentence(
         (tmp_path / ".env").write_bytes(content)
     done = quotebus("status", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"quotebus: {tmp_path / '.env'} {says}")
+    assert done.stderr.startswith(f"quotebus: {tmp_path / '.env'}")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
 
 
