@@ -4,10 +4,12 @@ Decides the words. Must never show the value of a setting that may hold a passwo
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 MAX_SHOWN: Final = 60
+_SECRETS_OF_URL: Final = re.compile(r"(?s)(?<=://).*(?=@)|(?<=\?).+")
 _REASONS: Final = {
     "int_parsing": "is no whole number",
     "int_type": "is no whole number",
@@ -47,8 +49,8 @@ def problem_of(detail: Mapping[str, Any], value: Any, default: Any, names: Seque
 
 
 def shown(value: Any) -> str:
-    """A value between quotes, cut where it is long."""
-    text = repr(value)
+    """A value between quotes, cut where it is long, without what may be the password or the token of a URL."""
+    text = repr(_SECRETS_OF_URL.sub("…", value) if isinstance(value, str) else value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 4]}...{text[-1]}"
 
 

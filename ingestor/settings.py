@@ -27,6 +27,7 @@ from ingestor.text_file import UnreadableText, read_text
 from wire import Keyspace
 from wire.redis.tls import client_context
 from wire.redis.url import parse_redis_url
+from wire.web_url import check_rest_url, check_websocket_url
 
 STREAM_HOST: Final = "wss://stream.data.alpaca.markets"
 
@@ -53,14 +54,14 @@ class Feed(Enum):
 
 
 def _websocket_url(url: str) -> str:
-    if url and not url.startswith(("ws://", "wss://")):
-        raise ValueError("must begin with ws:// or wss://")
+    if url:
+        check_websocket_url(url)
     return url
 
 
 def _rest_url(url: str) -> str:
-    if url and (not url.startswith(("http://", "https://")) or "@" in url):
-        raise ValueError("must be https://HOST[:PORT], without path and password")
+    if url:
+        check_rest_url(url)
     return url
 
 

@@ -32,6 +32,7 @@ from consumers.rest.rows import (
 )
 from consumers.rest.times import format_rfc3339, to_day, to_ns
 from wire import BadSymbol, Keyspace, Quote, Symbol, parse_symbol
+from wire.web_url import BadWebUrl, check_rest_url
 
 _log = logging.getLogger(__name__)
 
@@ -269,8 +270,12 @@ def base_url(url: str | None) -> str | None:
     """The address as alpaca-py wants it; `ValueError` for one that cannot be used."""
     if url is None:
         return None
-    if not url.startswith(("http://", "https://")) or "@" in url:
-        raise ValueError("a REST URL is https://host[:port], without path and password")
+    try:
+        check_rest_url(url)
+    except BadWebUrl as reason:
+        raise ValueError(
+            f"a REST URL is https://host[:port], without path and password; this one {reason}"
+        ) from None
     # alpaca-py adds the version by itself.
     return url.rstrip("/").removesuffix("/v2")
 

@@ -139,6 +139,14 @@ def test_a_setting_that_is_written_otherwise_in_a_file_is_told_how(
 WRONG = {
     "feed": ("nasdaq", "is not one of 'iex', 'sip', 'delayed_sip', 'boats', 'overnight' or 'test'"),
     "feed_url": ("https://x", "must begin with ws:// or wss://"),
+    "rest_url": (
+        "https://[bad",
+        "has a host that is none, perhaps a bracket too few; write https://HOST[:PORT]",
+    ),
+    "trading_url": (
+        "https://h:99999",
+        "has a port that is not between 1 and 65535; write https://HOST[:PORT]",
+    ),
     "namespace": ("a b", ""),
     "http": ("9108", "must be HOST:PORT, for example 127.0.0.1:9108"),
     "symbol_limit": ("0", "is too small; the least is 1"),
@@ -164,7 +172,7 @@ WRONG = {
     "log_level": ("loud", "is not one of debug, info, warning, error"),
     "log_format": ("xml", "is not one of auto, json, console"),
 }
-TAKES_ANY = {"redis_url", "rest_url", "trading_url", "spool_dir", "http_names"}
+TAKES_ANY = {"redis_url", "spool_dir", "http_names"}
 """Settings whose value is any text, and the one whose value is never shown."""
 
 
@@ -285,6 +293,26 @@ def test_no_password_is_part_of_a_refusal(url: str) -> None:
     assert len(found) == 2
     assert SECRET not in "\n".join(found)
     assert any("QUOTEBUS_REDIS_URL" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["feed_url", "rest_url", "trading_url"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"wss://user:{SECRET}@h:99999/x",
+        f"https://user:{SECRET}@h:99999",
+        f"wss://user:{SECRET}@[::1/x",
+        f"wss://user:a@b/{SECRET}@h#x",
+        f"wss://h:0/x?token={SECRET}",
+        f"https://h:0/x?token={SECRET}",
+    ],
+)
+def test_no_password_is_part_of_a_refused_address(name: str, url: str) -> None:
+    """The rest of it is shown, with the reason."""
+    (line,) = problems({f"QUOTEBUS_{name.upper()}": url})
+    assert line.startswith(f"{name} (QUOTEBUS_{name.upper()}): '{url[:5]}")
+    assert "; write " in line or "must b" in line
+    assert SECRET not in line
 
 
 def test_no_password_is_part_of_a_repr() -> None:
