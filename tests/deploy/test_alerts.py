@@ -31,7 +31,7 @@ def check(promtool: str, *arguments: str, text: str | None = None) -> str:
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
