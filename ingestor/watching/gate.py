@@ -116,9 +116,9 @@ class Visit(asyncio.Protocol):
         elif len(self._head) >= MAX_BYTES:
             self._refuse(TOO_LARGE)
 
-    def eof_received(self) -> bool | None:
-        """Called by asyncio."""
-        return None if self._inner is None else self._inner.eof_received()
+    def eof_received(self) -> bool:
+        """Called by asyncio. Whoever has asked, and sends no more (`nc -N`), still waits for the answer."""
+        return self._inner is not None
 
     def pause_writing(self) -> None:
         """Called by asyncio."""

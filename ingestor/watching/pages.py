@@ -6,6 +6,7 @@ the vendor: every page tells what is already known.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,8 @@ from ingestor.watching.gate import Gate
 from ingestor.watching.request_head import HostNames
 
 CLEANUP_S: Final = 2.0
+RENDERED_FOR_S: Final = 0.25
+"""For so long all who ask for a page get the same rendering: a crowd must not take the event loop for itself."""
 
 
 class PagesProblem(Exception):
@@ -42,19 +45,38 @@ class Sources:
     refused: Callable[[dict[str, int]], None]
 
 
+class Rendering:
+    """A page that takes the event loop milliseconds to make, made once for all who ask within a moment."""
+
+    def __init__(self, render: Callable[[], bytes]) -> None:
+        self._render = render
+        self._page = b""
+        self._until_s = float("-inf")
+
+    def page(self) -> bytes:
+        """The page as of now, or of up to `RENDERED_FOR_S` ago."""
+        if time.monotonic() >= self._until_s:
+            self._page = self._render()
+            # From its end: one that takes longer than it is shared for would otherwise be shared by nobody.
+            self._until_s = time.monotonic() + RENDERED_FOR_S
+        return self._page
+
+
 @contextlib.asynccontextmanager
 async def serve(host: str, port: int, names: str, sources: Sources) -> AsyncIterator[int]:
     """Serve the pages while the context lasts; yields the port, which matters when 0 was asked for.
 
     `names` are those by which the pages may be asked for besides the obvious ones (see `HostNames`).
     """
+    metrics = Rendering(sources.metrics)
+    status = Rendering(lambda: orjson.dumps(sources.status()))
     app = web.Application(client_max_size=1024)
     app.add_routes(
         [
-            web.get("/metrics", partial(_metrics, sources)),
+            web.get("/metrics", partial(_metrics, metrics)),
             web.get("/livez", _live),
             web.get("/readyz", partial(_ready, sources)),
-            web.get("/status", partial(_status, sources)),
+            web.get("/status", partial(_status, status)),
         ]
     )
     app.on_response_prepare.append(_plain)
@@ -89,9 +111,9 @@ async def _plain(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.popall("Server", None)
 
 
-async def _metrics(sources: Sources, _: web.Request) -> web.Response:
+async def _metrics(metrics: Rendering, _: web.Request) -> web.Response:
     return web.Response(
-        body=sources.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        body=metrics.page(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
 
 
@@ -108,5 +130,5 @@ async def _ready(sources: Sources, request: web.Request) -> web.Response:
     return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
 
 
-async def _status(sources: Sources, _: web.Request) -> web.Response:
-    return web.Response(body=orjson.dumps(sources.status()), content_type="application/json")
+async def _status(status: Rendering, _: web.Request) -> web.Response:
+    return web.Response(body=status.page(), content_type="application/json")

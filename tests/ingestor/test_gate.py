@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestor.watching import gate as module
-from ingestor.watching.pages import Check, Sources, serve
+from ingestor.watching.pages import RENDERED_FOR_S, Check, Sources, serve
 from ingestor.watching.places import FEWEST, MOST, Places, places_within
 from ingestor.watching.request_head import MAX_BYTES, HostNames, Refusal, examine
 
@@ -182,6 +182,55 @@ async def test_a_silent_visitor_and_a_slow_one_end_soon(door: Door) -> None:
     assert module.HEAD_S - 0.1 < time.monotonic() - began_s < 15
     writer.close()
     assert door.told == [{"silent": 1}]
+
+
+@pytest.mark.fault("P28")
+@pytest.mark.parametrize(
+    "request_", [b"GET /livez HTTP/1.0\r\n\r\n", LIVEZ, b"GET /metrics HTTP/1.0\r\n\r\n"]
+)
+async def test_a_visitor_who_has_asked_and_closes_his_half_gets_the_answer(
+    door: Door, request_: bytes
+) -> None:
+    """In one piece with the end, or with the end behind it."""
+    for pause_s in (0.0, 0.05):
+        reader, writer = await door.knock()
+        writer.write(request_)
+        await asyncio.sleep(pause_s)  # the end comes behind, by so much
+        writer.write_eof()
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+        assert answer.partition(b"\r\n")[0].endswith(b" 200 OK")
+        assert answer.endswith((b"ok\n", b"up 1\n"))
+        writer.transport.abort()
+    reader, writer = await door.knock()
+    writer.write(request_[:-2])
+    writer.write_eof()
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.transport.abort()
+
+
+@pytest.mark.fault("P28")
+@pytest.mark.parametrize("page", ["metrics", "status"])
+async def test_a_crowd_that_asks_at_once_costs_one_rendering(page: str) -> None:
+    """However long one takes, the health check is behind one of them; whoever asks later gets a new one."""
+    made, renderings = Door(), 0
+
+    def render() -> bytes:
+        nonlocal renderings
+        renderings += 1
+        time.sleep(0.05)
+        return b"%d\n" % renderings
+
+    sources = Sources(render, list, lambda: {"n": int(render())}, made.told.append)
+    request = f"GET /{page} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    async with serve("127.0.0.1", 0, "", sources) as made.port:
+        for _ in range(2):
+            before, began_s = renderings, time.monotonic()
+            answers = await asyncio.gather(*(made.ask(request) for _ in range(180)), made.ask(LIVEZ))
+            assert all(b" 200 OK\r\n" in answer for answer in answers)
+            assert 1 <= renderings - before <= 1 + (time.monotonic() - began_s) / RENDERED_FOR_S
+            await asyncio.sleep(RENDERED_FOR_S)  # until the next is due
 
 
 @pytest.mark.parametrize(
