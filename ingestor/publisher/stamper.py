@@ -20,6 +20,8 @@ from wire import ZERO_ID, EntryId, QuoteRow, encode_gap, encode_latest, encode_q
 from wire.ids import MAX_AHEAD_NS
 
 _TIMESTAMP_64: Final = 0xD7FF
+_LAST_PACKED: Final = (1_000_000_000 << 34) - 1
+"""The largest 64-bit form whose nanoseconds are less than a second."""
 _INT64: Final = 2**63
 NOT_SUBSCRIBED: Final = "not_subscribed"
 EXHAUSTED: Final = "stream_exhausted"
@@ -165,7 +167,7 @@ class Stamper:
                     time_ns = (packed & 0x3FFFFFFFF) * 1_000_000_000 + (packed >> 34)
                 except struct.error:
                     kind = 0
-                if kind != _TIMESTAMP_64:
+                if kind != _TIMESTAMP_64 or packed > _LAST_PACKED:
                     try:
                         time_ns = self._unusual_time_ns(q)
                     except ValueError as error:
@@ -180,8 +182,9 @@ class Stamper:
                         self._mark(symbol, lane, time_ns, now_ns)
                     ms, ns = divmod(time_ns, 1_000_000)
                     n = ns * 1000
-                    if far or time_ns < 0:
-                        ms, n = self._place_oddly(lane, time_ns, now_ns)
+                    if far:
+                        counts.clamped += 1
+                        (ms, n), _ = place(time_ns, EntryId(lane.last_ms, lane.last_n), now_ns)
                     elif ms < lane.last_ms or (ms == lane.last_ms and n <= lane.last_n):
                         ms, n = EntryId(lane.last_ms, lane.last_n).successor()
                         if time_ns == lane.last_time_ns:
@@ -237,8 +240,8 @@ class Stamper:
 
     def _unusual_time_ns(self, message: QuoteMessage) -> int:
         time_ns, spelling = read_time(bytes(message.t))
-        if not -_INT64 <= time_ns < _INT64:
-            raise ValueError("the time lies outside of the years 1677 to 2262")
+        if not 0 <= time_ns < _INT64:
+            raise ValueError("the time lies outside of the years 1970 to 2262")
         self.counts.spellings[spelling] += 1
         return time_ns
 
@@ -274,14 +277,6 @@ class Stamper:
         lane.gap_from_ns = None
         self.rejected.pop(symbol, None)
         self.counts.markers += 1
-
-    def _place_oddly(self, lane: Lane, time_ns: int, now_ns: int) -> EntryId:
-        if time_ns > 0:
-            self.counts.clamped += 1
-        else:
-            self.counts.out_of_order += 1
-        entry_id, _ = place(time_ns, EntryId(lane.last_ms, lane.last_n), now_ns)
-        return entry_id
 
 
 _unpack = struct.Struct(">HQ").unpack
