@@ -88,7 +88,7 @@ class SubscriptionBook:
         self._desired = desired
         self._wanted = frozenset(desired.symbols)
         self._seniority.wanted(desired.symbols)
-        self._order = self._seniority.in_order(desired.symbols, desired.leased)
+        self._order = self._seniority.in_order(desired.symbols, desired.leased, self._put_out.keys() & waited)
         self._refusals.keep(self._wanted)
         self._unconfirmed = {s: n for s, n in self._unconfirmed.items() if s in self._wanted}
         self._note_put_out(waited, BY_OPERATOR)
@@ -116,7 +116,8 @@ class SubscriptionBook:
         """An acknowledgement: the vendor's whole set is the truth, whether or not it is what was asked."""
         self._confirmed = symbols
         if self._seniority.live(symbols):
-            self._order = self._seniority.in_order(self._desired.symbols, self._desired.leased)
+            out = self._put_out.keys() & self._waiting()
+            self._order = self._seniority.in_order(self._desired.symbols, self._desired.leased, out)
         self._is_unsure = False
         self._refusals.grant(symbols, now_s)
         if change is None:

@@ -1,12 +1,14 @@
 """In which order symbols that only a lease asks for have their places: who is in stays in.
 
 Decides from when each became live, and when it was first asked for. Must never know the limit, the vendor, or a
-clock: unix times are arguments. Those that were live come first, in the order in which they became so, then the
-others, in the order in which they came; what came at once goes by name. A symbol keeps its rank until nobody wants
-it any more, through reconnections, and through a restart as far as `quotes:subscriptions` remembers.
+clock: unix times are arguments. Those that were live come first, in the order in which they became so, but for
+those that were put out, who come behind them in the same order; then the others, in the order in which they came.
+What came at once goes by name. A symbol keeps its rank until nobody wants it any more, through reconnections, and
+through a restart as far as `quotes:subscriptions` remembers.
 """
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from wire import Symbol
@@ -75,16 +77,22 @@ class Seniority:
         """When it became live for the first time, unix seconds; None when it was never live."""
         return self._live_since_s.get(symbol)
 
-    def in_order(self, symbols: tuple[Symbol, ...], leased: frozenset[Symbol]) -> tuple[Symbol, ...]:
-        """The same symbols in the order of their claim to a place: operators' as they come, then leased ones."""
+    def in_order(
+        self, symbols: tuple[Symbol, ...], leased: frozenset[Symbol], put_out: AbstractSet[str] = frozenset()
+    ) -> tuple[Symbol, ...]:
+        """The same symbols in the order of their claim to a place: operators' as they come, then leased ones.
+
+        `put_out` are those that had a place and wait for one now. Whoever was longer in than an operator's symbol
+        would otherwise put it out when the operator gives it up and a strategy still reads it.
+        """
         if not leased:
             return symbols
-        rest = sorted((s for s in symbols if s in leased), key=self._rank)
+        rest = sorted((s for s in symbols if s in leased), key=lambda s: self._rank(s, s in put_out))
         return (*(s for s in symbols if s not in leased), *rest)
 
-    def _rank(self, symbol: str) -> tuple[bool, int]:
+    def _rank(self, symbol: str, is_out: bool) -> tuple[bool, bool, int]:
         place = self._live.get(symbol)
-        return (place is None, self._asked[symbol] if place is None else place)
+        return (place is None, is_out, self._asked[symbol] if place is None else place)
 
     def _next(self) -> int:
         self._count += 1

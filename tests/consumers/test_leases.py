@@ -423,10 +423,15 @@ async def test_no_quote_that_a_workers_lease_brings_about_is_missed(
 async def test_without_lease_nothing_is_written(bus: Bus, redis: Redis, writer: Writer) -> None:
     """For who reads what others want anyway."""
     await writer.quotes("AAPL", 10)
+    before = sorted(await redis.keys()), await redis.info("commandstats")
     async for _ in bus.quotes("AAPL", start="earliest", lease=False):
-        assert len(asyncio.all_tasks()) == 1
+        assert "quotebus-leases" not in {task.get_name() for task in asyncio.all_tasks()}
         break
-    assert await redis.exists(KEYS.interest) == 0
+    keys, calls = sorted(await redis.keys()), await redis.info("commandstats")
+    assert keys == before[0]
+    assert KEYS.interest.encode() not in keys
+    for command in ("cmdstat_zadd", "cmdstat_zrem", "cmdstat_zremrangebyscore"):
+        assert calls.get(command) == before[1].get(command)
 
 
 async def test_a_lease_lives_however_slow_the_strategy_is(bus: Bus, redis: Redis, writer: Writer) -> None:

@@ -100,6 +100,7 @@ async def test_a_renewed_lease_is_no_change(
     redis: Redis, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strategies renew all the time, in any order; thousands of names are not sorted anew for that."""
+    redis.hset(KEYS.writer, "began", 1)
     now_ms = time.time_ns() // 1_000_000
     redis.zadd(KEYS.interest, {"ZM@x": now_ms + 60_000, "MSFT@y": now_ms + 70_000})
     await reconciler.look()
@@ -114,6 +115,23 @@ async def test_a_renewed_lease_is_no_change(
     redis.zrem(KEYS.interest, "ZM@x")
     await reconciler.look()
     assert reconciler.book.desired.symbols == ("MSFT",)
+
+
+async def test_leases_that_go_together_with_the_daemons_mark_are_kept(
+    redis: Redis, reconciler: Reconciler
+) -> None:
+    """A database that was emptied is no strategy's wish; one that has ended is believed at once."""
+    redis.hset(KEYS.writer, "began", 1)
+    lasting_ms = time.time_ns() // 1_000_000 + 60_000
+    redis.zadd(KEYS.interest, {"ZM@x": lasting_ms, "MSFT@y": lasting_ms})
+    await reconciler.look()
+    redis.flushall()
+    redis.zadd(KEYS.interest, {"AAPL@z": lasting_ms})
+    await reconciler.look()
+    assert reconciler.book.desired.symbols == ("AAPL", "MSFT", "ZM")
+    redis.hset(KEYS.writer, "began", 1)
+    await reconciler.look()
+    assert reconciler.book.desired.symbols == ("AAPL",)
 
 
 async def test_a_key_of_another_type_keeps_the_last_good_set(redis: Redis, reconciler: Reconciler) -> None:
