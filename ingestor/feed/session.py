@@ -6,7 +6,7 @@ come out. Which symbols are wanted is not its business either; it carries one ch
 
 Rules of this file: what an error answers is decided before what it means. Where a word of the vendor leads
 stands in `TRANSITIONS`; one that is missing there is an oddity, counted and passed over. Only an error that answers
-nothing, and a silence that has lasted too long, end a session.
+nothing, and a silence that has lasted too long, end a session. What is not sent yet has no answer.
 """
 
 from collections.abc import Callable
@@ -259,7 +259,7 @@ class FeedSession:
             return [ErrorReported(code), *self._get_ready()]
         if code.remedy is Remedy.IGNORE:
             return [ErrorReported(code)]
-        if code.remedy is Remedy.SLOT_TAKEN and 0 < self._logins < LOGINS_PER_SOCKET:
+        if code.remedy is Remedy.SLOT_TAKEN and not self._outgoing and 0 < self._logins < LOGINS_PER_SOCKET:
             self.waits_for_slot = True
             pause_s = self._slot_pause_s()
             self._deadline_s = now_s + pause_s

@@ -247,6 +247,15 @@ def test_while_the_slot_is_taken_the_same_socket_logs_in_again() -> None:
 
 
 @pytest.mark.fault("S11")
+def test_a_taken_slot_in_one_breath_with_the_greeting_ends_the_attempt() -> None:
+    """Before any keys were sent it answers nothing, so there is nothing to send again on this socket."""
+    session = Conversation().session
+    assert session.receive(success("connected"), 0.0) == []
+    (event,) = session.receive(error(406), 0.0)
+    assert isinstance(event, SessionEnded)
+    assert event.remedy is Remedy.SLOT_TAKEN
+
+
 def test_a_vendor_that_tires_of_waiting_for_the_slot_costs_no_longer_pause() -> None:
     """404 or an error of its own between two logins: the pace stays that of a taken slot."""
     for number in (404, 500, 400):
