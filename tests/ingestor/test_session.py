@@ -256,6 +256,7 @@ def test_a_taken_slot_in_one_breath_with_the_greeting_ends_the_attempt() -> None
     assert event.remedy is Remedy.SLOT_TAKEN
 
 
+@pytest.mark.fault("S11")
 def test_a_vendor_that_tires_of_waiting_for_the_slot_costs_no_longer_pause() -> None:
     """404 or an error of its own between two logins: the pace stays that of a taken slot."""
     for number in (404, 500, 400):
