@@ -95,7 +95,7 @@ class Daemon:
         )
         self.reporter = Reporter(
             *(self.control, self.keys, self.journal, self.reconciler),
-            *(self.status_fields, time_s, lambda: self.publisher.held_s),
+            *(self.status_fields, lambda: self.state, time_s, lambda: self.publisher.held_s),
         )
         self.registry = registry_for(self)
         self.loop_lag_s = Histogram(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)

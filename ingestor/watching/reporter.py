@@ -41,6 +41,7 @@ class Reporter:
         journal: Journal,
         reconciler: Reconciler,
         status: Callable[[], dict[Any, Any]],
+        state: Callable[[], str],
         now_s: Callable[[], float],
         held_s: Callable[[], float],
     ) -> None:
@@ -49,9 +50,11 @@ class Reporter:
         self._journal = journal
         self._reconciler = reconciler
         self._status = status
+        self._state = state
         self._now_s = now_s
         self._held_s = held_s
         self._tried_s = self._unsure_since_s = 0.0
+        self._told_state: str | None = None
         self._written: dict[str, SymbolStatus] | None = None
         self._written_version = -1
         self.on_beat: Callable[[float, str | None, str | None], None] = lambda *_: None
@@ -64,7 +67,9 @@ class Reporter:
             # Not the wall clock: set back by an hour, it would stop the heart for as long.
             now_s = time.monotonic()
             is_well = True
-            if now_s >= next_beat_s and self._may_speak(now_s):
+            # The states of symbols are written at once; the daemon's own must not belie them for a second.
+            is_due = now_s >= next_beat_s or self._state() != self._told_state
+            if is_due and self._may_speak(now_s):
                 next_beat_s = now_s + HEARTBEAT_EVERY_S
                 is_well &= await self._try(self.beat, self._keys.status)
                 is_well &= await self._try(self.check, self._keys.subscriptions)
@@ -98,8 +103,10 @@ class Reporter:
     async def beat(self) -> None:
         """Write the status, heartbeat included, and look who stands by."""
         sent_s = time.monotonic()
+        fields = self._status()
+        self._told_state = fields["state"]
         pipe = self._client.pipeline(transaction=False)
-        pipe.hset(self._keys.status, mapping=self._status())
+        pipe.hset(self._keys.status, mapping=fields)
         pipe.hmget(self._keys.status, STANDBY)
         _, standby = await pipe.execute()
         self.on_beat(sent_s, *(None if text is None else text.decode("utf-8", "replace") for text in standby))
