@@ -21,8 +21,8 @@
 --       stream: its refusal may not have been heard. Batch 0 asks no more than whether the position stands
 --   {'behind', last}    batch does not follow the last one applied; nothing was done
 --   {'fenced', epoch}   a newer writer has taken over; nothing was done
--- An error reply means that nothing was done: memory, disk, permission and replica checks all come before the
--- first write of a script.
+-- An error reply means that nothing was done: memory, disk and replica checks all come before the first write of a
+-- script; what is refused to this user, or at this time, is refused from the first entry on, and undoes the count.
 
 -- What is no count, because somebody else has written it, counts as nothing.
 local function count(text)
@@ -47,13 +47,20 @@ local function is_before(a, b)
   return a_ms < b_ms or (a_ms == b_ms and tonumber(a_n) < tonumber(b_n))
 end
 
--- Why an id was too small, and the last id of the stream.
+-- Why an id was too small, and the last id of the stream; or nil, and why that cannot be told.
 local function too_small(stream, id, payload)
-  local found = redis.call('XRANGE', stream, id, id)[1]
+  local entries = redis.pcall('XRANGE', stream, id, id)
+  if entries.err then
+    return nil, entries.err
+  end
+  local found = entries[1]
   if found and found[2][2] == payload then
     return 'present', ''
   end
-  local reply, info = redis.call('XINFO', 'STREAM', stream), {}
+  local reply, info = redis.pcall('XINFO', 'STREAM', stream), {}
+  if reply.err then
+    return nil, reply.err
+  end
   for i = 1, #reply, 2 do
     info[reply[i]] = reply[i + 1]
   end
@@ -76,8 +83,14 @@ local function missing(rows)
       local n, why, last_id = #reply, 'too_small', ''
       if not trouble then
         why, last_id = too_small(stream, rows[r][i], rows[r][i + 1])
+        if not why then
+          return {err = last_id}
+        end
       elseif string.find(trouble, 'WRONGTYPE', 1, true) then
         why = 'wrong_type'
+      elseif not string.find(trouble, 'no such key', 1, true) then
+        -- The stream was not seen, so nothing can be said of it.
+        return {err = trouble}
       end
       if why ~= 'present' then
         reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = r, (i - 1) / 2, why, last_id
@@ -106,6 +119,21 @@ local function reason(message)
     return 'wrong_type'
   end
   return message
+end
+
+-- What tells of this user or of the whole server and not of a stream, as Redis 6.2, 7 and Valkey put it.
+local OF_ALL = {
+  'ACL failure', 'NOPERM', "can't run this command", "can't access at least one of the keys", 'no permissions to',
+  'Unknown Redis command', 'unknown command', 'OOM ', 'MISCONF ', 'READONLY ', 'NOREPLICAS ', 'LOADING ', 'MASTERDOWN ',
+}
+
+local function is_of_all(message)
+  for i = 1, #OF_ALL do
+    if string.find(message, OF_ALL[i], 1, true) then
+      return true
+    end
+  end
+  return false
 end
 
 local pcall, byte = redis.pcall, string.byte
@@ -149,9 +177,20 @@ for r = 1, #rows do
     end
     if type(answer) == 'table' then
       local why, last_id = reason(answer.err), ''
+      local trouble = why
       if why == 'too_small' then
         why, last_id = too_small(stream, row[i], payload)
-        is_displaced = is_displaced or why == 'too_small'
+        if not why then
+          -- It gets a new place; where nothing is stored yet, the batch waits until this can be told.
+          why, last_id, trouble = 'too_small', '', last_id
+        end
+      end
+      if accepted == 0 and is_of_all(trouble) then
+        redis.call('HSET', KEYS[1], 'batch', position[2] or 0)
+        return {err = trouble}
+      end
+      if why == 'too_small' then
+        is_displaced = true
       end
       note(r, (i - 1) / 2, why, last_id)
     else

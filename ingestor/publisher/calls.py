@@ -23,6 +23,9 @@ _SHA_BULK: Final = bulk(hashlib.sha1(_APPEND, usedforsecurity=False).hexdigest()
 MAX_SPELT: Final = 20_000
 """So many streams' names are kept spelt; symbols come and go for as long as the process lives."""
 _WRAPPED: Final = re.compile(r"-(READONLY|OOM|MISCONF|NOREPLICAS|NOPERM|WRONGTYPE)\b")
+_NOT_PERMITTED: Final = re.compile(
+    r"ACL failure|can't run this command|can't access at least one of the keys"
+)
 
 
 class Calls:
@@ -73,6 +76,8 @@ class Calls:
 
 
 def kind_of(refusal: str) -> str:
-    """The kind of an error reply; Redis 6.2 wraps what happened within a script in a sentence of its own."""
+    """The kind of an error reply; what happened within a script is wrapped in a sentence, of each server's own."""
+    if _NOT_PERMITTED.search(refusal):
+        return "NOPERM"
     wrapped = _WRAPPED.search(refusal)
     return wrapped[1] if wrapped else refusal.split(" ", 1)[0][:32]

@@ -325,3 +325,22 @@ async def test_the_ends_of_many_streams_are_asked_for_in_one_call(redis: Redis, 
     marked = made.outbox.next()
     assert marked is not None
     assert marked.symbols == ["S3", "S4"]
+
+
+async def test_a_stream_that_may_not_be_looked_at_is_not_taken_for_gone(
+    redis: Redis, server: RedisServer
+) -> None:
+    """The claim is refused and made again; no marker tells of a loss that nobody has seen."""
+    made = Sequencer(redis, "A", replay_bytes=0)
+    await claimed(made, server)
+    write(made, 1, 3)
+    redis.hset(KEYS.writer, "batch", 0)
+    redis.execute_command("ACL", "SETUSER", "default", "-xinfo")  # type: ignore[no-untyped-call]
+    try:
+        with pytest.raises(LinkFailure, match=r"xinfo|can't run this command"):
+            await claimed(made, server)
+    finally:
+        redis.execute_command("ACL", "SETUSER", "default", "+@all")  # type: ignore[no-untyped-call]
+    await claimed(made, server)
+    made.settle_all()
+    assert found(redis) == [1, 2, 3]

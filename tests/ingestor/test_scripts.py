@@ -1,6 +1,7 @@
 """The scripts on real servers: all of a batch or nothing, once, in order, by one writer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from redis import Redis, ResponseError
 
 from ingestor.publisher.batch import Batch
+from ingestor.publisher.calls import kind_of
 from ingestor.publisher.restamping import Restamper
 from tests.ingestor.vendor import T0_NS
 from tests.ingestor.writer import KEYS, Writer, counts_additions
@@ -343,6 +345,69 @@ def test_a_refusal_comes_before_the_first_write(
             assert writer.append(batch) == [b"applied", 200, 0]
     for symbol, first in (("A", 0), ("B", 1)):
         assert [q.bid_size for q in stored(writer, symbol)] == list(range(first, writer.count, 2))
+
+
+@contextmanager
+def without(redis: Redis, *commands: str) -> Iterator[None]:
+    """The writer's own user has lost the right to these commands, while its connection stands."""
+    rules = [f"-{command}" for command in commands]
+    redis.execute_command("ACL", "SETUSER", "default", *rules)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        redis.execute_command("ACL", "SETUSER", "default", "+@all")  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.fault("K53")
+@pytest.mark.parametrize("command", ["xadd", "hset", "hmget"])
+def test_a_right_that_is_taken_away_refuses_the_whole_batch(redis: Redis, command: str) -> None:
+    """It says nothing of any entry: nothing is done, and with the right back all go in without a hole."""
+    writer = Writer(redis, "A", "B", "C")
+    redis.set(KEYS.stream("C"), "x")
+    writer.append(writer.batch("A"))
+    batches = [writer.batch(*symbols) for symbols in ("AB", "CBA", "BA")]
+    before = writer.everything()
+    with without(redis, command):
+        for _ in range(2):
+            with pytest.raises(ResponseError) as refused:
+                writer.append(batches[0], maxlen=1000)
+            assert kind_of(str(refused.value)) == "NOPERM"
+            assert writer.append(batches[1])[0] == b"behind" if command != "hmget" else True
+        assert writer.everything() == before
+    assert writer.append(batches[0]) == [b"applied", 2, 0, *created(2)]
+    assert writer.append(batches[1]) == [b"applied", 2, 0, 1, 1, b"wrong_type", b""]
+    assert writer.append(batches[2]) == [b"applied", 2, 0]
+    assert [[q.bid_size for q in stored(writer, symbol)] for symbol in "AB"] == [[0, 1, 5, 7], [2, 4, 6]]
+
+
+@pytest.mark.fault("K53")
+@pytest.mark.parametrize("command", ["xrange", "xinfo"])
+def test_what_cannot_be_looked_up_is_not_taken_for_missing(redis: Redis, command: str) -> None:
+    """Neither by a batch that comes again nor by one whose place is taken: both wait until they can be told."""
+    writer = Writer(redis, "A")
+    first, second = writer.batch("A"), writer.batch("A", "A")
+    writer.append(first)
+    writer.raw("XADD", KEYS.stream("A"), "1900000000000-7", "x", "y")
+    before = writer.everything()
+    with without(redis, command):
+        for batch in (first, second):
+            with pytest.raises(ResponseError) as refused:
+                writer.append(batch)
+            assert kind_of(str(refused.value)) == "NOPERM"
+    assert writer.everything() == before
+    assert writer.append(first) == [b"seen"]
+    assert {why for _, _, why in notes(writer.append(second))} == {b"too_small"}
+
+
+def test_a_place_that_cannot_be_looked_up_amid_a_batch_is_a_new_place(redis: Redis) -> None:
+    """What is stored before it stays, and the position with it."""
+    writer = Writer(redis, "A", "B")
+    writer.append(writer.batch("A", "B"))
+    writer.raw("XADD", KEYS.stream("B"), "1900000000000-7", "x", "y")
+    batch = writer.batch("A", "B")
+    with without(redis, "xrange"):
+        assert writer.append(batch) == [b"applied", 1, 0, 2, 1, b"too_small", b""]
+    assert position(redis) == (1, 2)
 
 
 def test_a_stream_is_kept_to_about_its_bound(redis: Redis) -> None:

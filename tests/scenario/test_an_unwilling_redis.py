@@ -11,7 +11,7 @@ from simulator.redis_server import RedisServer, free_port
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.streams import KEYS, cache_is_newest, numbered, numbers, subscribed
-from tests.scenario.traffic import Traffic, is_quiet
+from tests.scenario.traffic import Traffic, is_quiet, unready
 
 FILLER_BYTES = 30 * 1024 * 1024
 
@@ -38,6 +38,26 @@ async def test_a_server_out_of_memory_is_waited_for_and_then_gets_everything(
     await own_daemon.until(lambda status: status["stored"] + status["already_stored"] == 1010)
     assert await numbers(own_redis, "AAPL") == list(range(1, 1011))
     await own_daemon.until(lambda status: status["state"] == "live")
+
+
+@pytest.mark.parametrize("right", ["xadd", "evalsha", "hset"])
+@pytest.mark.fault("K53")
+async def test_a_right_that_is_taken_away_for_a_while_costs_no_quote(
+    own_redis: Redis, own_daemon: DaemonProcess, vendor: AlpacaSimulator, right: str
+) -> None:
+    """Refused whole and named as a permission, the quotes wait; with the right back all are stored, once."""
+    traffic = Traffic(vendor, "AAPL", "MSFT")
+    await subscribed(own_redis, vendor, "AAPL", "MSFT")
+    async with traffic.flowing():
+        await own_daemon.until(lambda status: status["stored"] > 0)
+        await own_redis.acl_setuser("default", commands=[f"-{right}"], enabled=True)
+        try:
+            await unready(own_daemon, "no permissions to run")
+        finally:
+            await own_redis.acl_setuser("default", categories=["+@all"], enabled=True)
+        await own_daemon.until(lambda status: status["state"] == "live")
+    await traffic.everything_arrived(own_daemon, own_redis)
+    assert is_quiet(own_daemon), own_daemon.log
 
 
 @pytest.mark.fault("K14")
