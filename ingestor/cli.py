@@ -4,12 +4,14 @@ Decides names, options and exit codes (0 done, 1 failed, 2 wrong usage). Must ne
 in a module of `ingestor.commands`, imported only when called, because a small command must answer at once.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ingestor import early_signals
+from ingestor.commands import terminal
 
 app = typer.Typer(
     name="quotebus",
@@ -37,11 +39,21 @@ def main() -> None:
     """Entry point of the `quotebus` script."""
     _load_dotenv()
     try:
-        app()
+        try:
+            app()
+        finally:
+            terminal.flush()
     except BrokenPipeError:
         # The reader of a pipe has seen enough, as in `quotebus tail AAPL | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.abandon_output()
         sys.exit(0)
+    except OSError as error:
+        # The daemon has a disk of its own that may be full.
+        is_daemon = early_signals.command() == "run" and "--help" not in sys.argv
+        if not terminal.is_of_output(error, only_if_it_fails_again=is_daemon):
+            raise
+        terminal.say_that_output_failed(error)
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)

@@ -189,7 +189,7 @@ class Demo:
         status, states, latest, streams = replies[0], replies[1], replies[2], replies[3:]
         view = View(
             at_s=time.monotonic(),
-            status={k.decode(): v.decode("utf-8", "replace") for k, v in _pairs(status)},
+            status={k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in _pairs(status)},
             states={m: _state(raw) for m, raw in zip(members, states, strict=True)} if members else {},
             quotes={s: decode_latest(s, raw) for s, raw in zip(shown, latest, strict=True) if raw},
             totals={s: _added(info) for s, info in zip(shown, streams, strict=True)},

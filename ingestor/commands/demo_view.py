@@ -5,9 +5,12 @@ Decides the plain form for pipes; the table for terminals is `demo_table`. Must 
 
 import time
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import Final
 
 from wire import Quote
+from wire.quality import time_ns_of
+
+MAX_DIGITS: Final = 20
 
 
 @dataclass(slots=True)
@@ -35,8 +38,9 @@ class View:
                 self.rates[symbol] = max(0, total - older.totals[symbol]) / (self.at_s - older.at_s)
         # The daemon's own count covers symbols that are not shown; it is as old as its heartbeat.
         elapsed_s = _beat_s(self.status) - _beat_s(older.status)
-        if "stored" in older.status and elapsed_s > 0:
-            self.rate = max(0, int(self.status["stored"]) - int(older.status["stored"])) / elapsed_s
+        stored, before = _count(self.status, "stored"), _count(older.status, "stored")
+        if stored is not None and before is not None and elapsed_s > 0:
+            self.rate = max(0, stored - before) / elapsed_s
         else:
             self.rate = sum(self.rates.values())
 
@@ -60,8 +64,12 @@ def line(view: View) -> str:
 
 
 def _beat_s(status: dict[str, str]) -> float:
-    beat = status.get("heartbeat")
-    return datetime.fromisoformat(beat).timestamp() if beat else 0.0
+    return (time_ns_of(status.get("heartbeat")) or 0) / 1e9
+
+
+def _count(status: dict[str, str], name: str) -> int | None:
+    text = status.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < MAX_DIGITS else None
 
 
 def _price(price: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import hiredis
 
 from ingestor.commands.quick_redis import QuickRedis, RedisProblem
+from ingestor.commands.terminal import harmless
 from ingestor.subscriptions.desired import shown
 from wire import (
     STATUS_FIELDS,
@@ -28,6 +29,7 @@ from wire import (
 ASKED_AT_ONCE: Final = 1000
 CONSUMERS_SHOWN: Final = 3
 """Per line; `--json` has all."""
+MAX_SECONDS_SHOWN: Final = 1_000_000_000
 
 
 def add(names: list[str], redis_url: str, namespace: str) -> int:
@@ -55,9 +57,10 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
     try:
         keys = Keyspace(namespace)
         with QuickRedis(redis_url) as redis:
-            members = {m.decode("utf-8", "backslashreplace") for m in redis.call("SMEMBERS", keys.symbols)}
+            members = {_name(member): member for member in redis.call("SMEMBERS", keys.symbols)}
             flat = redis.call("HGETALL", keys.subscriptions)
-            states = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+            texts = (name.decode("utf-8", "backslashreplace") for name in flat[::2])
+            states = dict(zip(texts, flat[1::2], strict=True))
             seconds, microseconds = redis.call("TIME")
             now_ns = (int(seconds) * 1_000_000 + int(microseconds)) * 1_000
             leases = _leases(redis, keys, now_ns // 1_000_000)
@@ -74,7 +77,7 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
         print("no symbols yet; add some with: quotebus symbols add AAPL", file=sys.stderr)
     judge = QualityJudge(now_ns, dict(zip(STATUS_FIELDS, status, strict=True)))
     rows = [
-        _row(name, name in members, states.get(name), judge.judge(name, states.get(name), cached.get(name)))
+        _row(name, members.get(name), states.get(name), judge.judge(name, states.get(name), cached.get(name)))
         | {"consumers": leases.get(name, [])}
         for name in names
     ]
@@ -85,8 +88,9 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
     names_shown = [shown(row["symbol"].encode("utf-8", "backslashreplace")) for row in rows]
     width = max(map(len, names_shown), default=6)
     for name, row in zip(names_shown, rows, strict=True):
-        why = "; ".join(dict.fromkeys(filter(None, (row["reason"], row["quality_reason"], _holders(row)))))
-        print(f"{name:<{width}}  {row['state']:<9}  {row['quality']:<14}  {why}".rstrip())
+        reasons = (harmless(reason) for reason in (row["reason"], row["quality_reason"]) if reason)
+        why = "; ".join(filter(None, dict.fromkeys((*reasons, _holders(row)))))
+        print(f"{name:<{width}}  {harmless(row['state']):<9}  {row['quality']:<14}  {why}".rstrip())
     return 0
 
 
@@ -99,11 +103,8 @@ def _leases(redis: QuickRedis, keys: Keyspace, now_ms: int) -> dict[str, list[di
     found: dict[str, list[dict[str, Any]]] = {}
     for member, score in zip(reply[-2::-2], reply[-1::-2], strict=True):
         name, _, consumer = member.rpartition(b"@")
-        try:
-            symbol: str = parse_symbol(name or member)
-        except BadSymbol:
-            # The daemon shows what is no symbol whole, and refuses it under that name.
-            symbol = shown(member)
+        # The daemon shows what is no symbol whole.
+        symbol = _name(name or member, member)
         left_s = round((float(score) - now_ms) / 1000, 1) if float(score) != math.inf else None
         found.setdefault(symbol, []).append(
             {"id": consumer.decode("utf-8", "backslashreplace") if name else "", "seconds_left": left_s}
@@ -111,13 +112,20 @@ def _leases(redis: QuickRedis, keys: Keyspace, now_ms: int) -> dict[str, list[di
     return found
 
 
+def _name(member: bytes, whole: bytes | None = None) -> str:
+    """The symbol, or under what name the daemon refuses what is none."""
+    try:
+        return parse_symbol(member)
+    except BadSymbol:
+        return shown(member if whole is None else whole)
+
+
 def _holders(row: dict[str, Any]) -> str:
     """Who leases a symbol, in words, the longest lease first."""
     if not row["consumers"]:
         return ""
     first = [
-        shown(holder["id"].encode("utf-8", "backslashreplace"))
-        + (" (for ever)" if holder["seconds_left"] is None else f" ({holder['seconds_left']:.0f} s)")
+        shown(holder["id"].encode("utf-8", "backslashreplace")) + _left(holder["seconds_left"])
         for holder in row["consumers"][:CONSUMERS_SHOWN]
     ]
     more = len(row["consumers"]) - len(first)
@@ -126,6 +134,12 @@ def _holders(row: dict[str, Any]) -> str:
         + ", ".join(first)
         + (f" and {more} more" if more else "")
     )
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return " (for ever)"
+    return f" ({seconds:.0f} s)" if seconds < MAX_SECONDS_SHOWN else f" (more than {MAX_SECONDS_SHOWN} s)"
 
 
 def _cached(redis: QuickRedis, keys: Keyspace, names: list[str]) -> dict[str, int]:
@@ -141,7 +155,7 @@ def _cached(redis: QuickRedis, keys: Keyspace, names: list[str]) -> dict[str, in
     return found
 
 
-def _row(name: str, desired: bool, state: bytes | None, quality: Quality) -> dict[str, Any]:
+def _row(name: str, member: bytes | None, state: bytes | None, quality: Quality) -> dict[str, Any]:
     try:
         fields = json.loads(state) if state is not None else {}
         fields = fields if isinstance(fields, dict) else {"state": "unreadable"}
@@ -149,15 +163,20 @@ def _row(name: str, desired: bool, state: bytes | None, quality: Quality) -> dic
         fields = {"state": "unreadable"}
     return {
         "symbol": name,
-        "desired": desired,
+        "member": None if member is None else member.decode("utf-8", "backslashreplace"),
+        "desired": member is not None,
         "state": str(fields.get("state", "unseen")),
-        "reason": fields.get("reason") if state else "no daemon has looked at it yet",
+        "reason": _reason(fields.get("reason")) if state else "no daemon has looked at it yet",
         "since": fields.get("since"),
         "quality": quality.level.value,
         "quality_reason": quality.reason,
         "quality_since": quality.since.isoformat() if quality.since else None,
         "quote_age_s": quality.quote_age_s,
     }
+
+
+def _reason(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _edit(command: str, done: str, rest: str, members: list[str], redis_url: str, namespace: str) -> int:

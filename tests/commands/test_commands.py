@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
 
+from ingestor.subscriptions.desired import shown
 from simulator.redis_server import RedisServer
 from wire import Keyspace, encode_gap, encode_latest, encode_quote
 
@@ -205,6 +207,110 @@ def test_status_says_whether_a_daemon_is_alive(server: RedisServer, redis: "redi
     done = quotebus("status", url=server.url)
     assert done.returncode == 0
     assert re.search(r"alive +yes", done.stdout)
+
+
+NOW = "%Y-%m-%dT%H:%M:%S.000Z"
+ODD_STATUS: list[tuple[dict[Any, Any], str]] = [
+    ({"contract": "99", "state": "x", "heartbeat": "abc", "live": "nan"}, "heartbeat is not readable"),
+    ({"heartbeat": ""}, "heartbeat is not readable"),
+    ({"heartbeat": "2026-01-05T14:30:00"}, "heartbeat is not readable"),
+    ({"heartbeat": "1e300"}, "heartbeat is not readable"),
+    ({"heartbeat": "9999-12-31T23:59:59Z"}, "ahead of this machine's clock"),
+    ({"heartbeat": "0001-01-02T00:00:00Z"}, "s old"),
+    ({b"heartbeat": b"\xff"}, "heartbeat is not readable"),
+    ({"state": "live"}, "heartbeat is not readable"),
+    ({b"\xff\x1b[2J": b"\x1b[31m\r\nx\x9b", "state": "\u202e"}, "heartbeat is not readable"),
+]
+
+
+@pytest.mark.parametrize(("fields", "says"), ODD_STATUS)
+def test_odd_fields_of_status_are_a_sentence_and_no_act_on_the_terminal(
+    server: RedisServer, redis: "redis_py.Redis", fields: dict[Any, Any], says: str
+) -> None:
+    """Whoever wrote them: exit code 1, and `symbols ls` reads the same hash."""
+    redis.hset(KEYS.status, mapping=fields)
+    redis.sadd(KEYS.symbols, "AAPL")
+    for arguments in (("status",), ("status", "--json"), ("symbols", "ls")):
+        done = quotebus(*arguments, url=server.url)
+        assert done.returncode == ("symbols" not in arguments), done
+        assert done.stderr == ""
+        assert "symbols" in arguments or says in done.stdout
+        assert all(line.isprintable() for line in done.stdout.rstrip("\n").split("\n"))
+
+
+def test_fields_that_are_odd_do_not_hide_a_live_daemon(server: RedisServer, redis: "redis_py.Redis") -> None:
+    """Its heartbeat tells that it lives."""
+    names = ("storing", "standby", "instance", "connected_since", "stored", "contract")
+    redis.hset(KEYS.status, mapping={"state": "live", **dict.fromkeys(names, "\x1b[2J" + "x" * 10_000)})
+    redis.hset(KEYS.subscriptions, "AAPL", '{"state": "live", "reason": 5, "since": []}')
+    for arguments in (("status",), ("status", "--json"), ("symbols", "ls")):
+        redis.hset(KEYS.status, "heartbeat", time.strftime(NOW, time.gmtime(time.time_ns() / 1e9 + 3)))
+        done = quotebus(*arguments, url=server.url)
+        assert done.returncode == 0, done
+        assert all(line.isprintable() for line in done.stdout.rstrip("\n").split("\n"))
+
+
+def test_a_member_that_is_no_symbol_is_one_line_under_the_name_that_refuses_it(
+    server: RedisServer, redis: "redis_py.Redis"
+) -> None:
+    """The member itself stands in --json, so that it can be taken out."""
+    odd = [b"", b"\0", b"x" * 300, b"AAPL\n", b"\xff" * 60, "\u00e9".encode() * 40]
+    redis.sadd(KEYS.symbols, "MSFT", *odd)
+    for member in odd:
+        refused = json.dumps({"state": "refused", "reason": "no symbol", "since": None})
+        redis.hset(KEYS.subscriptions, shown(member), refused)
+    rows = json.loads(quotebus("symbols", "ls", "--json", url=server.url).stdout)
+    assert {row["symbol"]: (row["state"], row["desired"], row["member"]) for row in rows} == {
+        "MSFT": ("unseen", True, "MSFT"),
+        **{shown(each): ("refused", True, each.decode("utf-8", "backslashreplace")) for each in odd},
+    }
+    assert len(quotebus("symbols", "ls", url=server.url).stdout.splitlines()) == len(odd) + 1
+
+
+def test_a_lease_that_lasts_longer_than_anything_is_told_in_few_digits(
+    server: RedisServer, redis: "redis_py.Redis"
+) -> None:
+    """Its score may be any number."""
+    redis.zadd(KEYS.interest, {"AAPL@me": 1e300})
+    assert quotebus("symbols", "ls", url=server.url).stdout.endswith("by me (more than 1000000000 s)\n")
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--help"], ["run", "--help"], ["symbols", "ls"], ["symbols", "ls", "--json"]),
+        *(["symbols", "add", "AAPL"], ["status", "--json"]),
+        ["tail", "AAPL", "--start", "earliest", "-n", "1"],
+    ],
+    ids=" ".join,
+)
+def test_an_output_that_takes_nothing_is_one_sentence_and_exit_code_1(
+    server: RedisServer, redis: "redis_py.Redis", arguments: list[str]
+) -> None:
+    """A full disk, with few lines and with many."""
+    redis.sadd(KEYS.symbols, *(f"A{number}" for number in range(1000)))
+    redis.hset(KEYS.status, mapping={"state": "live", "heartbeat": time.strftime(NOW, time.gmtime())})
+    redis.xadd(KEYS.stream("AAPL"), {"q": encode_quote(ROW)}, id="1763000004123-825050000")
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [*QUOTEBUS, *arguments],
+            env=environment(server.url),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=90,
+            cwd="/",
+            check=False,
+        )
+    assert done.returncode == 1, done
+    assert done.stderr.splitlines()[-1] == (
+        "quotebus: standard output cannot be written: No space left on device"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_tail_prints_quotes_and_gaps_as_lines_or_json(server: RedisServer, redis: "redis_py.Redis") -> None:
