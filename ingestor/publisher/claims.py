@@ -34,7 +34,8 @@ class Claimed:
     lost_batches: int
     lost_quotes: int
     unbelievable: int | None = None
-    """The server claimed to have applied this batch, which was never sent: somebody has written into its count."""
+    """What the server said was applied last, where somebody has written into its count: that batch was never sent,
+    or the streams reach beyond it."""
 
     @property
     def figures(self) -> dict[str, int]:
@@ -75,6 +76,10 @@ async def claim(
     stamper.epoch = epoch
     resumed = outbox.resume(applied, now_s)
     markers = markers_of_losses(stamper, ends, [*resumed.replayed, *outbox.unsettled])
+    held = [
+        end for symbol, end in ends.items() if stamper.knows(symbol) and stamper.end_of(symbol)[1] is not None
+    ]
+    is_whole = bool(held) and None not in held and not markers.markers
     for symbol, last in ends.items():
         # A stream that is gone, with more in it than will be sent again, gets its marker now; or, where no number
         # is left for one, when its next entry finds that it is not there.
@@ -82,14 +87,18 @@ async def claim(
             stamper.found(symbol, last)
     if resumed.lost_batches:
         outbox.put_first(markers, first - 1)
+    lost_batches, lost_quotes = resumed.lost_batches, resumed.lost_quotes
+    if lost_batches and is_whole:
+        # Streams and count move together, so where every stream still has its end, the count alone was touched.
+        unbelievable, lost_batches, lost_quotes = applied, 0, 0
     return Claimed(
         [(batch, notes[batch.number]) for batch in resumed.settled],
         # The server's count stays behind until all is sent again; that is one loss, on however many connections.
-        bool(resumed.replayed or resumed.lost_batches),
+        bool(resumed.replayed or lost_batches),
         len(resumed.replayed),
         sum(batch.quotes for batch in resumed.replayed),
-        resumed.lost_batches,
-        resumed.lost_quotes,
+        lost_batches,
+        lost_quotes,
         unbelievable,
     )
 

@@ -344,3 +344,37 @@ async def test_a_stream_that_may_not_be_looked_at_is_not_taken_for_gone(
     await claimed(made, server)
     made.settle_all()
     assert found(redis) == [1, 2, 3]
+
+
+@pytest.mark.fault("K51")
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("touch", ["epoch down", "deleted", "batch back", "no number"])
+async def test_a_position_that_is_set_back_is_no_loss_where_the_streams_are_whole(
+    redis: Redis, server: RedisServer, touch: str, kept: bool
+) -> None:
+    """Nothing is counted as lost and nothing marked; it is told that somebody wrote there, and quotes go on."""
+    made = Sequencer(redis, "A", "B", replay_s=10.0)
+    await claimed(made, server)
+    write(made, 1, 3, "AB")
+    made.now_s = 11.0
+    write(made, 4, 5 if kept else 4, "AB")
+    made.now_s = 20.0 if kept else 30.0
+    made.outbox.forget(made.now_s)
+    match touch:
+        case "epoch down":
+            redis.hincrby(KEYS.writer, "epoch", -1)
+        case "deleted":
+            redis.delete(KEYS.writer)
+        case "batch back":
+            redis.hset(KEYS.writer, "batch", 1)
+        case _:
+            redis.hset(KEYS.writer, "epoch", "abc")
+    resumed = await claimed(made, server)
+    assert resumed.unbelievable is not None
+    assert (resumed.lost_batches, resumed.lost_quotes) == (0, 0)
+    made.settle_all()
+    write(made, 6, 7, "AB")
+    last = 5 if kept else 4
+    for symbol in "AB":
+        assert found(redis, symbol) == [*range(1, last + 1), 6, 7]
+    assert made.counts.lost_by_redis == 0
