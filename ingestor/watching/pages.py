@@ -69,14 +69,13 @@ async def serve(host: str, port: int, names: str, sources: Sources) -> AsyncIter
     `names` are those by which the pages may be asked for besides the obvious ones (see `HostNames`).
     """
     metrics = Rendering(sources.metrics)
-    status = Rendering(lambda: orjson.dumps(sources.status()))
     app = web.Application(client_max_size=1024)
     app.add_routes(
         [
             web.get("/metrics", partial(_metrics, metrics)),
             web.get("/livez", _live),
             web.get("/readyz", partial(_ready, sources)),
-            web.get("/status", partial(_status, status)),
+            web.get("/status", partial(_status, sources)),
         ]
     )
     app.on_response_prepare.append(_plain)
@@ -130,5 +129,5 @@ async def _ready(sources: Sources, request: web.Request) -> web.Response:
     return web.Response(text="\n".join(lines) + "\n", status=503 if failed else 200)
 
 
-async def _status(status: Rendering, _: web.Request) -> web.Response:
-    return web.Response(body=status.page(), content_type="application/json")
+async def _status(sources: Sources, _: web.Request) -> web.Response:
+    return web.Response(body=orjson.dumps(sources.status()), content_type="application/json")
