@@ -55,8 +55,9 @@ class Refused(NamedTuple):
 class Frame:
     """What one frame held. `refused` are quotes that cannot be stored, in order; `odd_fields` counts side fields
     that were left out of quotes, by name and oddity; `unknown` counts messages of types we do not subscribe to, by
-    their `T`; `unreadable` holds one reason per element that could not be read. `sample` is how the first element
-    begins that was not all well."""
+    their `T`; `unreadable` holds one reason per element that could not be read; `broken_quotes` of these say that
+    they are quotes, and of `unclear` ones nobody can tell what they were. `sample` is how the first element begins
+    that was not all well."""
 
     quotes: list[QuoteMessage] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
@@ -64,6 +65,8 @@ class Frame:
     controls: list[Control] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
+    broken_quotes: int = 0
+    unclear: int = 0
     sample: bytes = b""
 
 
@@ -139,18 +142,22 @@ class FrameCodec:
             speaks_json = self.encoding == "msgpack" and payload[:1] in (b"[", b"{")
             reason = "JSON, though the handshake asked for msgpack" if speaks_json else str(error)
             frame.unreadable.append(f"frame: {reason}")
+            frame.unclear += 1
             frame.sample = payload[:SAMPLE_BYTES]
             return frame
         for element in elements:
+            kind: str | None = None
             try:
-                self._sort(element, frame)
+                kind = self._kind(element).T
+                self._sort(kind, element, frame)
             except _UNREADABLE as error:
+                frame.broken_quotes += kind == "q"
+                frame.unclear += kind is None
                 frame.unreadable.append(str(error))
                 _keep_sample(frame, element)
         return frame
 
-    def _sort(self, element: msgspec.Raw, frame: Frame) -> None:
-        kind = self._kind(element).T
+    def _sort(self, kind: str, element: msgspec.Raw, frame: Frame) -> None:
         if kind == "q":
             try:
                 frame.quotes.append(self._quote(element))

@@ -91,6 +91,10 @@ class FeedCounts:
     errors: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
+    broken_quotes: int = 0
+    """Of the unreadable ones: those that said that they were quotes."""
+    unclear: int = 0
+    """Of the unreadable ones: those of which nobody can tell what they were."""
     odd_fields: Counter[tuple[str, str]] = field(default_factory=Counter)
     largest_frame_quotes: int = 0
 
@@ -309,6 +313,8 @@ class FeedConnection:
             case Oddities():
                 self.counts.unknown.update(event.unknown)
                 self.counts.unreadable += len(event.unreadable)
+                self.counts.broken_quotes += event.broken_quotes
+                self.counts.unclear += event.unclear
                 self.counts.odd_fields.update(event.odd_fields)
                 self.on_oddity(event)
             case SessionEnded():

@@ -94,6 +94,10 @@ class Oddities:
     sample: bytes = b""
     """How the first element begins that was not all well."""
     odd_fields: dict[tuple[str, str], int] = field(default_factory=dict)
+    broken_quotes: int = 0
+    """Unreadable elements that say that they are quotes."""
+    unclear: int = 0
+    """Unreadable elements of which nobody can tell what they were."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ nothing, and a silence that has lasted too long, end a session. What is not sent
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -174,7 +174,8 @@ class FeedSession:
         for control in frame.controls:
             events += self._on_control(control, now_s)
         if frame.unknown or frame.unreadable or frame.odd_fields:
-            events.append(Oddities(dict(frame.unknown), frame.unreadable, frame.sample, frame.odd_fields))
+            oddities = Oddities(dict(frame.unknown), frame.unreadable, frame.sample, frame.odd_fields)
+            events.append(replace(oddities, broken_quotes=frame.broken_quotes, unclear=frame.unclear))
         return events
 
     def ask(self, change: Change, now_s: float) -> None:

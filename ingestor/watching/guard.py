@@ -110,8 +110,8 @@ class Guard:
                 session=feed.counts.connects,
                 is_connected=feed.is_ready,
                 live=len(reconciler.book.confirmed),
-                # What cannot be stored or read is heard as well; no new session would mend it.
-                quotes=feed.counts.quotes + feed.counts.unreadable,
+                # Quotes that cannot be stored or read are heard as well; no new session would mend it.
+                quotes=feed.counts.quotes + feed.counts.broken_quotes + feed.counts.unclear,
                 frame=feed.last_frame,
                 adrift_s=self._adrift.look(
                     now_s, reconciler.book, reconciler.version, connected=feed.is_ready

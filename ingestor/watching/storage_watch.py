@@ -74,8 +74,10 @@ class StorageWatch:
             lost={
                 **rejected,
                 **{why: counts.dropped[why] for why in DROPPED_ON_ARRIVAL if why in counts.dropped},
-                "unreadable": self._feed.counts.unreadable,
+                "unreadable": self._feed.counts.broken_quotes,
             },
+            received=self._feed.counts.quotes,
+            unclear=self._feed.counts.unclear,
             refusing=publisher.verdicts.refusing,
             rejected=publisher.stamper.rejected,
             is_away=publisher.away_reason is not None,

@@ -15,7 +15,7 @@ Four things can be wrong, each by itself:
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 STUCK_AFTER_S: Final = 2.5
@@ -27,6 +27,8 @@ REJECTED_FOR_S: Final = 1.0
 FORGET_AFTER_S: Final = 60.0
 """Nothing has come for so long: what was rejected before says nothing any more."""
 WINDOW_S: Final = 3.0
+FLOWED_S: Final = 2.0
+"""What nobody can tell from a quote is taken for one no longer than this after the last, or the last such."""
 MOST_SHARE: Final = 0.5
 SHARE_OF_AT_LEAST: Final = 20
 """Quotes in the window, before their share is judged."""
@@ -45,7 +47,8 @@ CATCHING_UP: Final = "catching_up"
 class Counted:
     """What has become of quotes, at one moment. `now_s` is monotonic; counts are cumulative since the start.
 
-    `lost` counts quotes and messages that will never be stored, by reason. `refusing` are the symbols whose stream
+    `lost` counts quotes that will never be stored, by reason; `received` all that could be read, and `unclear` what
+    may have been quotes or anything else. `refusing` are the symbols whose stream
     takes no entry, with the server's reason; `rejected` those whose last quote was rejected, with the number of
     that episode and the reason. `oldest_s` is how long ago the oldest quote was received that is not stored.
     """
@@ -60,6 +63,8 @@ class Counted:
     is_away: bool = False
     """Redis cannot be written at all, which is told elsewhere."""
     spool_problem: str | None = None
+    received: int = 0
+    unclear: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,12 @@ class Storing:
         self._lost_last_s = 0.0
         self._lost_before: Mapping[str, int] = {}
         self._episodes: dict[str, tuple[int, float]] = {}
+        self._flowed_s = float("-inf")
+        self._received = self._unclear = self._unclear_quotes = 0
 
     def look(self, seen: Counted) -> Verdict:
         """The verdict at this moment."""
+        seen = self._with_unclear(seen)
         before = self._looks[-1] if self._looks else None
         is_progress = before is None or seen.stored > before[1]
         self._looks.append((seen.now_s, seen.stored, dict(seen.lost)))
@@ -103,6 +111,20 @@ class Storing:
             or self._most_lost(symbols)
             or Verdict(symbols=symbols)
         )
+
+    def _with_unclear(self, seen: Counted) -> Counted:
+        """Junk in a silent session is no lost quote; in the midst of quotes it may be, and counts as unreadable."""
+        unclear = seen.unclear - self._unclear
+        if seen.received > self._received:
+            self._flowed_s = seen.now_s
+        if unclear and seen.now_s - self._flowed_s <= FLOWED_S:
+            self._flowed_s = seen.now_s
+            self._unclear_quotes += unclear
+        self._received, self._unclear = seen.received, seen.unclear
+        if not self._unclear_quotes:
+            return seen
+        unreadable = seen.lost.get("unreadable", 0) + self._unclear_quotes
+        return replace(seen, lost={**seen.lost, "unreadable": unreadable})
 
     def _stuck(self, seen: Counted, symbols: Mapping[str, str]) -> Verdict | None:
         stuck_s = seen.now_s - (self._progress_s or 0.0)

@@ -119,6 +119,9 @@ def test_one_bad_element_takes_no_neighbour_along(bad: Any) -> None:
     assert not frame.controls
     assert len(frame.unreadable) == 1
     assert 0 < len(frame.unreadable[0]) < 200
+    assert not frame.broken_quotes
+    says_what_it_is = isinstance(bad, dict) and isinstance(bad.get("T"), str)
+    assert frame.unclear == (not says_what_it_is)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ingestor.watching.storing import (
     CATCHING_UP,
     FEED_REASONS,
+    FLOWED_S,
     FORGET_AFTER_S,
     NOT_STORING,
     STUCK_AFTER_S,
@@ -110,6 +111,30 @@ def test_a_flow_of_which_nothing_is_kept_is_no_health(daemon: Daemon, reason: st
     assert f"{reason} {int(READY_WITHIN_S / STEP_S) * 3}" in (verdict.reason or "")
     is_anybodys = reason in ("bad_symbol", "not_subscribed", "unreadable", "queue_full")
     assert (verdict.all_symbols is not None) == is_anybodys
+    assert daemon.flow(WINDOW_S, stored=1).state is None
+
+
+def test_junk_in_a_silent_session_is_no_quote_that_was_lost(daemon: Daemon) -> None:
+    """However often it comes, before the first quote and when the last is long ago."""
+    for made in (Daemon(), daemon):
+        made.other |= {"received": 0, "unclear": 0}
+        assert made.flow(FLOWED_S + STEP_S).state is None
+        for pause_s in (STEP_S, 2.0, 30.0):
+            for _ in range(20):
+                made.other["unclear"] += 3
+                assert made.flow(pause_s) == Verdict()
+
+
+def test_a_flow_that_becomes_junk_is_no_health_for_as_long_as_it_comes(daemon: Daemon) -> None:
+    """Behind quotes that came, what nobody can read may be the next ones; it ends with a good quote."""
+    daemon.other |= {"received": 1, "unclear": 0}
+    daemon.flow(STEP_S, stored=1)
+    for second in range(120):
+        daemon.other["unclear"] += 2
+        verdict = daemon.flow(1.0)
+        assert second < 3 or verdict.state == NOT_STORING
+    assert "unreadable" in (verdict.reason or "")
+    daemon.other["received"] += 1
     assert daemon.flow(WINDOW_S, stored=1).state is None
 
 

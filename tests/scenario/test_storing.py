@@ -15,6 +15,8 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers import Bus, Level, connect
+from ingestor.watching.storage_watch import LOOK_EVERY_S
+from ingestor.watching.storing import REJECTED_FOR_S
 from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
 from tests.ingestor.vendor import packed, quote
@@ -261,6 +263,29 @@ async def test_a_refused_quote_leaves_a_marker_in_its_place(
     entries: Any = await redis.xrange(KEYS.stream("AAPL"))
     kinds = [next(iter(fields)) for _, fields in entries]
     assert kinds == ["q", "gap", "q", "q"]
+    await is_well(daemon)
+
+
+@pytest.mark.fault("S22", "S25")
+async def test_junk_in_a_silent_session_is_no_quote_that_was_lost(
+    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+) -> None:
+    """Control messages that are none, and what is no message at all, are counted, and nothing else changes."""
+    await subscribed(redis, vendor, "AAPL")
+    await until(lambda: state_is(redis, "AAPL", "live"))
+    junk: list[Any] = [{"T": "success", "msg": {"x": 1}}, {"T": "subscription", "quotes": "AAPL"}, 7, [[1]]]
+    for element_ in junk:
+        vendor.send_raw(packed(element_))
+    vendor.send_raw(b"")
+    await asyncio.sleep(REJECTED_FOR_S + 0.5)  # one burst alone would be forgiven
+    for element_ in junk:
+        vendor.send_raw(packed(element_))
+    await asyncio.sleep(4 * LOOK_EVERY_S)  # until it was looked at
+    text = (await daemon.page("/metrics"))[1]
+    assert metric(text, "quotebus_source_unreadable_messages_total") == 2 * len(junk) + 1
+    assert "not_storing" not in daemon.kinds()
+    assert (await daemon.page("/readyz"))[0] == 200
+    assert await state_is(redis, "AAPL", "live")
     await is_well(daemon)
 
 
