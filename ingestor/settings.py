@@ -24,7 +24,7 @@ from ingestor.pasted import complaint
 from ingestor.service_links import is_service_link
 from ingestor.setting_problems import did_you_mean, problem_of
 from ingestor.text_file import UnreadableText, read_text
-from wire import Keyspace
+from wire import BadNamespace, Keyspace
 from wire.redis.tls import client_context
 from wire.redis.url import parse_redis_url
 from wire.web_url import check_rest_url, check_websocket_url
@@ -78,7 +78,11 @@ def _redis_url(secret: SecretStr) -> SecretStr:
 
 
 def _namespace(name: str) -> str:
-    Keyspace(name)
+    try:
+        Keyspace(name)
+    except BadNamespace as reason:
+        # The name stands before it already.
+        raise ValueError(str(reason).removeprefix(f"namespace {name[:80]!r} ")) from None
     return name
 
 

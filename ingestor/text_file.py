@@ -10,6 +10,7 @@ from typing import Final
 
 MAX_BYTES: Final = 1_048_576
 """Of settings or a key; whoever names a device or a tape by mistake is told at once."""
+_UTF_32: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -31,7 +32,9 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise UnreadableText(f"cannot be read ({type(error).__name__}: {error})") from None
     if len(raw) > MAX_BYTES:
-        raise UnreadableText(f"has more than {MAX_BYTES} bytes; name another file")
+        raise UnreadableText(f"has more than {MAX_BYTES} bytes, so it is not the file that is meant")
+    if raw.startswith(_UTF_32):
+        raise UnreadableText("is UTF-32; save it as UTF-8")
     if raw.startswith(_UTF_16) or (len(raw) >= 2 and 0 in raw[:2] and raw[:2] != b"\0\0"):
         raise UnreadableText("is UTF-16, as some editors save it; save it as UTF-8")
     try:

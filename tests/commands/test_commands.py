@@ -367,6 +367,8 @@ def test_run_reads_a_dotenv_file_and_the_environment_goes_before_it(tmp_path: Pa
     ("content", "says"),
     [
         ("APCA_API_KEY_ID=k\n".encode("utf-16"), "is UTF-16, as some editors save it; save it as UTF-8"),
+        ("APCA_API_KEY_ID=k\n".encode("utf-32"), "is UTF-32; save it as UTF-8"),
+        (b"#" * 1_048_577, "has more than 1048576 bytes, so it is not the file that is meant"),
         (b"A=1\nB=\xe9\n", "has a byte in line 2 that is not UTF-8"),
         (b"A=\0\n", "has a NUL character in line 1"),
         (None, "is a folder"),

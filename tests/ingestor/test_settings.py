@@ -147,7 +147,7 @@ WRONG = {
         "https://h:99999",
         "has a port that is not between 1 and 65535; write https://HOST[:PORT]",
     ),
-    "namespace": ("a b", ""),
+    "namespace": ("a b", "): 'a b' is not usable: take 1 to 64 letters, digits or any of _ . : -"),
     "http": ("9108", "must be HOST:PORT, for example 127.0.0.1:9108"),
     "symbol_limit": ("0", "is too small; the least is 1"),
     "stream_maxlen": ("many", "is no whole number; the default is 50000"),

@@ -15,7 +15,7 @@ FUNCTION_LINES: Final = 60
 
 TOO_LARGE: Final[dict[str, int]] = {
     # One list of what an operator may choose, each with its description.
-    "ingestor/settings.py": 410,
+    "ingestor/settings.py": 412,
     "ingestor/publisher/publisher.py": 436,
     "ingestor/watching/metrics.py": 415,
     "ingestor/publisher/spooling.py": 505,
