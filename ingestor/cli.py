@@ -82,7 +82,9 @@ def run(
 
 @app.command(epilog="Example: quotebus demo --duration 15")
 def demo(
-    duration: Annotated[float | None, typer.Option(min=1.0, help="End after so many seconds.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=1.0, help="End so many s after the first quote.")
+    ] = None,
     symbols: Annotated[int, typer.Option(min=1, max=10_000, help="How many symbols to begin with.")] = 12,
     rate: Annotated[float, typer.Option(min=1.0, help="Quotes per second over all symbols.")] = 300.0,
     redis_port: Annotated[

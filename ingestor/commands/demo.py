@@ -27,6 +27,8 @@ PLAIN_EVERY_S: Final = 1.0
 RATE_WINDOW_S: Final = 3.0
 STOP_TIMEOUT_S: Final = 15.0
 START_TIMEOUT_S: Final = 30.0
+FIRST_QUOTE_TIMEOUT_S: Final = 60.0
+"""Only where a duration was asked for: whoever watches sees that nothing comes."""
 MAX_ROWS: Final = 24
 
 
@@ -43,7 +45,7 @@ class _Failed(Exception):
 
 
 def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_port: int) -> int:
-    """Run until Ctrl-C or for `duration_s`; 0 when everything started and ended well."""
+    """Run until Ctrl-C, or for `duration_s` from the first quote on; 0 when everything started and ended well."""
     try:
         from simulator import plausible_symbols
         from simulator.redis_server import RedisServer, ServerUnavailable, is_free
@@ -76,7 +78,8 @@ class Demo:
         self._symbols = symbols
         self._rate = rate
         self._began_s = began_s
-        self._ends_s = None if duration_s is None else began_s + duration_s
+        self._duration_s = duration_s
+        self._ends_s: float | None = None
         self._keys = Keyspace()
         self._parts: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
         self._past: list[View] = []
@@ -134,8 +137,9 @@ class Demo:
             print("quotebus demo: ended before the first quote", file=sys.stderr)
             return 0 if is_told else 1
         last = self._past[-1]
+        shown_s = last.at_s - self._began_s - self._first_quote_s
         print(
-            f"demo ended: {len(last.states)} symbols for {last.at_s - self._began_s:.1f} s, first quote shown "
+            f"demo ended: {len(last.states)} symbols for {shown_s:.1f} s, first quote shown "
             f"after {self._first_quote_s:.1f} s, received {last.status.get('received', '0')}, "
             f"stored {last.status.get('stored', '0')}, dropped {last.status.get('dropped', '0')}",
             flush=True,
@@ -165,6 +169,10 @@ class Demo:
 
     def _pause(self, pause_s: float) -> None:
         self._check_parts()
+        is_awaited = self._duration_s is not None and self._first_quote_s is None
+        if is_awaited and time.monotonic() - self._began_s > FIRST_QUOTE_TIMEOUT_S:
+            lines = _last_lines(self._parts["daemon"][1])
+            raise _Failed(f"no quote within {FIRST_QUOTE_TIMEOUT_S:g} s; the daemon's last lines:\n{lines}")
         if self._ends_s is not None and time.monotonic() + pause_s >= self._ends_s:
             time.sleep(max(0.0, self._ends_s - time.monotonic()))
             raise _Ended
@@ -200,6 +208,7 @@ class Demo:
     def _remember(self, view: View) -> None:
         if view.quotes and self._first_quote_s is None:
             self._first_quote_s = view.at_s - self._began_s
+            self._ends_s = None if self._duration_s is None else view.at_s + self._duration_s
         self._past = [old for old in self._past if view.at_s - old.at_s <= RATE_WINDOW_S]
         if self._past:
             view.compare(self._past[0])
