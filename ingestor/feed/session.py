@@ -174,8 +174,8 @@ class FeedSession:
         for control in frame.controls:
             events += self._on_control(control, now_s)
         if frame.unknown or frame.unreadable or frame.odd_fields:
-            oddities = Oddities(dict(frame.unknown), frame.unreadable, frame.sample, frame.odd_fields)
-            events.append(replace(oddities, broken_quotes=frame.broken_quotes, unclear=frame.unclear))
+            odd = Oddities(dict(frame.unknown), frame.unreadable, frame.sample, frame.odd_fields)
+            events.append(replace(odd, broken_quotes=frame.broken_quotes, unclear=frame.unclear))
         return events
 
     def ask(self, change: Change, now_s: float) -> None:

@@ -14,6 +14,7 @@ SHELL_LINES: Final = 400
 FUNCTION_LINES: Final = 60
 
 TOO_LARGE: Final[dict[str, int]] = {
+    "ingestor/feed/session.py": 305,
     # One list of what an operator may choose, each with its description.
     "ingestor/settings.py": 412,
     "ingestor/publisher/publisher.py": 436,
