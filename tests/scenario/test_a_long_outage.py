@@ -192,7 +192,8 @@ def _holds(spool: Path, least_bytes: int) -> Callable[[], Awaitable[bool]]:
 
 def _disk(spool: Path, condition: Callable[[int], bool]) -> Callable[[], Awaitable[bool]]:
     def used_bytes() -> int:
-        return sum(path.stat().st_size for path in spool.rglob("*") if path.is_file() and path.name != "lock")
+        files = (path for path in spool.rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in files if path.name not in ("lock", "bus.json"))
 
     async def check() -> bool:
         return condition(await asyncio.to_thread(used_bytes))
