@@ -4,13 +4,9 @@ Decides that a test is tried twice only when it says so itself, `@pytest.mark.se
 the product, may be late")`, and only when a state that it waited for did not come in time. A wrong value fails at
 once: a defect of order or of count that shows now and then must not end green. More than `MOST` in a run make it
 red, and a test without processes of its own is never tried again.
-
-CI shares its machine, and nobody is there to look: with `CI` set, any test with processes of its own has a second
-try. They count as the marked ones do, and each is a defect to be found, or a mark to be given.
 """
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Final
 
@@ -45,8 +41,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("flaky"):
             raise pytest.UsageError(f"{item.nodeid}: mark it second_try(reason), not flaky")
         if (mark := item.get_closest_marker("second_try")) is None:
-            if os.environ.get("CI") and _is_live(item.path):
-                item.add_marker(pytest.mark.flaky(reruns=1))
             continue
         if not (len(mark.args) == 1 and str(mark.args[0]).strip()):
             raise pytest.UsageError(f"{item.nodeid}: second_try needs its reason, in words")

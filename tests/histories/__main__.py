@@ -54,8 +54,9 @@ def main() -> int:
     chosen = histories(arguments.seed, max([arguments.count, *arguments.only]))
     if arguments.only:
         chosen = [history for history in chosen if history.number in arguments.only]
-    if arguments.library is not None:
-        return _one(chosen[0], arguments.library, arguments.daemon)
+    library: Path | None = arguments.library
+    if library is not None:
+        return _one(chosen[0], library, arguments.daemon)
     for number in (signal.SIGINT, signal.SIGTERM):
         # Whatever ends this ends what it started; in the background a shell would have SIGINT ignored.
         signal.signal(number, signal.default_int_handler)
