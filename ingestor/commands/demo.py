@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -40,6 +40,26 @@ class _Told(_Ended):
     """It was the user, by a signal."""
 
 
+class _Signals:
+    """Whether a signal has told us to end. It is kept as well as raised: what is raised in a finalizer is lost."""
+
+    def __init__(self) -> None:
+        self._is_told = False
+
+    def end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        """The handler; raises `_Told`."""
+        self._is_told = True
+        # A second Ctrl-C must not break the orderly end that the first began.
+        for ending in _ENDING:
+            signal.signal(ending, signal.SIG_IGN)
+        raise _Told
+
+    def check(self) -> None:
+        """Raise `_Told` again where it was lost."""
+        if self._is_told:
+            raise _Told
+
+
 class _Failed(Exception):
     """A part did not start, or died; the message tells which and shows its last lines."""
 
@@ -56,9 +76,10 @@ def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_
         )
         return 1
     began_s = time.monotonic()
-    demo = Demo(plausible_symbols(symbol_count), rate, began_s, duration_s)
+    signals = _Signals()
+    demo = Demo(plausible_symbols(symbol_count), rate, began_s, duration_s, signals.check)
     try:
-        with _signals_end_it(), ExitStack() as stack:
+        with _signals_end_it(signals), ExitStack() as stack:
             server = stack.enter_context(
                 RedisServer(redis_port if redis_port and is_free(redis_port) else None, dies_with_us=True)
             )
@@ -74,11 +95,19 @@ def run_demo(*, duration_s: float | None, symbol_count: int, rate: float, redis_
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, symbols: Sequence[str], rate: float, began_s: float, duration_s: float | None) -> None:
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        rate: float,
+        began_s: float,
+        duration_s: float | None,
+        check_signals: Callable[[], None],
+    ) -> None:
         self._symbols = symbols
         self._rate = rate
         self._began_s = began_s
         self._duration_s = duration_s
+        self._check_signals = check_signals
         self._ends_s: float | None = None
         self._keys = Keyspace()
         self._parts: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
@@ -123,6 +152,7 @@ class Demo:
             found = re.search(r'"http":(\d+)', log.read_text())
             if found is not None:
                 return f"127.0.0.1:{found[1]}"
+            self._check_signals()
             self._check_parts()
             time.sleep(0.02)
         raise _Failed(f"the daemon did not start; its last lines:\n{_last_lines(log)}")
@@ -168,6 +198,7 @@ class Demo:
                 self._pause(REFRESH_S)
 
     def _pause(self, pause_s: float) -> None:
+        self._check_signals()
         self._check_parts()
         is_awaited = self._duration_s is not None and self._first_quote_s is None
         if is_awaited and time.monotonic() - self._began_s > FIRST_QUOTE_TIMEOUT_S:
@@ -259,6 +290,7 @@ class Demo:
             for printed in log.read_text().splitlines():
                 if printed.startswith(scheme):
                     return printed.strip()
+            self._check_signals()
             if process.poll() is not None:
                 break
             time.sleep(0.02)
@@ -272,14 +304,8 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def _signals_end_it() -> Iterator[None]:
-    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-        # A second Ctrl-C must not break the orderly end that the first began.
-        for ending in _ENDING:
-            signal.signal(ending, signal.SIG_IGN)
-        raise _Told
-
-    before = {number: signal.signal(number, end) for number in _ENDING}
+def _signals_end_it(signals: _Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, signals.end) for number in _ENDING}
     try:
         yield
     finally:

@@ -145,7 +145,6 @@ async def _has_looked(daemon: DaemonProcess) -> bool:
 
 
 @pytest.mark.fault("P31")
-@pytest.mark.second_try("the demo starts three processes, and each may be late on a machine with others")
 @pytest.mark.parametrize(
     ("words", "delays_s"),
     [
