@@ -1,6 +1,7 @@
 """How many quotes are where, between receipt and the server's word that they are stored.
 
-Decides which place each count stands for, so that every quote is in exactly one. Must never change anything.
+Decides which place each count stands for, so that every quote is in exactly one, and whether the next of them may
+be sent. Must never change anything.
 """
 
 from ingestor.publisher.backlog import Backlog
@@ -52,6 +53,16 @@ class Holdings:
         """Whether nothing waits at all: a batch of markers only is in no count."""
         waits = self._backlog or self._displaced or self._spooling.holds_back
         return not (self.total or waits) and self._outbox.is_empty
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether what waits longest may be sent now.
+
+        Markers of a loss leave only with what they precede: behind them alone, the next loss would put a second
+        marker for the same hole.
+        """
+        is_marker_next = self._backlog.is_losing and not self._spooling.holds_back
+        return not self._displaced and self._outbox.room > is_marker_next
 
     @property
     def memory_bytes(self) -> int:

@@ -102,9 +102,9 @@ class Outbox:
         return min((at_ns for at_ns in held if at_ns), default=None)
 
     @property
-    def has_room(self) -> bool:
-        """Whether a new batch could go out at once."""
-        return not self._stopped and not self._waiting and len(self._in_flight) < self._window
+    def room(self) -> int:
+        """How many new batches could go out at once."""
+        return 0 if self._stopped or self._waiting else self._window - len(self._in_flight)
 
     def add(self, batch: Batch) -> None:
         """Take charge of a new batch."""

@@ -294,7 +294,7 @@ class Publisher:
             elif self._displaced and outbox.is_empty:
                 # Only now is it known what else was refused: stamped any earlier, they would lose their order.
                 self._restamp()
-            elif outbox.has_room and not self._displaced and (fresh := self._next_batch()) is not None:
+            elif self.holdings.may_leave and (fresh := self._next_batch()) is not None:
                 outbox.add(fresh)
             else:
                 return

@@ -155,7 +155,7 @@ class Sequencer:
             elif self.displaced and self.outbox.is_empty:
                 for symbol, payloads, last, received_ns in self.displaced.take():
                     self.outbox.add(self.restamper.restamp(symbol, payloads, last, received_ns))
-            elif self.outbox.has_room and not self.displaced and (fresh := self._fresh()) is not None:
+            elif self.outbox.room and not self.displaced and (fresh := self._fresh()) is not None:
                 self.outbox.add(fresh)
             else:
                 break

@@ -5,6 +5,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -357,6 +358,34 @@ async def test_memory_has_its_bound_while_answers_come_slower_than_quotes(tmp_pa
         await life.arrive(1)
         await life.hear(1)
     assert publisher.counts.dropped["queue_full"] > 0
+    await life.close()
+
+
+async def test_the_markers_of_a_loss_leave_only_with_what_they_precede(tmp_path: Path) -> None:
+    """Sent alone, they would be followed by those of the next loss, two for one hole."""
+    life = Life(tmp_path, Server(), memory_bytes=1 << 20)
+    await life.begin(time.time_ns())
+    await life.connect()
+    publisher, ordinal = life.publisher, 0
+
+    async def flood(frames: int) -> None:
+        nonlocal ordinal
+        for _ in range(frames):
+            frame = [message("A", T0_NS + (ordinal + n) * 1000) for n in range(MAX_BATCH_QUOTES)]
+            ordinal += len(frame)
+            publisher.receive(time.time_ns(), frame)
+            await settle()
+
+    for _ in range(3):
+        await flood(20)
+        assert publisher._backlog.is_losing
+        await life.arrive(1)
+        await life.hear(1)
+    await flood(20)
+    await life.rest()
+    entries = found(life.server, "A")
+    assert entries.count("queue_full") > 1
+    assert all(pair != ("queue_full", "queue_full") for pair in pairwise(entries))
     await life.close()
 
 
