@@ -17,7 +17,7 @@ def inner_run(folder: Path, tests: str, *options: str) -> "subprocess.Popen[str]
     (folder / "test_inner.py").write_text(
         f"from pathlib import Path\n\nFOLDER = Path({str(folder)!r})\n{tests}"
     )
-    plugins = ("tests.processes", "tests.second_tries", "xdist", "pytest_rerunfailures")
+    plugins = ("tests.limits", "tests.processes", "tests.second_tries", "xdist", "pytest_rerunfailures")
     command = [sys.executable, "-m", "pytest", *(f"-p{name}" for name in plugins), "-pno:cacheprovider"]
     return subprocess.Popen(
         [*command, "-q", "-c", folder / "pytest.ini", *options, folder / "test_inner.py"],
