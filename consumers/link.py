@@ -124,6 +124,13 @@ class _Connection(Connection):
             # A farewell by TLS takes a round trip; in a loop that ends meanwhile the socket would stay open.
             writer.transport.abort()
 
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self.is_connected:
+            # redis-py would connect anew, in the middle of a handshake too, and then wait for answers to what it
+            # had asked on the connection before.
+            raise ConnectionResetError("the connection was closed")
+        await super().send_packed_command(command, check_health)
+
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         # Before the database is selected, which a node of a cluster refuses in words that explain nothing.
         db, self.db = self.db, 0
