@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -247,17 +248,11 @@ async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, 
 async def test_the_daemon_hears_of_changes_at_once(guarded: Guarded, tmp_path: Path) -> None:
     """Tracking of keys is allowed, so the daemon does not fall back to looking now and then."""
     async with running_daemon(guarded, tmp_path, "AAPL") as running:
-        process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-c",
-                "import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())",
-            ),
-            f"{running.http}/status",
-            stdout=subprocess.PIPE,
-        )
-        page, _ = await process.communicate()
-    assert b'"tracking":true' in page
+
+        async def is_tracking() -> bool:
+            return b'"tracking":true' in await asyncio.to_thread(_fetch, f"{running.http}/status")
+
+        await eventually(is_tracking, running.log)
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -357,6 +352,11 @@ def test_the_file_for_6_2_uses_no_later_syntax() -> None:
 def _commands(acl: str, user: str) -> set[str]:
     (line,) = [line for line in acl.splitlines() if line.startswith(f"user {user} ")]
     return {word.strip("()") for word in line.split() if word.startswith("+")}
+
+
+def _fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return bytes(answer.read())
 
 
 async def _is_subscribed(operator: Redis, symbol: str) -> bool:

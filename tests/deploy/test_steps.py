@@ -287,7 +287,7 @@ def test_the_steps_for_systemd_lead_to_a_daemon_that_stores(machine: Systemd, fe
     assert "renamed" not in machine.journal
     assert last == "systemctl restart quotebus"
     follow(machine, [last], feed)
-    assert '"instance":"renamed"' in machine.journal
+    until(lambda: '"instance":"renamed"' in machine.journal)
     assert machine.stop() == 0
 
 

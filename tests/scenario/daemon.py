@@ -86,8 +86,9 @@ class DaemonProcess:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Its log lines, parsed."""
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        """Its log lines, parsed; one that is still being written is left out."""
+        whole, _, _ = self.log.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def kinds(self) -> list[str]:
         """The kinds of its log lines, in order."""
@@ -119,6 +120,19 @@ class DaemonProcess:
                 return status
             if time.monotonic() > deadline_s:
                 raise NotInTime(f"not so within {timeout_s} s: {status}\n{self.log[-3000:]}")
+            await asyncio.sleep(0.02)
+
+    async def told(self, kind: str, *, count: int = 1, timeout_s: float = 10.0) -> dict[str, Any]:
+        """Wait until the log, which lags behind, has so many lines of this kind; the last of them."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            found = [event for event in self.events if event["event"] == kind]
+            if len(found) >= count:
+                return found[-1]
+            if time.monotonic() > deadline_s:
+                raise NotInTime(
+                    f"{len(found)} instead of {count} {kind!r} in the log within {timeout_s} s:\n{self.log[-3000:]}"
+                )
             await asyncio.sleep(0.02)
 
     async def until_live(self, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:

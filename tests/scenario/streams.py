@@ -9,7 +9,6 @@ from typing import Any
 from redis.asyncio import Redis
 
 from simulator import AlpacaSimulator, SimQuote
-from tests.scenario.daemon import DaemonProcess
 from wire import Gap, Keyspace, Quote, decode_gap, decode_latest, decode_quote
 
 KEYS = Keyspace()
@@ -92,13 +91,6 @@ async def event_exists(redis: Redis, kind: str, **details: str) -> bool:
     """Whether the audit trail has an event of this kind with these fields."""
     entries: list[tuple[str, dict[str, str]]] = await redis.xrange(KEYS.events)  # type: ignore[assignment]
     return any(fields["kind"] == kind and details.items() <= fields.items() for _, fields in entries)
-
-
-def event_of(daemon: DaemonProcess, kind: str) -> dict[str, Any]:
-    """The last log line of this kind."""
-    found = [event for event in daemon.events if event["event"] == kind]
-    assert found, f"no {kind!r} in the log:\n{daemon.log[-3000:]}"
-    return found[-1]
 
 
 async def cache_is_newest(redis: Redis, symbol: str) -> bool:

@@ -226,7 +226,7 @@ async def test_a_control_connection_in_a_black_hole_leaves_the_quotes_alone(
     traffic.send(100)
     await traffic.everything_arrived(daemon, redis)
     await redis.sadd(KEYS.symbols, "TSLA")
-    await until(lambda: _kind_is_there(daemon, "symbols_not_read"))
+    await daemon.told("symbols_not_read")
     traffic.send(100)
     await traffic.everything_arrived(daemon, redis)
     assert "TSLA" not in vendor.symbols
@@ -236,7 +236,3 @@ async def test_a_control_connection_in_a_black_hole_leaves_the_quotes_alone(
 
 async def _is_above(value: Callable[[], int], bound: int) -> bool:
     return value() > bound
-
-
-async def _kind_is_there(daemon: DaemonProcess, kind: str) -> bool:
-    return kind in daemon.kinds()

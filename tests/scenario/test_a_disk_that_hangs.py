@@ -21,7 +21,7 @@ from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.disk import SYMBOLS, spooling_daemon
 from tests.scenario.livez import watching_livez
-from tests.scenario.streams import event_of, gaps, ledger_is_even
+from tests.scenario.streams import gaps, ledger_is_even
 from tests.scenario.traffic import unready
 
 LIVEZ_S: Final = 0.1
@@ -65,7 +65,7 @@ async def test_quotes_go_around_a_disk_that_hangs_from_the_start(
         # What was on disk before it hung is lost, and marked with the reason; that is nothing or little.
         assert verdict.is_honest, verdict
         assert verdict.missing_in_gaps == status["dropped"]
-        assert event_of(daemon, "spool_failed")["subject"] == "hang"
+        assert (await daemon.told("spool_failed"))["subject"] == "hang"
         _, page = await daemon.page("/metrics")
         assert metric(page, "quotebus_spool_usable") == 0
         assert livez.slowest_s < LIVEZ_S, vars(livez)
@@ -132,7 +132,7 @@ async def test_a_stop_does_not_wait_for_a_disk_that_hangs(
             await daemon.until(lambda s: "not answered" in s["spool"], 30)
             async with stopping(daemon, 4):
                 pass
-            assert "were not stored" in event_of(daemon, "undrained")["reason"]
+            assert "were not stored" in (await daemon.told("undrained"))["reason"]
             daemon.start()
             await until(lambda: _hangs(faults), 30)
             daemon.signal(signal.SIGTERM)

@@ -14,7 +14,6 @@ from tests.scenario.streams import (
     BASE_NS,
     KEYS,
     cache_is_newest,
-    event_of,
     gaps,
     ledger_is_even,
     numbered,
@@ -61,7 +60,7 @@ async def test_a_file_that_lost_its_end_gets_it_again(
         assert await numbers(own_redis, symbol) == list(range(1, 1011))
         assert await gaps(own_redis, symbol) == []
         assert await cache_is_newest(own_redis, symbol)
-    forgot = event_of(own_daemon, "redis_forgot")
+    forgot = await own_daemon.told("redis_forgot")
     assert forgot["lost_batches"] == 0
     assert forgot["replayed_quotes"] == status["replayed"] > 0
 
@@ -110,7 +109,7 @@ async def test_a_stream_that_vanishes_is_begun_anew_and_says_so(
     assert (marker.reason, marker.from_ns) == ("stream_lost", BASE_NS + 1_000_003)
     assert [first.bid_size, second.bid_size] == [101, 102]  # type: ignore[union-attr]
     assert _place(first.id) > _place(last)
-    assert event_of(daemon, "stream_vanished")["subject"] == "AAPL"
+    assert (await daemon.told("stream_vanished"))["subject"] == "AAPL"
     assert await gaps(redis, "MSFT") == []
 
 
@@ -126,7 +125,7 @@ async def test_a_stream_that_is_renamed_is_begun_anew_and_says_so(
     await daemon.until(lambda s: s["stored"] == 202)
     assert await numbers(redis, "AAPL") == [101, 102]
     assert await redis.xlen("taken") == 100
-    assert event_of(daemon, "stream_vanished")["subject"] == "AAPL"
+    assert (await daemon.told("stream_vanished"))["subject"] == "AAPL"
 
 
 @pytest.mark.fault("K27", "K47")

@@ -14,7 +14,6 @@ from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.streams import (
     cache_is_newest,
-    event_of,
     gaps,
     ledger_is_even,
     numbered,
@@ -87,7 +86,7 @@ async def test_stopped_while_redis_is_away_the_daemon_leaves_its_quotes_on_disk(
         await daemon.until(lambda status: status["received"] == 5010)
         daemon.signal(signal.SIGTERM)
         assert await daemon.ended(10) == 3
-        assert "wait on disk" in event_of(daemon, "left_on_disk")["reason"]
+        assert "wait on disk" in (await daemon.told("left_on_disk"))["reason"]
         own_server.resume()
         daemon.start()
         status = await daemon.until(lambda s: s["state"] == "live" and s["spooled"] == 0, 20)

@@ -15,7 +15,6 @@ from tests.scenario.streams import (
     KEYS,
     cache_is_newest,
     event_exists,
-    event_of,
     numbered,
     numbers,
     state_is,
@@ -47,7 +46,7 @@ async def test_publishing_survives_the_loss_of_data_and_scripts(
     vendor.send(numbered("AAPL", 6, 5000), frame_size=10)
     await daemon.until(lambda status: status["stored"] + status["already_stored"] == 5005)
     assert await numbers(redis, "AAPL") == list(range(1, 5006))
-    assert event_of(daemon, "redis_forgot")["lost_batches"] == 0
+    assert (await daemon.told("redis_forgot"))["lost_batches"] == 0
     await daemon.until(lambda status: status["state"] == "live")
 
 
@@ -126,7 +125,7 @@ async def test_a_status_of_the_wrong_type_keeps_neither_states_nor_events_from_b
     pipe.delete(KEYS.status)
     pipe.set(KEYS.status, "oops")
     await pipe.execute()
-    await until(lambda: _is_told(daemon, "not_reported", KEYS.status), 5)
+    assert (await daemon.told("not_reported", timeout_s=5))["subject"] == KEYS.status
     await subscribed(redis, vendor, "AAPL", "MSFT")
     await until(lambda: state_is(redis, "MSFT", "live"), 3)
     await until(lambda: event_exists(redis, "subscribed", symbols="MSFT"), 3)
@@ -150,7 +149,3 @@ async def _are_live(redis: Redis, symbols: tuple[str, ...]) -> bool:
 
 async def _has_heartbeat(redis: Redis) -> bool:
     return bool(await redis.hexists(KEYS.status, "heartbeat"))
-
-
-async def _is_told(daemon: DaemonProcess, kind: str, subject: str) -> bool:
-    return any(event["event"] == kind and event.get("subject") == subject for event in daemon.events)

@@ -105,6 +105,7 @@ async def test_a_server_that_becomes_a_replica_is_neither_hammered_nor_called_li
             await until(lambda: _is_in_sync(own_redis))
         vendor.send(numbered("AAPL", 11, 10))
         await own_daemon.until(lambda status: status["state"] == "redis_away")
+        await own_daemon.told("redis_away")
         told = len(_comings_and_goings(own_daemon))
         states, sent, until_s = set(), 20, time.monotonic() + 3.0
         while time.monotonic() < until_s:
@@ -152,7 +153,7 @@ async def test_a_daemon_that_starts_while_there_is_no_room_for_clients_waits_for
     await own_redis.sadd(KEYS.symbols, "AAPL")
     await own_redis.config_set("maxclients", 1)
     async with DaemonProcess(own_server.url, vendor.url("iex")) as daemon:
-        await until(lambda: _is_away(daemon))
+        await daemon.told("redis_away")
         assert (await daemon.status())["state"] == "starting"
         await own_redis.config_set("maxclients", 500)
         await daemon.until_live()
@@ -160,11 +161,6 @@ async def test_a_daemon_that_starts_while_there_is_no_room_for_clients_waits_for
 
 async def _is_in_sync(redis: Redis) -> bool:
     return bool((await redis.info("replication"))["master_link_status"] == "up")
-
-
-async def _is_away(daemon: DaemonProcess) -> bool:
-    await asyncio.sleep(0)
-    return "redis_away" in daemon.kinds()
 
 
 def _comings_and_goings(daemon: DaemonProcess) -> list[str]:

@@ -79,5 +79,5 @@ async def test_what_waits_on_disk_is_found_again_at_another_address(
         daemon.start()
         await daemon.until_live(120)
         await daemon.until(lambda status: status["spooled"] == 0 and status["recovered"] > 0, 60)
-        assert "spool_recovered" in daemon.kinds()
+        await daemon.told("spool_recovered")
         assert len(list(daemon.spool.iterdir())) == 1

@@ -14,7 +14,7 @@ from simulator import AccountRules, AlpacaSimulator, HangRest, RefuseRest, Simul
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import KEYS, event_exists, event_of, numbered, numbers, state_is
+from tests.scenario.streams import KEYS, event_exists, numbered, numbers, state_is
 from wire import account_of
 
 ACCOUNT = KEYS.assets(account_of("PKTESTKEY1234"))
@@ -74,8 +74,8 @@ async def test_a_symbol_that_is_no_active_asset_is_told_with_the_nearest_names(
         await until(lambda: says(redis, "APPL", f"{UNKNOWN}; did you mean AAPL?"))
         await until(lambda: says(redis, "TWTR", f"{UNKNOWN}: inactive"))
         await until(lambda: says(redis, "HALT", "not tradable at Alpaca"))
-        assert market.symbols == {"AAPL", "ZZZZNOTASYM", "APPL", "TWTR", "HALT"}
-        assert await state_is(redis, "ZZZZNOTASYM", "live")
+        await market.wait_for(lambda: market.symbols == {"AAPL", "ZZZZNOTASYM", "APPL", "TWTR", "HALT"}, 30)
+        await until(lambda: state_is(redis, "ZZZZNOTASYM", "live"))
         assert await reason_of(redis, "AAPL") is None
         await until(lambda: event_exists(redis, "symbol_remark", subject="APPL"))
         async with connect(shared_server.url) as bus:
@@ -84,6 +84,7 @@ async def test_a_symbol_that_is_no_active_asset_is_told_with_the_nearest_names(
 
         await redis.sadd(KEYS.symbols, "BRK.C")
         await until(lambda: says(redis, "BRK.C", f"{UNKNOWN}; did you mean BRK.B?"), 5)
+        assert (await daemon.told("assets_listed"))["count"] == 4
         fields: dict[str, str] = await redis.hgetall(ACCOUNT)  # type: ignore[assignment]
         assert fields.pop("asked").isdigit()
         assert {symbol: value.rpartition(" ")[0] for symbol, value in fields.items()} == {
@@ -95,7 +96,6 @@ async def test_a_symbol_that_is_no_active_asset_is_told_with_the_nearest_names(
         assert 86_000 < await redis.ttl(ACCOUNT) <= 86_400
         assert [call.path for call in market.rest_calls] == ["/v2/assets"]
         assert market.rest_calls[0].query == {"asset_class": "us_equity"}
-        assert event_of(daemon, "assets_listed")["count"] == 4
 
 
 async def test_a_second_daemon_and_a_restart_ask_nothing_within_the_day(
@@ -146,10 +146,10 @@ async def test_a_refusal_holds_nothing_up_and_claims_nothing(
     async with daemon_of(shared_server, market) as daemon:
         await until(lambda: event_exists(redis, "assets_unavailable"), 30)
         await goes_on(redis, market, daemon, "AAPL", "ZZZZNOTASYM")
-        told = event_of(daemon, "assets_unavailable")
+        told = await daemon.told("assets_unavailable")
         assert f"answers with status {fault.status}" in told["reason"]
         assert "very-secret-value-5678" not in daemon.log
-        assert await redis.hget(ACCOUNT, "failed") == told["reason"]
+        await until(lambda: _failed_for(redis, told["reason"]))
         assert 0 < await redis.ttl(ACCOUNT) <= (3600 if fault.status in (401, 403) else 60)
         daemon.signal(9)  # type: ignore[arg-type]
         await daemon.ended()
@@ -160,6 +160,10 @@ async def test_a_refusal_holds_nothing_up_and_claims_nothing(
         await redis.delete(ACCOUNT)
         market.heal()
         await until(lambda: says(redis, "ZZZZNOTASYM", UNKNOWN), 30)
+
+
+async def _failed_for(redis: Redis, reason: str) -> bool:
+    return await redis.hget(ACCOUNT, "failed") == reason
 
 
 @pytest.mark.fault("S52")
@@ -228,6 +232,6 @@ async def test_without_rest_nothing_is_claimed(
     async with daemon_of(shared_server, market, **settings) as daemon:
         if settings["trading_url"].startswith("http"):
             await until(lambda: event_exists(redis, "assets_unavailable"), 30)
-            assert "the connection failed" in event_of(daemon, "assets_unavailable")["reason"]
+            assert "the connection failed" in (await daemon.told("assets_unavailable"))["reason"]
         await goes_on(redis, market, daemon, "AAPL", "ZZZZNOTASYM")
         assert "assets_listed" not in daemon.kinds()

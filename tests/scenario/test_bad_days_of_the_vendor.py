@@ -45,7 +45,7 @@ async def test_a_limit_of_thirty_is_filled_in_a_fixed_order_and_the_rest_waits(
         DaemonProcess(shared_server.url, vendor.url("iex")) as daemon,
     ):
         await redis.sadd(KEYS.symbols, *desired)
-        await daemon.until(lambda status: status["symbols"].get("waiting") == 15, 15)
+        await daemon.until(lambda s: s["symbols"].get("waiting") == 15 and s["live"] == 30, 15)
         assert vendor.symbols == set(desired[:30])
         asked = sum(action.kind == "subscribe" for action in vendor.actions)
         await redis.srem(KEYS.symbols, desired[0])
@@ -98,6 +98,7 @@ async def test_wrong_keys_make_the_daemon_unready_and_patient(
         code, text = await daemon.page("/readyz")
         assert (code, "feed: not connected" in text) == (503, True)
         assert (await daemon.page("/livez"))[0] == 200
+        await daemon.told("disconnected")
         (told,) = [event for event in daemon.events if event["event"] == "disconnected"]
         assert (told["code"], told["reason"]) == (402, "the API key or its secret is wrong")
         assert sum(action.kind == "auth" for action in vendor.actions) == 1

@@ -224,10 +224,12 @@ async def test_sighup_reads_the_settings_and_a_bad_file_changes_nothing(
     async with DaemonProcess(shared_server.url, vendor.url("iex"), config=str(file)) as daemon:
         await daemon.until_live()
         await subscribed(redis, vendor, "AAPL")
+        await daemon.told("subscribed")
 
         await asyncio.to_thread(file.write_text, 'log_level = "loud"\ngrace_s = -1\nno_such = 1\n')
         daemon.signal(signal.SIGHUP)
         await until(lambda: event_exists(redis, "settings_refused"))
+        await daemon.told("settings_refused")
         (refused,) = (event for event in daemon.events if event["event"] == "settings_refused")
         assert refused["level"] == "error"
         assert all(name in refused["problems"] for name in ("log_level", "grace_s", "no_such"))
@@ -249,7 +251,7 @@ async def test_sighup_reads_the_settings_and_a_bad_file_changes_nothing(
         await until(lambda: event_exists(redis, "settings_reloaded", applied="log_level", needs_restart=""))
         await redis.srem(KEYS.symbols, "TSLA")
         await vendor.wait_for(lambda: "TSLA" not in vendor.symbols)
-        await until(lambda: _is_logged(daemon, "unsubscribed"))
+        await daemon.told("unsubscribed")
         assert (await daemon.page("/livez"))[0] == 200
 
 
@@ -263,8 +265,3 @@ async def _is_absent(redis: Redis, symbol: str) -> bool:
 
 async def _is_tracking(daemon: DaemonProcess) -> bool:
     return bool((await daemon.status())["tracking"])
-
-
-async def _is_logged(daemon: DaemonProcess, kind: str) -> bool:
-    await asyncio.sleep(0)
-    return kind in daemon.kinds()

@@ -58,7 +58,7 @@ async def test_quotes_that_had_to_be_placed_behind_a_foreign_entry_reach_the_cac
     await redis.xadd(KEYS.stream("AAPL"), READABLE, id=FAR)  # type: ignore[arg-type]
     vendor.send(numbered("AAPL", 4, 3))
     await daemon.until(lambda status: status["stored"] == 6)
-    assert "foreign_entries" in daemon.kinds()
+    await daemon.told("foreign_entries")
     assert await _cached(redis) == (await stored(redis, "AAPL"))[-1]
     assert (await _cached(redis)).bid_size == 6
 

@@ -16,7 +16,7 @@ from tests.scenario.account import metric
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.proxy import Fault, Proxy
-from tests.scenario.streams import KEYS, cache_is_newest, event_of, gaps, subscribed
+from tests.scenario.streams import KEYS, cache_is_newest, gaps, subscribed
 from tests.scenario.traffic import Traffic, is_quiet
 
 FENCED = 5
@@ -103,7 +103,9 @@ async def _takes_over_again(pair: Pair, kept: int) -> None:
     pair.second.signal(signal.SIGTERM)
     assert await pair.second.ended() == 0
     await pair.first.until(lambda status: status["live"] == 1, 30)
-    status = await pair.first.until(lambda s: s["recovered"] > 0 and s["spooled"] == s["unanswered"] == 0)
+    status = await pair.first.until(
+        lambda s: s["recovered"] > 0 and s["spooled"] == s["queued"] == s["unanswered"] == 0
+    )
     assert status["recovered"] >= kept
     # Some may have been stored before the answer was lost.
     assert status["dropped"] + status["already_stored"] == status["recovered"]
@@ -168,7 +170,7 @@ async def test_an_outage_for_both_ends_with_the_first_at_work_again(
     assert verdict.is_honest, verdict
     (marker,) = await gaps(pair.redis, "AAPL")
     assert marker.reason == "feed_disconnected"
-    assert "gave way to" in event_of(pair.first, "disconnected")["reason"]
+    assert "gave way to" in (await pair.first.told("disconnected"))["reason"]
     _, text = await pair.first.page("/metrics")
     assert metric(text, "quotebus_source_disconnects_total", reason="gave_way") == 1
     assert (await pair.second.status())["state"] == "standby"

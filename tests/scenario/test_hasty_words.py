@@ -3,6 +3,7 @@
 from redis.asyncio import Redis
 
 from simulator.redis_server import RedisServer
+from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.hasty import GREETING, SLOT_TAKEN, HastyVendor
 from tests.scenario.streams import KEYS, numbered, numbers
@@ -35,6 +36,7 @@ async def test_a_refusal_in_the_segment_of_the_upgrade_is_a_goodbye_and_another_
         DaemonProcess(shared_server.url, vendor.url) as daemon,
     ):
         await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
+        await until(lambda: _has_heard_a_goodbye(vendor))
         assert vendor.goodbyes_s[0] - vendor.opened_s[0] < 1.0
         assert (await daemon.page("/readyz"))[0] == 503
         _, metrics = await daemon.page("/metrics")
@@ -55,5 +57,10 @@ async def test_a_refusal_before_any_greeting_in_the_segment_of_the_upgrade_is_a_
         DaemonProcess(shared_server.url, vendor.url) as daemon,
     ):
         await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
+        await until(lambda: _has_heard_a_goodbye(vendor))
         assert vendor.goodbyes_s[0] - vendor.opened_s[0] < 1.0
         await daemon.until_live(12)
+
+
+async def _has_heard_a_goodbye(vendor: HastyVendor) -> bool:
+    return bool(vendor.goodbyes_s)

@@ -115,7 +115,7 @@ async def test_a_login_that_is_refused_at_the_start_is_repeated_with_patience(
         _write(url_file, own_server.url)
     async with DaemonProcess("", vendor.url("iex"), redis_url_file=str(url_file)) as daemon:
         await unready(daemon, "redis")
-        await until(lambda: _kind_is_there(daemon, "redis_away"))
+        await daemon.told("redis_away")
         connections = await _stat(own_redis, "total_connections_received")
         ends_s = time.monotonic() + 2.0
         while time.monotonic() < ends_s:
@@ -397,10 +397,6 @@ async def _stat_is_above(redis: Redis, name: str, bound: int) -> bool:
 
 async def _said(server: RedisServer, words: str) -> bool:
     return words in server.log
-
-
-async def _kind_is_there(daemon: DaemonProcess, kind: str) -> bool:
-    return kind in daemon.kinds()
 
 
 async def _is_in_sync(redis: Redis) -> bool:

@@ -15,7 +15,7 @@ from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.proxy import Proxy
-from tests.scenario.streams import KEYS, event_of, state_is, subscribed
+from tests.scenario.streams import KEYS, state_is, subscribed
 from tests.scenario.tls import Authority, TlsFront
 from tests.scenario.traffic import Traffic, is_quiet, unready
 
@@ -81,8 +81,7 @@ async def test_a_certificate_that_is_not_good_keeps_the_daemon_from_starting_its
     await own_redis.sadd(KEYS.symbols, "AAPL")
     secured.front.present(secured.bad[kind])
     async with only_tls_was_spoken(secured), DaemonProcess(secured.url, vendor.url("iex")) as daemon:
-        await until(lambda: _is_away(daemon))
-        assert REASONS[kind] in event_of(daemon, "redis_away")["reason"]
+        assert REASONS[kind] in (await daemon.told("redis_away"))["reason"]
         await unready(daemon, "redis")
         await until(lambda: _attempts(secured, 4))
         assert secured.front.shaken == 0
@@ -135,7 +134,3 @@ async def _all_parts_are_there(redis: Redis) -> bool:
 
 async def _attempts(secured: Secured, at_least: int) -> bool:
     return len(secured.heads) >= at_least
-
-
-async def _is_away(daemon: DaemonProcess) -> bool:
-    return "redis_away" in daemon.kinds()

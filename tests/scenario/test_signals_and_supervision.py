@@ -56,7 +56,7 @@ async def test_a_second_signal_ends_at_once_what_the_first_one_asked_for(
         vendor.send(numbered("AAPL", 1, 100))
         await own_daemon.until(lambda status: status["received"] == 100)
         own_daemon.signal(signal.SIGTERM)
-        await until(lambda: _is_logged(own_daemon, "stopping"))
+        await own_daemon.told("stopping")
         await asyncio.sleep(0.5)  # the drain goes on
         assert own_daemon.process is not None
         assert own_daemon.process.poll() is None
@@ -147,6 +147,7 @@ async def test_systemd_is_told_when_redis_has_answered_and_when_it_ends(
                 await until(lambda: systemd.has("STATUS=live: 1 of 1 symbols live"), 15)
                 daemon.signal(signal.SIGTERM)
                 assert await daemon.ended() == 0
+            await until(lambda: systemd.has("STOPPING=1"))
             assert systemd.lines("READY") == ["READY=1"]
             assert systemd.lines("STOPPING") == ["STOPPING=1"]
 
@@ -252,7 +253,7 @@ async def test_a_log_whose_reader_is_gone_is_counted_and_survived(
         await subscribed(redis, vendor, "AAPL")
         vendor.send(numbered("AAPL", 1, 50))
         await daemon.until(lambda status: status["stored"] == 50)
-        assert await metric(daemon, "quotebus_log_lines_dropped_total") >= 3
+        await until(lambda: _has_dropped_lines(daemon, 3))
 
 
 @pytest.mark.fault("P25")
@@ -279,9 +280,8 @@ async def _answers(daemon: DaemonProcess) -> bool:
     return False
 
 
-async def _is_logged(daemon: DaemonProcess, kind: str) -> bool:
-    await asyncio.sleep(0)
-    return kind in daemon.kinds()
+async def _has_dropped_lines(daemon: DaemonProcess, at_least: int) -> bool:
+    return await metric(daemon, "quotebus_log_lines_dropped_total") >= at_least
 
 
 async def _last_is(redis: Redis, number: int) -> bool:

@@ -108,7 +108,7 @@ async def _outage(pair: Pair, vendor: AlpacaSimulator) -> None:
         assert (await pair.second.status())["state"] == "standby"
         await asyncio.sleep(0.05)
     await pair.first.until(lambda status: status["state"] == "redis_away" and status["received"] == 110)
-    assert "gave way" in (await pair.first.status())["checks"]["feed"]
+    await pair.first.until(lambda status: "gave way" in status["checks"]["feed"])
 
 
 async def _stored(pair: Pair, count: int) -> None:

@@ -10,7 +10,7 @@ from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer, free_port
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import KEYS, event_of
+from tests.scenario.streams import KEYS
 from tests.scenario.traffic import Traffic, is_quiet
 
 NOT_PERMITTED = 6
@@ -25,7 +25,7 @@ async def test_without_redis_nothing_is_asked_of_the_vendor_and_with_it_the_daem
     await own_redis.sadd(KEYS.symbols, "AAPL")
     await asyncio.to_thread(own_server.stop)
     async with DaemonProcess(own_server.url, vendor.url("iex")) as daemon:
-        await until(lambda: _is_away(daemon))
+        await daemon.told("redis_away")
         ends_s = time.monotonic() + 3.0
         while time.monotonic() < ends_s:
             assert (await daemon.page("/livez"))[0] == 200
@@ -65,7 +65,7 @@ async def test_a_user_without_rights_ends_the_daemon_with_one_message_that_lists
     url = own_server.url.replace("redis://", "redis://daemon:password-1@")
     async with DaemonProcess(url, vendor.url("iex")) as daemon:
         assert await daemon.ended() == NOT_PERMITTED
-        told = event_of(daemon, "redis_not_permitted")["reason"]
+        told = (await daemon.told("redis_not_permitted"))["reason"]
         for missing in (
             f"XADD {KEYS.stream('ANY-')}",
             f"EXPIRE {KEYS.stream('ANY-')}",
@@ -88,15 +88,11 @@ async def test_a_node_of_a_cluster_ends_the_daemon_with_a_plain_reason(vendor: A
     with RedisServer(options=options) as node:
         async with DaemonProcess(node.url, vendor.url("iex")) as daemon:
             assert await daemon.ended() == MUST_BE_MENDED
-            told = event_of(daemon, "redis_unsuitable")["reason"]
+            told = (await daemon.told("redis_unsuitable"))["reason"]
             assert "Redis Cluster" in told
             assert "use a single server" in told
             assert "Traceback" not in daemon.log
     assert not vendor.actions
-
-
-async def _is_away(daemon: DaemonProcess) -> bool:
-    return "redis_away" in daemon.kinds()
 
 
 async def _is_ready(daemon: DaemonProcess) -> bool:

@@ -197,20 +197,26 @@ async def test_a_symbol_whose_stream_refuses_is_not_called_live_and_the_others_a
             return await states(redis, names) == {state}
 
         await within(daemon, lambda: all_are("not_stored"))
+        await within(daemon, lambda: ready(daemon))
+        status = await daemon.until(
+            lambda status: (status["live"], status["not_stored"], status["state"]) == (1, 25, "live")
+        )
+        assert status["refusing"].endswith(" and 5 more")
+        await within(daemon, lambda: is_on(bus, Level.LIVE))
         found = await bus.quality("AAPL", *names)
         assert found.pop("AAPL").is_live
         assert {quality.level for quality in found.values()} == {Level.STALE}
         assert all("wrong_type" in (quality.reason or "") for quality in found.values())
-        assert await ready(daemon)
-        status = await daemon.status()
-        assert (status["live"], status["not_stored"], status["state"]) == (1, 25, "live")
-        assert status["refusing"].endswith(" and 5 more")
         rows = await asyncio.to_thread(listed, shared_server)
         assert {rows[name]["state"] for name in names} == {"not_stored"}
         assert rows["AAPL"]["state"] == "live"
         await redis.delete(*map(KEYS.stream, names))
         await within(daemon, lambda: all_are("live"))
-        assert all(quality.is_live for quality in (await bus.quality(*names)).values())
+
+        async def all_can_be_trusted() -> bool:
+            return all(quality.is_live for quality in (await bus.quality(*names)).values())
+
+        await within(daemon, all_can_be_trusted)
     assert ledger_is_even(await daemon.status())
 
 
@@ -307,6 +313,7 @@ async def test_times_that_are_whole_numbers_or_text_are_read(
     for spelling in ("text", *UNITS):
         assert metric(metrics, "quotebus_times_read_total", spelling=spelling) == 10
         await until(lambda spelling=spelling: event_exists(redis, "odd_time", subject=spelling))  # type: ignore[misc]
+    await daemon.told("odd_time", count=5)
     assert daemon.kinds().count("odd_time") == 5
     await is_well(daemon)
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,13 +134,9 @@ async def test_a_daemon_that_is_asked_for_new_settings_before_it_listens_lives_o
             await asyncio.sleep(delay_s)  # which of its first steps it has come to
             daemon.signal(signal.SIGHUP)
             await daemon.until_live()
-            await until(partial(_has_looked, daemon))
+            await daemon.told("settings_reloaded")
             daemon.signal(signal.SIGTERM)
             assert await daemon.ended() == 0
-
-
-async def _has_looked(daemon: DaemonProcess) -> bool:
-    return "settings_reloaded" in daemon.kinds()
 
 
 @pytest.mark.fault("P31")

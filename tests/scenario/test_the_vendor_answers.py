@@ -13,7 +13,7 @@ from tests.ingestor.vendor import success
 from tests.scenario.account import is_well, metric
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import KEYS, event_of, numbered, numbers, subscribed
+from tests.scenario.streams import KEYS, numbered, numbers, subscribed
 
 EVERY_CODE = [*CODES, 414, 499]
 GOOD, BAD = ("AAPL", "MSFT"), "VXM"
@@ -92,8 +92,7 @@ async def test_where_every_request_is_refused_the_session_is_to_blame(
                     await until(lambda s=symbol: _is(redis, s, "refused", str(number), "not today"), 60)  # type: ignore[misc]
                 assert len(vendor.closed) == 0
             else:
-                await until(lambda: _has_told(daemon, "disconnected"), 60)
-                told = event_of(daemon, "disconnected")
+                told = await daemon.told("disconnected", timeout_s=60)
                 assert (told["code"], told["remedy"]) == (number, code.remedy.value)
                 assert told["reason"].startswith("every request for symbols was refused: ")
                 assert "not today" in told["reason"]
@@ -146,13 +145,9 @@ async def test_the_daemon_ends_after_as_many_attempts_as_the_operator_allows(
             assert [event["attempt"] for event in told] == [1, 2, 3, 4]
             for event, longest_s in zip(told, (0.1, 0.2, 0.3, 0.3), strict=True):
                 assert longest_s / 2 - 0.001 <= event["next_in_s"] <= longest_s + 0.001
-            given_up = event_of(daemon, "vendor_given_up")
+            given_up = await daemon.told("vendor_given_up")
             assert "after 3 attempts more than the first: an error at the vendor" in given_up["reason"]
             assert await redis.hget(KEYS.status, "state") == "stopped"
-
-
-async def _has_told(daemon: DaemonProcess, kind: str) -> bool:
-    return kind in daemon.kinds()
 
 
 async def _is(redis: Redis, symbol: str, state: str, *words: str) -> bool:

@@ -83,6 +83,7 @@ async def test_a_close_with_a_reason_is_counted_and_the_pauses_grow(
     _, metrics = await daemon.page("/metrics")
     for code in (1011, 1012, 1013):
         assert metric(metrics, "quotebus_source_disconnects_total", reason=str(code)) == 1
+    await daemon.told("disconnected", count=3)
     told = [event["reason"] for event in daemon.events if event["event"] == "disconnected"]
     assert [str(code) in reason for code, reason in zip((1011, 1012, 1013), told, strict=True)] == [True] * 3
     pauses_s = _pauses_s(vendor)
@@ -151,6 +152,7 @@ async def test_an_upgrade_that_is_answered_with_something_else_is_told_and_tried
             refused, opened = [a for a in vendor.actions if a.kind in ("upgrade", "connect")][:2]
             assert opened.at_s - refused.at_s >= least_s
             assert "log in" not in daemon.log
+            await daemon.told("disconnected")
             (told,) = [event["reason"] for event in daemon.events if event["event"] == "disconnected"]
             assert told == f"HTTP {refusal.status} instead of a websocket"
             _, metrics = await daemon.page("/metrics")

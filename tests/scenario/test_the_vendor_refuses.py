@@ -25,7 +25,7 @@ from simulator.redis_server import RedisServer
 from tests.scenario.account import is_well, metric
 from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
-from tests.scenario.streams import KEYS, event_of, gaps, numbered, numbers, state_is, subscribed
+from tests.scenario.streams import KEYS, gaps, numbered, numbers, state_is, subscribed
 
 
 def attempts(vendor: AlpacaSimulator) -> int:
@@ -60,6 +60,7 @@ async def test_refused_keys_are_not_tried_again_for_a_while_and_readiness_says_s
         await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
         assert (await daemon.page("/readyz"))[0] == 503
         await stays(lambda: attempts(vendor) == 1, 5.0)
+        await daemon.told("disconnected")
         (told,) = [event for event in daemon.events if event["event"] == "disconnected"]
         assert (told["code"], told["remedy"]) == (402, "rejected")
         assert 'quotebus_source_errors_total{code="402"} 1.0' in (await daemon.page("/metrics"))[1]
@@ -80,7 +81,7 @@ async def test_credentials_that_nobody_answers_are_given_up_after_ten_seconds(
             assert vendor.closed[0].clean
             assert 9.0 < vendor.closed[0].at_s - began_s < 15.0
             await daemon.until_live(10)
-            assert "no answer while authenticating" in daemon.log
+            assert "no answer while authenticating" in (await daemon.told("disconnected"))["reason"]
             await is_well(daemon)
 
 
@@ -151,7 +152,7 @@ async def test_a_taken_slot_is_asked_for_again_on_the_same_socket(
         tried_s = [action.at_s for action in vendor.actions if action.kind == "auth"][1:]
         assert [after - before >= 2.5 for before, after in pairwise(tried_s)] == [True, True]
         assert metric((await daemon.page("/metrics"))[1], "quotebus_source_errors_total", code="406") == 2
-        told = event_of(daemon, "slot_taken")
+        told = await daemon.told("slot_taken")
         assert (told["code"], told["attempt"]) == (406, 2)
         assert 2.5 <= told["next_in_s"] <= 3.5
         await is_well(daemon)
@@ -169,6 +170,7 @@ async def test_a_plan_without_the_feed_is_a_matter_for_a_human(
             await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
             assert (await daemon.page("/readyz"))[0] == 503
             await stays(lambda: attempts(vendor) == 1, 3.0)
+            await daemon.told("disconnected")
             (told,) = [event for event in daemon.events if event["event"] == "disconnected"]
             assert (told["code"], told["remedy"]) == (code, "rejected")
             await is_well(daemon)
@@ -182,6 +184,7 @@ async def test_an_error_that_nobody_has_heard_of_costs_one_connection(
     await subscribed(redis, vendor, "AAPL")
     vendor.error(599, "something new")
     await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.symbols == {"AAPL"}, 10)
+    await daemon.told("disconnected")
     (told,) = [event for event in daemon.events if event["event"] == "disconnected"]
     assert (told["code"], told["reason"]) == (599, 'unknown error code 599 ("something new")')
     _, metrics = await daemon.page("/metrics")
@@ -271,7 +274,7 @@ async def test_a_vendor_that_keeps_a_symbol_is_left_after_three_requests(
     await daemon.until(lambda status: status["stored"] == 5)
     await vendor.wait_for(lambda: len(vendor.closed) == 1 and vendor.symbols == {"AAPL"}, 15)
     assert sum(action.kind == "unsubscribe" for action in vendor.actions) == 3
-    assert "ignores removals" in daemon.log
+    assert "ignores removals" in (await daemon.told("disconnected"))["reason"]
     await is_well(daemon)
 
 

@@ -65,6 +65,7 @@ async def test_damaged_frames_among_good_ones_cost_only_themselves(
     await daemon.until(lambda status: status["stored"] == len(whole))
     assert await numbers(redis, "AAPL") == whole
     assert metric(await scrape(daemon), UNREADABLE) == 50
+    await daemon.told("unreadable_message")
     (told,) = [event for event in daemon.events if event["event"] == "unreadable_message"]
     assert 0 < len(bytes.fromhex(told["sample"])) <= 256
     assert len(vendor.closed) == 0
@@ -159,6 +160,7 @@ async def test_elements_with_values_of_the_wrong_type_take_no_neighbour_along(
     assert (await daemon.status())["rejected"] == len(rejected)
     # One for each whose symbol is known, in its place.
     assert len(await gaps(redis, "AAPL")) == len(rejected) - 2
+    await daemon.told("unreadable_message")
     (told,) = [event for event in daemon.events if event["event"] == "unreadable_message"]
     assert told["first"]
     await is_well(daemon)
@@ -289,6 +291,7 @@ async def test_a_frame_beyond_all_bounds_ends_the_connection_and_says_so(
     await vendor.wait_for(lambda: len(vendor.closed) == 1, 15)
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 10)
     assert _resident_bytes(daemon) - before < 64 * 2**20
+    await daemon.told("disconnected")
     (told,) = [event["reason"] for event in daemon.events if event["event"] == "disconnected"]
     assert told.startswith("given up with 1009")
     vendor.send(numbered("AAPL", 4, 3))
@@ -308,6 +311,7 @@ async def test_a_compressed_frame_that_nobody_agreed_to_is_not_inflated(
     await vendor.wait_for(lambda: len(vendor.closed) == 1, 10)
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 10)
     assert _resident_bytes(daemon) - before < 64 * 2**20
+    await daemon.told("disconnected")
     (told,) = [event["reason"] for event in daemon.events if event["event"] == "disconnected"]
     assert told.startswith("given up with 1002")
     assert metric(await scrape(daemon), "quotebus_source_disconnects_total", reason="1002") == 1
@@ -328,6 +332,7 @@ async def test_a_breach_of_the_websocket_protocol_costs_the_connection_and_not_t
     vendor.send_wire(wire)
     await vendor.wait_for(lambda: len(vendor.closed) == 1, 10)
     await vendor.wait_for(lambda: vendor.symbols == {"AAPL"}, 10)
+    await daemon.told("disconnected")
     (told,) = [event["reason"] for event in daemon.events if event["event"] == "disconnected"]
     code = "1006" if wire.endswith(b"\x03\xee") else "1002"
     assert f"with {code}" in told
@@ -361,4 +366,4 @@ def _resident_bytes(daemon: DaemonProcess) -> int:
 
 
 async def _is_reported(redis: Redis) -> bool:
-    return bool(await redis.exists(KEYS.status) and await redis.exists(KEYS.subscriptions))
+    return await redis.exists(KEYS.status, KEYS.subscriptions, KEYS.events) == 3

@@ -15,7 +15,7 @@ from simulator.redis_server import RedisServer
 from tests.scenario.account import is_well, metric
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.names import Names
-from tests.scenario.streams import KEYS, event_of, numbered, numbers
+from tests.scenario.streams import KEYS, numbered, numbers
 from tests.scenario.tls import Authority, TlsFront
 
 FEED = "/v2/iex"
@@ -50,6 +50,7 @@ async def test_a_name_that_does_not_resolve_is_tried_again_until_it_does(
     async with DaemonProcess(shared_server.url, url).with_environment(**names.environment) as daemon:
         await daemon.until(lambda status: status["reconnect_attempt"] == 3, 15)
         assert (await daemon.page("/readyz"))[0] == 503
+        await daemon.told("disconnected", count=3)
         assert all("vendor.test does not resolve" in r for r in reasons(daemon)), reasons(daemon)
         names.lead_to("127.0.0.1")
         await daemon.until_live(10)
@@ -66,7 +67,7 @@ async def test_a_proxy_that_is_set_and_not_used_is_told_where_the_connection_fai
     daemon = DaemonProcess(shared_server.url, "ws://127.0.0.1:1/v2/iex")
     async with daemon.with_environment(**{variable: "http://user:proxy-password@10.0.0.1:3128"}):
         await daemon.until(lambda status: status["reconnect_attempt"] >= 1, 60)
-        told = event_of(daemon, "disconnected")["reason"]
+        told = (await daemon.told("disconnected"))["reason"]
         assert f"{variable} is set, and the websocket does not use it" in told
         assert "proxy-password" not in daemon.log
 
@@ -96,7 +97,8 @@ async def test_a_name_whose_addresses_all_refuse_is_told_with_each_of_them(
     url = f"ws://vendor.test:{vendor.port}{FEED}"
     async with DaemonProcess(shared_server.url, url).with_environment(**names.environment) as daemon:
         await daemon.until(lambda status: status["reconnect_attempt"] == 1, 15)
-        assert all(address in reasons(daemon)[0] for address in ("127.0.0.2", "127.0.0.4"))
+        told = (await daemon.told("disconnected"))["reason"]
+        assert all(address in told for address in ("127.0.0.2", "127.0.0.4"))
         names.lead_to("127.0.0.1")
         await daemon.until_live(10)
         await is_well(daemon)
@@ -155,8 +157,9 @@ async def test_a_certificate_that_proves_nothing_is_refused_until_it_is_replaced
         async with daemon.with_environment(SSL_CERT_FILE=str(authority.file)):
             await daemon.until(lambda status: status["reconnect_attempt"] == 2, 15)
             assert len(vendor.actions) == 0
-            assert all("certificate" in r.lower() and says in r for r in reasons(daemon)), reasons(daemon)
             assert front.accepted == 2
+            await daemon.told("disconnected", count=2)
+            assert all("certificate" in r.lower() and says in r for r in reasons(daemon)), reasons(daemon)
             front.present(authority.certificate())
             await daemon.until_live(15)
             _, metrics = await daemon.page("/metrics")
@@ -178,6 +181,7 @@ async def test_a_handshake_that_stalls_is_given_up_within_ten_seconds(
             front.stalls = False
             await daemon.until_live(10)
             assert front.accepted == 2
+            await daemon.told("disconnected")
             assert len(reasons(daemon)) == 1
             await is_well(daemon)
 
@@ -213,5 +217,6 @@ async def test_a_server_that_breaks_the_handshake_off_is_tried_again(
         async with DaemonProcess(shared_server.url, f"wss://127.0.0.1:{port}{FEED}") as daemon:
             await daemon.until(lambda status: status["reconnect_attempt"] == 3, 30)
             assert 2 <= asked <= 3
+            await daemon.told("disconnected", count=3)
             assert all(reasons(daemon))
             await is_well(daemon)

@@ -86,7 +86,7 @@ async def test_a_leader_that_was_frozen_is_refused_when_it_comes_back_and_ends(p
     await pair.second.until(lambda status: status["stored"] == 50)
     pair.first.signal(signal.SIGCONT)
     assert await pair.first.ended() in FENCED
-    assert "fenced" in pair.first.kinds()
+    await pair.first.told("fenced")
     pair.send(50)
     status = await pair.second.until(lambda status: status["stored"] == 100)
     assert status["state"] == "live"

@@ -4,7 +4,6 @@ Decides when a fault begins and that those of one lane wait for each other. Must
 """
 
 import asyncio
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ async def _lines(world: World) -> None:
 def _judged(world: World) -> Outcome:
     log = world.daemon.log
     lines = log.splitlines()
-    kinds = Counter(json.loads(line)["event"] for line in lines if line.startswith("{"))
+    kinds = Counter(world.daemon.kinds())
     balance, checker = world.balance, world.checker
     balance.log_lines = len(lines)
     balance.redis_connects = kinds["redis_connected"]
