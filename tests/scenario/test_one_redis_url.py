@@ -17,6 +17,7 @@ from consumers import BusUnavailable, connect
 from simulator.redis_server import RedisServer, free_port
 from tests.commands.test_commands import quotebus
 from tests.ingestor.answering import Answering
+from tests.scenario.conftest import until
 from tests.scenario.doors import DOORS, Refused, opened
 from tests.scenario.sentinels import sentinel
 from tests.scenario.streams import KEYS
@@ -254,7 +255,7 @@ async def test_each_command_takes_the_same_url(fronts: Fronts, command: str) -> 
 
 
 @pytest.mark.fault("K38")
-@pytest.mark.parametrize("kind", ["a node of a cluster", "a Sentinel"])
+@pytest.mark.parametrize("kind", ["a node of a cluster", "a node that takes writes", "a Sentinel"])
 async def test_what_cannot_hold_the_bus_is_called_the_same_at_every_door(kind: str, tmp_path: Path) -> None:
     """One sentence, exit code 2 or a clear error, and nothing is written."""
     with contextlib.ExitStack() as stack:
@@ -265,18 +266,32 @@ async def test_what_cannot_hold_the_bus_is_called_the_same_at_every_door(kind: s
             options = ("--cluster-enabled", "yes")
             port = stack.enter_context(RedisServer(port=port_of_a_node(), options=options)).port
             sentence = CLUSTER_NODE
+        if kind == "a node that takes writes":
+            await take_all_slots(port)
         for url in (f"redis://127.0.0.1:{port}/0", f"redis://127.0.0.1:{port}/2"):
             for door in sorted(set(DOORS) - {"the daemon's control connections"}):
                 with pytest.raises(Refused) as refusal:
                     await opened(door, url)
                 assert sentence in str(refusal.value), door
-        for command in ("run", "symbols add", "tail") if sentence is CLUSTER_NODE else ("symbols add",):
-            done = await run(COMMANDS[command], url)
-            assert done.returncode == 2, done
-            assert sentence in done.stdout + done.stderr
+            for command in ("run", "symbols add", "tail") if sentence is CLUSTER_NODE else ("symbols add",):
+                done = await run(COMMANDS[command], url)
+                assert done.returncode == 2, done
+                assert sentence in done.stdout + done.stderr
         with Redis(port=port) as client:
             if kind != "a Sentinel":
                 assert client.keys() == []
+
+
+async def take_all_slots(port: int) -> None:
+    """Have a node serve every key by itself, so that nothing but our own care keeps us from writing to it."""
+    with Redis(port=port) as client:
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(16_384))
+
+        async def serves() -> bool:
+            info: bytes = client.execute_command("CLUSTER", "INFO")
+            return b"cluster_state:ok" in info
+
+        await until(serves)
 
 
 def port_of_a_node() -> int:
