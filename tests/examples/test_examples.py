@@ -364,6 +364,19 @@ async def test_analysis(
     assert (tmp_path / "spread.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("missing", ["matplotlib", "pandas"])
+def test_analysis_without_what_it_draws_with_is_one_sentence(missing: str) -> None:
+    """The name of what is not installed, and what to install; no traceback."""
+    program = (
+        "import runpy, sys\n"
+        f"sys.modules[{missing!r}] = None\n"
+        f"runpy.run_path({str(EXAMPLES / 'analysis.py')!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"{missing} is not installed: pip install 'quotebus[pandas]' matplotlib\n"
+
+
 async def test_toy_strategy(
     shared_server: RedisServer,
     redis: Redis,
