@@ -508,7 +508,10 @@ STORM = """
 import os, random, signal, sys, threading, time
 from consumers.sync import connect
 
+begun = threading.Event()
+
 def interrupt():
+    begun.wait()
     while True:
         time.sleep(0.001 + random.random() * 0.02)
         os.kill(os.getpid(), signal.SIGINT)
@@ -519,6 +522,7 @@ with connect(sys.argv[1]) as bus:
     threading.Thread(target=interrupt, daemon=True).start()
     while True:
         try:
+            begun.set()
             if stream.positions.get("AAPL") == sys.argv[2]:
                 break
             LOOP
