@@ -103,6 +103,14 @@ async def until(is_so: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -
             await asyncio.sleep(0.005)
 
 
+async def forget_users(redis: Redis) -> None:
+    """Only the default user is left, as on a new server."""
+    names = await redis.acl_users()
+    others = {name if isinstance(name, str) else name.decode() for name in names} - {"default"}
+    if others:
+        await redis.acl_deluser(*others)
+
+
 async def readers(redis: Redis, command: str = "") -> int:
     """How many connections of the library the server has, or of those whose last command is this."""
     clients = await redis.client_list()
@@ -145,6 +153,8 @@ async def redis(server: RedisServer | MemoryServer) -> AsyncIterator[Redis]:
     async with in_memory.client() if in_memory else Redis.from_url(server.url, protocol=2) as client:
         if in_memory:
             _IN_MEMORY[client] = in_memory
+        else:
+            await forget_users(client)
         await client.flushall()
         yield client
 
