@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +31,9 @@ PONG_TIMEOUT_S: Final = 4.0
 queue behind the data, and the data itself proves the peer alive."""
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """The vendor publishes no limit; a backlog of half a million quotes still fits."""
+TURN_BYTES: Final = 256 * 1024
+"""So much is dealt with before others have their turn: some thousand quotes, a few milliseconds. What piled up
+while the process stood still may be many megabytes, and the library hands over all of it at once."""
 
 
 class CannotOpen(Exception):
@@ -62,6 +66,8 @@ class Socket(picows.WSListener):
         self._fragments_size = 0
         self._peer_close: Closed | None = None
         self._failure: BaseException | None = None
+        self._waiting: deque[bytes] = deque()
+        self._turn_bytes = 0
         self._closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
 
     async def wait_closed(self) -> Closed:
@@ -128,6 +134,8 @@ class Socket(picows.WSListener):
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """Called by picows once the connection is gone."""
+        while self._waiting:
+            self._hand_over(self._waiting.popleft())
         if self._closed.done():
             return
         if self._failure is not None:
@@ -148,6 +156,27 @@ class Socket(picows.WSListener):
             self._deliver(message)
 
     def _deliver(self, payload: bytes) -> None:
+        if self._turn_bytes >= TURN_BYTES:
+            self._waiting.append(payload)
+            return
+        self._hand_over(payload)
+        if self._turn_bytes >= TURN_BYTES and self._transport is not None:
+            # What is not read yet waits with the system, where it holds up the peer and not us.
+            if not self._transport.underlying_transport.is_closing():
+                self._transport.underlying_transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._turn_bytes = 0
+        while self._waiting and self._turn_bytes < TURN_BYTES:
+            self._hand_over(self._waiting.popleft())
+        if self._turn_bytes >= TURN_BYTES:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._transport is not None and not self._transport.underlying_transport.is_closing():
+            self._transport.underlying_transport.resume_reading()
+
+    def _hand_over(self, payload: bytes) -> None:
+        self._turn_bytes += len(payload)
         if self._failure is not None:
             return
         try:
