@@ -75,12 +75,29 @@ class Missing:
     def losses(self, reason: str, epoch: int | None) -> Losses:
         """What is left of them: one marker for each symbol."""
         losses = Losses(reason, epoch)
+        whole: dict[str, Span] = {}
         for packed in self.packed:
             for span in _unpack(packed):
-                from_ns = span.from_ns or EntryId.parse(span.first_id).time_ns
-                to_ns = span.to_ns or EntryId.parse(span.last_id).time_ns
-                losses.add_span(span.symbol, span.first_id, from_ns, to_ns, span.quotes)
+                # A full inventory has more than a hundred thousand spans, and reading an id takes the longest. Ids
+                # ascend, so those between the first and the last of a symbol have nothing to tell.
+                known = whole.get(span.symbol)
+                if known is None or span.from_ns:
+                    _add(losses, span)
+                    whole.setdefault(span.symbol, Span(span.symbol, span.first_id, span.last_id, 0))
+                    continue
+                known.first_id = known.first_id if known.quotes else span.first_id
+                known.last_id = span.last_id
+                known.quotes += span.quotes
+        for span in whole.values():
+            if span.quotes:
+                _add(losses, span)
         return losses
+
+
+def _add(losses: Losses, span: Span) -> None:
+    from_ns = span.from_ns or EntryId.parse(span.first_id).time_ns
+    to_ns = span.to_ns or EntryId.parse(span.last_id).time_ns
+    losses.add_span(span.symbol, span.first_id, from_ns, to_ns, span.quotes)
 
 
 class Inventory:
