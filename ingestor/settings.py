@@ -8,7 +8,7 @@ secret is ever part of a message or a repr.
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -23,6 +23,7 @@ from ingestor.feed.session import Credentials
 from ingestor.pasted import complaint
 from ingestor.service_links import is_service_link
 from ingestor.setting_problems import did_you_mean, problem_of
+from ingestor.setting_values import Size, http_address, one_of
 from ingestor.text_file import UnreadableText, read_text
 from wire import BadNamespace, Keyspace
 from wire.redis.tls import client_context
@@ -92,22 +93,6 @@ def _market_hours(name: str) -> str:
     return name
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(f"is not one of {', '.join(words)}")
-        return text.lower()
-
-    return check
-
-
-def _http(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdigit() and 0 <= int(port) <= 65535):
-        raise ValueError("must be HOST:PORT, for example 127.0.0.1:9108")
-    return address
-
-
 class Settings(BaseSettings):
     """The daemon's settings; each field is `QUOTEBUS_<NAME>` in the environment and `<name>` in the TOML file."""
 
@@ -136,7 +121,9 @@ class Settings(BaseSettings):
         Field(description="base URL that the list of assets is asked of; `off`: it is not asked"),
     ] = ""
     http: Annotated[
-        str, AfterValidator(_http), Field(description="HOST:PORT of /metrics, /livez, /readyz, /status")
+        str,
+        AfterValidator(http_address),
+        Field(description="HOST:PORT of /metrics, /livez, /readyz, /status"),
     ] = "127.0.0.1:9108"
     http_names: Annotated[
         str,
@@ -162,7 +149,7 @@ class Settings(BaseSettings):
         float, Field(ge=0, description="how long a desired set that vanished stays subscribed")
     ] = 60.0
     memory_bytes: Annotated[
-        ByteSize,
+        Size,
         Field(
             ge=1_048_576,
             description="memory for quotes that wait; nearly full (all but 16 MiB, or half), they go to disk",
@@ -175,7 +162,7 @@ class Settings(BaseSettings):
         ),
     ] = ""
     spool_bytes: Annotated[
-        ByteSize, Field(ge=1_048_576, description="disk for quotes that wait; then the oldest go")
+        Size, Field(ge=1_048_576, description="disk for quotes that wait; then the oldest go")
     ] = ByteSize(1024 * 1024 * 1024)
     spool_max_age_s: Annotated[
         float, Field(gt=0, description="after this time a quote on disk is not worth storing any more")
@@ -183,7 +170,7 @@ class Settings(BaseSettings):
     replay_s: Annotated[
         float, Field(ge=0, description="how long stored quotes are kept in case Redis forgets them")
     ] = 30.0
-    replay_bytes: Annotated[ByteSize, Field(ge=0, description="memory for them")] = ByteSize(32 * 1024 * 1024)
+    replay_bytes: Annotated[Size, Field(ge=0, description="memory for them")] = ByteSize(32 * 1024 * 1024)
     drain_s: Annotated[
         float, Field(ge=0, description="time for storing what is queued when the daemon is asked to stop")
     ] = 8.0
@@ -215,12 +202,12 @@ class Settings(BaseSettings):
     ] = ""
     log_level: Annotated[
         str,
-        AfterValidator(_one_of("debug", "info", "warning", "error")),
+        AfterValidator(one_of("debug", "info", "warning", "error")),
         Field(description="debug, info, warning or error"),
     ] = "info"
     log_format: Annotated[
         str,
-        AfterValidator(_one_of("auto", "json", "console")),
+        AfterValidator(one_of("auto", "json", "console")),
         Field(description="auto: console on a terminal, json otherwise"),
     ] = "auto"
 

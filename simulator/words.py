@@ -7,7 +7,7 @@ in a script it stands.
 import re
 from typing import Final
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", re.ASCII)
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
@@ -74,7 +74,7 @@ class Words:
             word = self._words.pop(0)
             if word == "for" and for_s is None:
                 for_s = self.duration_s()
-            elif re.fullmatch(r"x[1-9]\d{0,5}", word) and times is None:
+            elif re.fullmatch(r"x[1-9][0-9]{0,5}", word) and times is None:
                 times = int(word[1:])
             else:
                 raise BadWord(f"{word!r} is not understood", "end with nothing, xN or for 20s")

@@ -21,7 +21,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MIDNIGHT_NS: Final = (
     (datetime(DAY.year, DAY.month, DAY.day, 5, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) * NS_PER_S
 )
-_TIME_OF_DAY: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?")
+_TIME_OF_DAY: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?", re.ASCII)
 
 
 def parse_time(time: Time) -> int:

@@ -38,6 +38,7 @@ def test_each_way_to_write_a_time_has_one_meaning(time: Any, ns: int) -> None:
     [
         ("9:30", "write '09:30:00.5'"),
         ("24:00", "write '09:30:00.5'"),
+        ("0\u0669:30", "write '09:30:00.5'"),
         ("soon", "write '09:30:00.5'"),
         ("2025-01-06T14:30:00", "write '09:30:00.5'"),
         (datetime(2025, 1, 6), "no time zone"),

@@ -172,6 +172,16 @@ WRONG = {
     "log_level": ("loud", "is not one of debug, info, warning, error"),
     "log_format": ("xml", "is not one of auto, json, console"),
 }
+ANOTHER_SCRIPT = {
+    "memory_bytes": "\u0666\u0664MiB",
+    "spool_bytes": "\uff16\uff14MiB",
+    "replay_bytes": "\u0663\u0662MiB",
+    "http": "127.0.0.1:\u0669\u0661\u0660\u0668",
+    "stream_maxlen": "\u0665\u0660",
+    "symbol_limit": "\u0663\u0660",
+    "replay_s": "\u0663\u0660",
+}
+"""Digits that Python takes for such."""
 TAKES_ANY = {"redis_url", "spool_dir", "http_names"}
 """Settings whose value is any text, and the one whose value is never shown."""
 
@@ -179,6 +189,14 @@ TAKES_ANY = {"redis_url", "spool_dir", "http_names"}
 def test_every_setting_has_a_wrong_value_here() -> None:
     """So that none is added without its words."""
     assert WRONG.keys() | TAKES_ANY >= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", ANOTHER_SCRIPT)
+def test_digits_of_another_script_are_no_number(name: str) -> None:
+    """Sizes, ports, counts and times alike: who reads the setting may not know them."""
+    (line,) = problems({f"QUOTEBUS_{name.upper()}": ANOTHER_SCRIPT[name]})
+    assert line.startswith(f"{name} (QUOTEBUS_{name.upper()}): '{ANOTHER_SCRIPT[name]}' ")
+    assert any(said in line for said in (" is no number", " is no whole number", " must be HOST:PORT"))
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -74,6 +74,7 @@ def test_lines_keep_their_order() -> None:
     [
         ("drop", "'drop' has no time", "at 5s drop"),
         ("at 5x drop", "'5x' is not a duration", "500ms"),
+        ("at \u0665s drop", "'\u0665s' is not a duration", "500ms"),
         ("at 5s", "the line ends too early", "an event"),
         ("at 5s explode", "'explode' is not understood", "take any of"),
         ("at 5s drop now", "'now' is too much", "end the line"),

@@ -78,6 +78,7 @@ def test_what_a_url_means(url: str, expected: RedisUrl) -> None:
         ("redis://h?protocol=3", "option protocol with a value that must be 2"),
         ("redis://h?socket_timeout=0", "option socket_timeout with a value that must be a number of seconds"),
         ("redis://h?socket_timeout=nan", "must be a number of seconds"),
+        ("redis://h?socket_timeout=\u0663", "must be a number of seconds"),
         ("redis://h?socket_timeout=soon", "must be a number of seconds"),
         ("redis://h?socket_timeout=1&socket_timeout=2", "option socket_timeout twice"),
         ("redis://h?socket_timeout=", "option socket_timeout without a value"),

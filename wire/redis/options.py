@@ -47,7 +47,7 @@ def _database(value: str) -> int:
 
 def _seconds(value: str) -> float:
     try:
-        seconds = float(value)
+        seconds = float(value) if value.isascii() else math.nan
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= TIMEOUT_MAX_S:
