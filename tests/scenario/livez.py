@@ -32,6 +32,9 @@ class Livez:
         """Of the daemon's own doing."""
         self.slowest_whole_s = 0.0
         """As the clock has it."""
+        self.most_cpu_s = 0.0
+        """That the daemon's main thread had during one visit: all that it did in between, and nothing that it
+        waited for."""
 
 
 @asynccontextmanager
@@ -46,7 +49,7 @@ async def watching_livez(daemon: DaemonProcess) -> AsyncIterator[Livez]:
         await asyncio.to_thread(prober.stdout.readline)
         yield seen
         said, _ = await asyncio.to_thread(prober.communicate, "", TIMEOUT_S + 5)
-        seen.visits, seen.slowest_s, seen.slowest_whole_s = json.loads(said)
+        seen.visits, seen.slowest_s, seen.slowest_whole_s, seen.most_cpu_s = json.loads(said)
     finally:
         prober.kill()
         prober.wait()
@@ -65,8 +68,10 @@ def _start(port: str, pid: int) -> subprocess.Popen[str]:
     )
 
 
-def _run_delay_s(process: str) -> float:
-    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+def main_thread_s(process: int | str) -> tuple[float, float]:
+    """For how long its main thread had a processor so far, and for how long it was ready and others had them."""
+    ran_ns, waited_ns, _ = Path(f"/proc/{process}/schedstat").read_text().split()
+    return int(ran_ns) / 1e9, int(waited_ns) / 1e9
 
 
 def _visit(port: int) -> None:
@@ -88,21 +93,27 @@ def main(port: str, daemon: str) -> None:
         is_over.set()
 
     threading.Thread(target=wait, daemon=True).start()
-    visits, slowest_s, slowest_whole_s = 0, 0.0, 0.0
+    visits, slowest_s, slowest_whole_s, most_cpu_s = 0, 0.0, 0.0, 0.0
     sys.stdout.write("visiting\n")
     sys.stdout.flush()
     while not is_over.wait(EVERY_S):
         try:
-            began_s, delayed_s = time.monotonic(), _run_delay_s(daemon) + _run_delay_s("self")
+            began_s, (ran_s, waited_s), (_, we_waited_s) = (
+                time.monotonic(),
+                main_thread_s(daemon),
+                main_thread_s("self"),
+            )
             _visit(int(port))
             took_s = time.monotonic() - began_s
-            stolen_s = _run_delay_s(daemon) + _run_delay_s("self") - delayed_s
+            (ran_by_s, waited_by_s), (_, we_waited_by_s) = main_thread_s(daemon), main_thread_s("self")
+            stolen_s = waited_by_s - waited_s + we_waited_by_s - we_waited_s
         except (ConnectionError, FileNotFoundError, ProcessLookupError):
             break
         visits += 1
         slowest_s = max(slowest_s, took_s - stolen_s)
         slowest_whole_s = max(slowest_whole_s, took_s)
-    sys.stdout.write(json.dumps([visits, slowest_s, slowest_whole_s]))
+        most_cpu_s = max(most_cpu_s, ran_by_s - ran_s)
+    sys.stdout.write(json.dumps([visits, slowest_s, slowest_whole_s, most_cpu_s]))
 
 
 if __name__ == "__main__":

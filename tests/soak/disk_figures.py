@@ -3,6 +3,10 @@
 Decides what is measured: what becomes of every quote, the slowest `/livez`, and how a SIGTERM ends. The checker is
 the judge: a quote that is neither there nor marked makes the exit code 1. `--daemon FOLDER` measures the daemon of
 another checkout. The full disk is a tmpfs where this user may mount one, and else the preloaded library's.
+
+Each line says how much of a processor the daemon's main thread and this program (source, simulator and judge) had,
+and for how much of the time that thread was ready and others had the processors: where that is much, the machine
+was busy with something else, and the clock's figures are the machine's.
 """
 
 import argparse
@@ -17,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -27,13 +31,16 @@ from tests.preload.build import build
 from tests.preload.control import Call, Faults
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.disk import SYMBOLS, spooling_daemon
-from tests.scenario.livez import watching_livez
+from tests.scenario.livez import main_thread_s, watching_livez
 from tests.scenario.traffic import Traffic
 
 KIB: Final = 1024
 RATES: Final = (500, 5_000, 24_000)
 AFTER_S: Final = 25.0
 """How long Redis is back before the balance is drawn, while quotes still come."""
+BUSY: Final = 0.25
+"""For such a part of the time a daemon waits for a processor only where others want them all."""
+SETTLED_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,20 @@ CASES: Final = (
     Case("full, little memory", 3 * KIB * KIB, 2 * KIB * KIB, 12.0),
     Case("hangs", None, 64 * KIB * KIB, 4.0),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What the daemon's main thread had of a processor, for which part of the time it waited for one, and what this
+    program had."""
+
+    daemon: float
+    daemon_waits: float
+    ours: float
+
+    def __str__(self) -> str:
+        said = f"processor: daemon {self.daemon:.0%}, waits {self.daemon_waits:.0%}, source {self.ours:.0%}"
+        return f"{said} (BUSY MACHINE)" if self.daemon_waits > BUSY else said
 
 
 @contextmanager
@@ -93,7 +114,10 @@ async def _measured(
     traffic: Traffic,
     faults: Faults,
 ) -> bool:
+    assert daemon.process is not None
     async with watching_livez(daemon) as livez:
+        from_s, our_cpu_s = time.monotonic(), time.process_time()
+        ran_s, waited_s = main_thread_s(daemon.process.pid)
         async with traffic.flowing(rate / len(SYMBOLS)):
             server.pause()
             if case.room is None:
@@ -102,11 +126,14 @@ async def _measured(
             await asyncio.sleep(case.away_s - 3.0 * (case.room is None))
             server.resume()
             await asyncio.sleep(AFTER_S)
-        ends_s = time.monotonic() + 60.0
-        status = await daemon.status()
-        while status["queued"] + status["unanswered"] + status["spooled"] and time.monotonic() < ends_s:
-            await asyncio.sleep(0.2)
-            status = await daemon.status()
+        flowed_s = time.monotonic() - from_s
+        ran_by_s, waited_by_s = main_thread_s(daemon.process.pid)
+        shares = Shares(
+            (ran_by_s - ran_s) / flowed_s,
+            (waited_by_s - waited_s) / flowed_s,
+            (time.process_time() - our_cpu_s) / flowed_s,
+        )
+        status = await _settled(daemon)
         _, page = await daemon.page("/metrics")
     began_s = time.monotonic()
     daemon.signal(signal.SIGTERM)
@@ -118,16 +145,36 @@ async def _measured(
         for line in page.splitlines()
         if line.startswith("quotebus_quotes_dropped_total{") and not line.endswith(" 0.0")
     ]
-    left = status["queued"] + status["unanswered"] + status["spooled"]
+    left = _left(status)
     sys.stdout.write(
         f"{case.name:20} {rate:6}/s  sent {traffic.sent * len(SYMBOLS):8}  received {status['received']:8}  "
         f"stored {status['stored']:8}  dropped {status['dropped']:7} {', '.join(reasons)}  left {left}  "
         f"marked {verdict.missing_in_gaps}  lost {verdict.lost}  out of order {verdict.out_of_order}  "
-        f"livez {livez.slowest_whole_s * 1e3:.0f} ms, own {livez.slowest_s * 1e3:.0f} ms  "
-        f"SIGTERM {code} in {took_s:.1f} s\n"
+        f"livez {livez.slowest_whole_s * 1e3:.0f} ms, own {livez.slowest_s * 1e3:.0f} ms, "
+        f"processor {livez.most_cpu_s * 1e3:.0f} ms  SIGTERM {code} in {took_s:.1f} s  {shares}\n"
     )
     sys.stdout.flush()
     return not (verdict.lost or verdict.out_of_order or verdict.duplicated or left)
+
+
+async def _settled(daemon: DaemonProcess) -> dict[str, Any]:
+    """The status once nothing waits any more, or the last one in time."""
+    ends_s = time.monotonic() + SETTLED_S
+    while True:
+        try:
+            status = await daemon.status()
+        except AssertionError:
+            # A daemon that gets no processor answers late, which is a figure and not the end of the measuring.
+            if time.monotonic() > ends_s or daemon.process is None or daemon.process.poll() is not None:
+                raise
+            continue
+        if not _left(status) or time.monotonic() > ends_s:
+            return status
+        await asyncio.sleep(0.2)
+
+
+def _left(status: dict[str, Any]) -> int:
+    return int(status["queued"] + status["unanswered"] + status["spooled"])
 
 
 def figures(names: Sequence[str], rates: Sequence[int], path: str | None) -> bool:
