@@ -18,7 +18,8 @@ run: setup  ## the daemon, settings from the environment or a .env file
 	@$(BIN)/quotebus run
 
 # With the 1 024 open files of an ordinary user, whatever this one may have; who may have fewer keeps those.
-test: setup lint types layers  ## everything that CI checks, against real servers
+test: setup  ## everything that CI checks, against real servers
+	@$(MAKE) --no-print-directory -j 3 lint types layers
 	@ulimit -n 1024 2>/dev/null || true; exec $(BIN)/python -m pytest -n 6 --dist worksteal
 
 lint: setup

@@ -42,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
             "STATE_DIRECTORY",
         ):
             os.environ.pop(name, None)
+        # Hundreds of daemons and commands are started: without its cache, each would compile the product anew.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")

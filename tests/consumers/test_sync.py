@@ -449,9 +449,9 @@ def test_reading_without_await_costs_little_more(server: RedisServer, pen: Pen) 
             first(iter(bus.quotes("AAPL", start="earliest", lease=False)), count)
 
     def took_s(read: Callable[[], object]) -> float:
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         read()
-        return time.perf_counter() - began_s
+        return time.process_time() - began_s
 
     pairs = [(took_s(lambda: asyncio.run(native())), took_s(plain)) for _ in range(3)]
     assert min(each for _, each in pairs) < 3 * min(each for each, _ in pairs)
