@@ -121,8 +121,10 @@ class _Connection(Connection):
         writer = self._writer
         await super().disconnect(nowait, error, failure_count, health_check_failed)
         if nowait and self._tls is not None and writer is not None:
-            # A farewell by TLS takes a round trip; in a loop that ends meanwhile the socket would stay open.
-            writer.transport.abort()
+            # A farewell by TLS takes a round trip; in a loop that ends meanwhile the socket would stay open. Of one
+            # that was closed twice, asyncio until Python 3.11.2 has nothing left to abort.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         if not self.is_connected:
