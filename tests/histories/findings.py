@@ -56,6 +56,8 @@ CAUSES: Final[Mapping[str, frozenset[str]]] = {
 }
 """What each kind of fault may bring about. A fault of Redis alone or of the clock brings about nothing."""
 
+RESTARTS: Final = frozenset({"daemon_stopped", "daemon_killed"})
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -91,6 +93,9 @@ def of_markers(reasons: Mapping[str, int], kinds: Collection[str], *, is_small: 
     allowed = frozenset().union(*(CAUSES.get(kind, frozenset()) for kind in kinds))
     if is_small:
         allowed |= {"spool_full"}
+    if "redis_emptied" in kinds and not RESTARTS.isdisjoint(kinds):
+        # What an earlier life of the daemon had stored, this one cannot store again.
+        allowed |= {"stream_lost"}
     return [Finding(UNTRUE, f"{n} with {reason!r}") for reason, n in reasons.items() if reason not in allowed]
 
 

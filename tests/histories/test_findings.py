@@ -38,10 +38,13 @@ def test_a_marker_needs_a_cause_among_the_faults() -> None:
     """A full spool needs a disk that had something, or bounds that an outage fills; age is never a reason."""
     assert of_markers({"spool_full": 2}, ["disk_full"], is_small=False) == []
     assert of_markers({"spool_full": 2}, ["redis_killed"], is_small=True) == []
+    assert of_markers({"stream_lost": 2}, ["redis_emptied", "daemon_killed"], is_small=False) == []
     for reason, kinds in (
         ("spool_full", ["redis_killed"]),
         ("feed_disconnected", ["redis_frozen", "clock_jumped"]),
         ("redis_lost", ["redis_killed"]),
+        ("stream_lost", ["redis_emptied"]),
+        ("stream_lost", ["daemon_killed"]),
     ):
         (finding,) = of_markers({reason: 2}, kinds, is_small=False)
         assert (finding.kind, finding.detail) == (words.UNTRUE, f"2 with '{reason}'")

@@ -115,16 +115,20 @@ async def wrong_type(world: World, strike: Strike) -> None:
 
     async def spoil(redis: Redis) -> None:
         pipe = redis.pipeline(transaction=True)
-        pipe.rename(stream, aside)
+        # Of a server that was emptied there may be no stream yet.
+        if await redis.exists(stream):
+            pipe.rename(stream, aside)
         pipe.set(stream, "oops")
         await pipe.execute()
 
     async def heal(redis: Redis) -> None:
+        pipe = redis.pipeline(transaction=True)
+        if await redis.type(stream) == "string":
+            pipe.delete(stream)
         if await redis.exists(aside):
-            pipe = redis.pipeline(transaction=True)
             pipe.delete(stream)
             pipe.rename(aside, stream)
-            await pipe.execute()
+        await pipe.execute()
 
     # An answer may have been lost: spoilt twice, the stream would be gone.
     with contextlib.suppress(RedisError, OSError):
