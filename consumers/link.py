@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa:
 from consumers.command import Command, Reply
 from consumers.errors import BadUrl, forked
 from consumers.reconnect import HandshakeFailed, NoTransactions, WrongServer
-from wire.redis.answers import lacks_command, unusable_kind
+from wire.redis.answers import FULL, lacks_command, unusable_kind
 from wire.redis.tls import client_context, explain
 from wire.redis.url import NOT_ANSWERED, BadRedisUrl, RedisUrl, explain_end, parse_redis_url
 
@@ -93,6 +93,8 @@ class _Connection(Connection):
         )
         self._url = url
         self._tls: ssl.SSLContext | None = None
+        self._is_over = False
+        """It was closed, perhaps before it was made; nobody connects it again."""
 
     async def _connect(self) -> None:
         try:
@@ -110,6 +112,9 @@ class _Connection(Connection):
             if (said := NOT_ANSWERED if is_late else explain(error)) is not None:
                 raise HandshakeFailed(said) from None
             raise
+        if self._is_over:
+            await self.disconnect(nowait=True)
+            raise ConnectionResetError("the connection was closed")
 
     async def disconnect(
         self,
@@ -118,6 +123,7 @@ class _Connection(Connection):
         failure_count: int | None = None,
         health_check_failed: bool = False,
     ) -> None:
+        self._is_over = True
         writer = self._writer
         await super().disconnect(nowait, error, failure_count, health_check_failed)
         if nowait and self._tls is not None and writer is not None:
@@ -149,8 +155,8 @@ class _Connection(Connection):
                 await self.send_command("SELECT", db, check_health=False)
                 await self.read_response()
         except ConnectionError as ending:
-            # Its children are answers of the server, such as a refused login.
-            if type(ending) is ConnectionError:
+            # Its children are answers of the server, such as a refused login, and so is this one.
+            if type(ending) is ConnectionError and FULL not in str(ending):
                 raise HandshakeFailed(f"{explain_end(self._url)} ({ending})") from None
             raise
         finally:

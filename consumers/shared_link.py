@@ -97,12 +97,13 @@ class SharedLink:
 
     async def _opened(self) -> Link:
         if self._link is None or not self._link.is_open:
-            link = Link(self._target)
+            # Known before it is open: `close` ends its handshake.
+            self._link = link = Link(self._target)
             await link.open()
             if not self._is_open:
                 await link.close()
                 self.check_open()
-            self._link = link
+            return link
         return self._link
 
     async def _drop(self) -> None:

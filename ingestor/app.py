@@ -137,7 +137,9 @@ async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> 
     finally:
         await spooling.close()
     left = daemon.publisher.holdings.total
-    daemon.journal.note("stopped", "info" if is_drained else "error", left=left, on_disk=is_saved)
+    daemon.journal.note(
+        "stopped", "info" if is_drained else "error", left=left, on_disk=bool(left) and is_saved
+    )
     await _say_farewell(daemon)
     if not is_drained:
         told = f"{left} quotes were not stored within {daemon.settings.drain_s:g} s"

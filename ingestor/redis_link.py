@@ -15,7 +15,7 @@ import hiredis
 
 from ingestor.login import Login
 from ingestor.resp import pack
-from wire.redis.answers import lacks_command, unusable_kind
+from wire.redis.answers import FULL, lacks_command, unusable_kind
 from wire.redis.tls import client_context, explain
 from wire.redis.url import (
     NOT_ANSWERED,
@@ -239,6 +239,9 @@ class RedisAddress:
 
     def _expect_login(self, password: str | None, reply: Reply) -> None:
         if isinstance(reply, hiredis.ReplyError):
+            if FULL in str(reply):
+                # It answers so whatever it is asked first, and says nothing of the login.
+                raise LinkFailure(str(reply))
             self.note_refusal(password, str(reply))
             raise LinkFailure(self.login.refusal or str(reply))
 

@@ -3,17 +3,20 @@
 Decides forms that pydantic does not know, or reads too generously. Must never know which setting a value is for.
 """
 
+import re
 from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, ByteSize
 from pydantic_core import PydanticCustomError
 
+_SIZE: Final = re.compile(r"\s*[+]?[0-9_]*[.]?[0-9]+\s*[A-Za-z]*\s*", re.ASCII)
+
 
 def _plain(size: Any) -> Any:
-    if isinstance(size, str) and not size.isascii():
-        # Its pattern takes the digits of every script, and a reader of the setting may not know them.
-        raise PydanticCustomError("byte_size", "not ASCII")
+    # pydantic's own pattern takes the digits of every script, and passes over what stands behind: 1,5GB was 1.
+    if isinstance(size, str) and not _SIZE.fullmatch(size):
+        raise PydanticCustomError("byte_size", "not a number of bytes")
     return size
 
 

@@ -290,6 +290,8 @@ def _problem(detail: Any, values: Mapping[str, Any]) -> str:
 def _as_written(default: Any) -> str:
     if isinstance(default, ByteSize):
         return default.human_readable().replace(".0", "")
+    if isinstance(default, Enum):
+        return str(default.value)
     return "" if default is None else str(default)
 
 

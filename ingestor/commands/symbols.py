@@ -47,9 +47,8 @@ def add(names: list[str], redis_url: str, namespace: str) -> int:
 
 
 def remove(names: list[str], redis_url: str, namespace: str) -> int:
-    """SREM, as spelt and upper-cased, so that a misspelt member can be removed too."""
-    members = list(dict.fromkeys([*names, *(name.strip().upper() for name in names)]))
-    return _edit("SREM", "removed", "", members, redis_url, namespace)
+    """SREM, as spelt if that is a member, so that a misspelt one can be removed; else upper-cased."""
+    return _edit("SREM", "removed", "", names, redis_url, namespace)
 
 
 def show(as_json: bool, redis_url: str, namespace: str) -> int:
@@ -182,7 +181,11 @@ def _reason(value: object) -> str | None:
 def _edit(command: str, done: str, rest: str, members: list[str], redis_url: str, namespace: str) -> int:
     try:
         with QuickRedis(redis_url) as redis:
-            changed = redis.call(command, Keyspace(namespace).symbols, *members)
+            key = Keyspace(namespace).symbols
+            if command == "SREM":
+                # A misspelt member must not take the one that was meant with it.
+                members = [m if redis.call("SISMEMBER", key, m) else m.strip().upper() for m in members]
+            changed = redis.call(command, key, *members)
     except BadNamespace as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2

@@ -84,6 +84,11 @@ def test_symbols_are_added_listed_and_removed(server: RedisServer, redis: "redis
     listed = quotebus("symbols", "ls", url=server.url).stdout
     assert "AAPL  live       stale           no daemon has written here\n" in listed
     assert quotebus("symbols", "rm", "msft", url=server.url).stdout == "removed 1\n"
+    # Beside the one that was meant, a misspelt member goes alone.
+    redis.sadd(KEYS.symbols, "MSFT", "msft")
+    assert quotebus("symbols", "rm", "msft", url=server.url).stdout == "removed 1\n"
+    assert redis.sismember(KEYS.symbols, "MSFT")
+    assert quotebus("symbols", "rm", "msft", url=server.url).stdout == "removed 1\n"
     assert redis.smembers(KEYS.symbols) == {"AAPL", "NVDA"}
 
 

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from consumers import Bus, BusClosed, BusError, connect
+from consumers import Bus, BusClosed, BusError, Reconnect, connect
 from consumers.link import Link, Target
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.source import Source
@@ -331,3 +331,42 @@ async def test_a_connection_closed_at_any_moment_of_its_opening_stays_closed(
         return await readers(redis) == 0
 
     await until(none_is_left)
+
+
+@pytest.mark.real_server("a server that says something else")
+async def test_a_question_ends_at_once_when_its_bus_is_closed_while_it_connects() -> None:
+    """Its server takes the connection and does not answer: the bus is closed, and that is what is said."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        link = SharedLink(Target(f"redis://:secret@127.0.0.1:{port}", timeout_s=30))
+        for pause_s in (0.0, 0.1):
+            link.open()
+            task = asyncio.create_task(link.ask(("PING",)))  # noqa: TID251
+            await asyncio.sleep(pause_s)  # before it is connected, and while it waits for an answer
+            async with asyncio.timeout(5):
+                await link.close()
+                with pytest.raises(BusClosed):
+                    await task
+
+
+@pytest.mark.real_server("a server that says something else")
+async def test_a_server_that_is_full_is_told_in_its_own_words() -> None:
+    """It has answered, so it did not hang up without a word, and nothing is said of TLS."""
+
+    async def full(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"secret")
+        writer.write(b"-ERR max number of clients reached\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(full, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        bus = connect(f"redis://:secret@127.0.0.1:{port}", reconnect=Reconnect(attempts=1))
+        with pytest.raises(BusError, match="max number of clients reached") as refusal:
+            await bus.__aenter__()
+        assert "TLS" not in str(refusal.value)
+        await bus.aclose()

@@ -137,7 +137,10 @@ def test_a_setting_that_is_written_otherwise_in_a_file_is_told_how(
 
 
 WRONG = {
-    "feed": ("nasdaq", "is not one of 'iex', 'sip', 'delayed_sip', 'boats', 'overnight' or 'test'"),
+    "feed": (
+        "nasdaq",
+        "is not one of 'iex', 'sip', 'delayed_sip', 'boats', 'overnight' or 'test'; the default is iex",
+    ),
     "feed_url": ("https://x", "must begin with ws:// or wss://"),
     "rest_url": (
         "https://[bad",
@@ -189,6 +192,15 @@ TAKES_ANY = {"redis_url", "spool_dir", "http_names"}
 def test_every_setting_has_a_wrong_value_here() -> None:
     """So that none is added without its words."""
     assert WRONG.keys() | TAKES_ANY >= Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    "size", ["1,048,576", "2,5GB", "32.MiB", "64MiB/2", "4GiB-1", "3000000.5.6GB", "1e9"]
+)
+def test_what_stands_behind_a_size_is_not_passed_over(size: str) -> None:
+    """It would be another number than whoever wrote it meant."""
+    (line,) = problems({"QUOTEBUS_REPLAY_BYTES": size})
+    assert "is no number of bytes" in line
 
 
 @pytest.mark.parametrize("name", ANOTHER_SCRIPT)

@@ -18,6 +18,8 @@ SENTINEL: Final = (
     "this is a Sentinel, which watches servers and holds no data; give the address of the primary, "
     "or of a proxy or a name that follows it (SENTINEL GET-MASTER-ADDR-BY-NAME tells where it is)"
 )
+FULL: Final = "max number of clients"
+"""In the answer of a server that has no place for a connection, to whatever that sends first."""
 PASSING: Final = (
     "LOADING",
     "BUSY",
