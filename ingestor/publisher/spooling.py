@@ -321,7 +321,7 @@ class Spooling:
             # Stored while the disk was at it.
             await self._medium.attempt("delete", self._settle)
         await self._medium.attempt("sync", self._sync)
-        self._tell_damages()
+        self._look()
 
     def _is_time_to_write(self) -> bool:
         if self._back.unread or self._backlog.is_filling:
@@ -367,14 +367,8 @@ class Spooling:
                 await self._call(self._held.stand_in, gone, markers)
         if unknown_ns:
             self._backlog.put(self._back.last_markers(min(unknown_ns), time.time_ns()))
-        self._tell_damages()
-        return bool(all_gone)
-
-    def _tell_damages(self) -> None:
-        damages = self._held.take_damages()
-        self._counts.drop(DAMAGED, sum(damage.quotes_lost or 0 for damage in damages))
-        self._back.tell(damages)
         self._look()
+        return bool(all_gone)
 
     async def _write(self) -> None:
         self._is_writing = True
@@ -434,7 +428,11 @@ class Spooling:
         self._counts.drop("queue_full", sum(lost.values()))
 
     def _look(self) -> None:
-        """How things stand on disk, between two of its operations."""
+        """How things stand on disk, between two of its operations. What was found damaged is counted in the same
+        moment in which it no longer counts as waiting."""
+        damages = self._held.take_damages()
+        self._counts.drop(DAMAGED, sum(damage.quotes_lost or 0 for damage in damages))
+        self._back.tell(damages)
         before_bytes = self._bytes
         self._back.unread, self._back.quotes = self._held.unread_records, self._held.unread_quotes
         self._bytes, self._oldest_ns = self._held.bytes_used, self._held.oldest_at_ns

@@ -492,6 +492,27 @@ async def test_a_stop_marks_each_file_that_is_gone_in_its_place(tmp_path: Path) 
 
 
 @pytest.mark.fault("P33")
+async def test_the_ledger_is_even_in_the_moment_in_which_a_file_is_found_gone(tmp_path: Path) -> None:
+    """However long the next operation of the disk takes."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_over(folder, server)
+    for ordinal in range(3):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    vanish(folder)
+    life.publisher.spooling._next_check_s = life.publisher.spooling._next_sync_s = 0.0
+    await life.receive(3, "A", LONG_AGO_NS)
+    await life.connect()
+    await life.begin_step()
+    while life.disk.asked:
+        await life.disk_does()
+        assert life.imbalance == 0
+    assert life.publisher.counts.dropped["spool_damaged"] == 3
+    await life.rest()
+    await life.close()
+
+
+@pytest.mark.fault("P33")
 @pytest.mark.parametrize("mishap", MISHAPS)
 async def test_a_stop_writes_again_what_was_read_back(tmp_path: Path, mishap: Callable[[Path], None]) -> None:
     """Redis took some of what was on disk, and is away again; memory has the rest, and the disk nothing."""
