@@ -118,7 +118,8 @@ class QuickRedis:
         if said is not None:
             return RedisProblem(f"Redis at {self!r} cannot be used: {said}")
         return RedisProblem(
-            f"Redis at {self!r} cannot be reached ({reason}); is it running, and is QUOTEBUS_REDIS_URL right?"
+            f"Redis at {self!r} cannot be reached ({reason}); is it running, and is its URL right "
+            "(--redis-url, else QUOTEBUS_REDIS_URL)?"
         )
 
     def _read(self) -> Any:

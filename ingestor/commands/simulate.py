@@ -4,6 +4,7 @@ Decides how options become the simulator's settings, and the exit code. Must nev
 """
 
 import asyncio
+import errno
 import math
 import signal
 import sys
@@ -66,10 +67,24 @@ def run_simulator(
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_until_signalled(settings))
-    except (BadTape, BadScript, OSError) as problem:
+    except (BadTape, BadScript) as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 1
+    except OSError as problem:
+        print(f"quotebus: {_in_words(problem, settings.host, port, rest_port)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _in_words(problem: OSError, host: str, port: int, rest_port: int) -> str:
+    if problem.errno == errno.EADDRINUSE:
+        # asyncio names the address that it could not bind.
+        if rest_port and f", {rest_port})" in str(problem):
+            return f"port {rest_port} of {host}, for REST calls, is taken; choose another with --rest-port"
+        return f"port {port} of {host} is taken; choose another with --port"
+    if problem.filename is not None:
+        return f"{problem.filename}: {problem.strerror}"
+    return str(problem)
 
 
 async def _until_signalled(settings: Any) -> None:

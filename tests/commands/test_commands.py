@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 import redis as redis_py
 
 from ingestor.subscriptions.desired import shown
-from simulator.redis_server import RedisServer
+from simulator.redis_server import RedisServer, free_port
 from wire import Keyspace, encode_gap, encode_latest, encode_quote
 
 KEYS = Keyspace()
@@ -439,6 +440,19 @@ def test_simulate_names_the_tape_it_cannot_read(tmp_path: Path) -> None:
     assert done.returncode in (1, 2)
     assert "no.csv" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--rest-port"])
+def test_simulate_says_which_port_is_taken_and_what_to_do(option: str) -> None:
+    """Also that of the REST calls, which was not named, and a script that is not there."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        done = quotebus("simulate", "--port", str(port if option == "--port" else port - 1))
+        assert done.returncode == 1
+        assert f"port {port} of 127.0.0.1" in done.stderr
+        assert f"is taken; choose another with {option}\n" in done.stderr
+    done = quotebus("simulate", "--port", "0", "--script", "/nowhere.txt")
+    assert done.stderr.endswith("quotebus: /nowhere.txt: No such file or directory\n")
 
 
 def test_small_commands_load_nothing_heavy() -> None:
