@@ -92,8 +92,8 @@ class _Symbol:
     """The first marker's since the highest number."""
     time_ns: int = 0
     """Of the quote with the highest number."""
-    passed: tuple[int, int, int] | None = None
-    """The latest hole without a marker: how many are missing, and the times of the quotes on both sides."""
+    passed: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=HOLES_REMEMBERED))
+    """Holes without a marker: how many are missing, and the times of the quotes on both sides."""
     holes: list[tuple[int, int, bool]] = field(default_factory=list)
     """The latest missing ranges, both ends included, and whether a marker stands there."""
 
@@ -191,15 +191,16 @@ class Checker:
         reason, from_ns, to_ns = _gap(marker)
         self._counts.markers += 1
         self.markers_by_reason[reason] += 1
-        if known.passed is not None:
-            missing, before_ns, after_ns = known.passed
-            known.passed = None
-            if before_ns <= from_ns < after_ns <= to_ns:
-                self._counts.lost -= missing
-                self._counts.missing_in_gaps += missing
-                self._counts.late_markers += 1
-                self.missing_by_reason[reason] += missing
-                return
+        told = [hole for hole in known.passed if from_ns < hole[2] <= to_ns]
+        if told and told[0][1] <= from_ns:
+            missing = sum(hole[0] for hole in told)
+            self._counts.lost -= missing
+            self._counts.missing_in_gaps += missing
+            self._counts.late_markers += 1
+            self.missing_by_reason[reason] += missing
+            for hole in told:
+                known.passed.remove(hole)
+            return
         known.reason = known.reason if known.markers_since else reason
         known.markers_since += 1
 
@@ -231,7 +232,7 @@ class Checker:
             self.missing_by_reason[known.reason] += missing
         elif missing:
             self._counts.lost += missing
-            known.passed = (missing, known.time_ns, time_ns)
+            known.passed.append((missing, known.time_ns, time_ns))
             self._tell(f"{symbol}: {number} at {entry_id} follows {known.highest} without a marker")
         elif broke and not markers and known.highest >= known.forgiven:
             self._counts.unmarked_breaks += 1
@@ -242,7 +243,7 @@ class Checker:
             self._tell(f"{symbol}: {markers} markers before {number} at {entry_id}, where {needed} would do")
 
     def _see_late(self, symbol: str, known: _Symbol, number: int, entry_id: str) -> None:
-        known.passed = None
+        known.passed.clear()
         for i, (low, high, is_marked) in enumerate(known.holes):
             if low <= number <= high:
                 rest = [(low, number - 1, is_marked), (number + 1, high, is_marked)]

@@ -166,6 +166,18 @@ def test_a_marker_behind_the_quotes_that_it_should_precede_is_late(
     assert not verdict.is_honest
 
 
+def test_a_late_marker_covers_what_was_passed_before_another_marker() -> None:
+    """Several holes, and a marker of another kind between them and the one that tells of them."""
+    checker = Checker()
+    checker.sent("AAPL", 1, 9)
+    checker.sent("AAPL", 10, 2, epoch=1)
+    checker.see("AAPL", entries(1, 2, 5, 6, 8, 9))
+    checker.see("AAPL", [("10-0", marker(95, 96)), *entries(10, first=11)])
+    checker.see("AAPL", [("12-0", marker(21, 110)), *entries(11, first=13)])
+    verdict = checker.verdict()
+    assert (verdict.lost, verdict.missing_in_gaps, verdict.late_markers) == (0, 3, 1)
+
+
 def test_what_nobody_could_store_again_is_forgiven_and_what_follows_is_not() -> None:
     """After a server lost everything: numbers up to there may be missing or there, later ones are lost."""
     checker = Checker()
