@@ -204,6 +204,8 @@ class RedisServer:
         return [
             *("--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--daemonize", "no"),
             *("--appendonly", "yes" if self._appendonly else "no", "--appendfsync", "everysec"),
+            # A title of its own would be written over its environment, by which it can be found.
+            *("--set-proc-title", "no"),
             *self._options,
         ]
 

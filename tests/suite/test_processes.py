@@ -85,6 +85,25 @@ def test_no_process_outlives_the_run(tmp_path: Path, workers: str, signals: list
         wait_for(lambda: not any(map(is_alive, everything)))
 
 
+def test_a_redis_server_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
+    """It has a session of its own, and would write its title over the mark."""
+    starts = """
+import os, time
+from simulator.redis_server import RedisServer
+
+def test_that_starts_a_server():
+    with RedisServer() as server:
+        (FOLDER / "pids.new").write_text(f"{os.getpid()} {server.pid}")
+        (FOLDER / "pids.new").rename(FOLDER / "pids")
+        time.sleep(600)
+"""
+    with inner_run(tmp_path, starts, "-n", "0") as run:
+        _, server = pids_of(tmp_path)
+        os.kill(run.pid, signal.SIGKILL)
+        assert run.wait(60) != 0
+        wait_for(lambda: not is_alive(server))
+
+
 def test_what_a_killed_worker_had_started_ends_while_the_run_goes_on(tmp_path: Path) -> None:
     """A crash of one of the workers, as the kernel's lack of memory brings it."""
     others = "\n\ndef test_another():\n    pass\n"
