@@ -47,14 +47,14 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="put schedule and log of what is not right there"
     )
-    parser.add_argument("--library", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--preload", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.daemon is not None and not (arguments.daemon / "ingestor").is_dir():
         parser.error(f"{arguments.daemon} is no checkout: it has no folder ingestor")
     chosen = histories(arguments.seed, max([arguments.count, *arguments.only]))
     if arguments.only:
         chosen = [history for history in chosen if history.number in arguments.only]
-    library: Path | None = arguments.library
+    library: Path | None = arguments.preload
     if library is not None:
         return _one(chosen[0], library, arguments.daemon)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,7 +115,7 @@ async def _all(
 
 async def _in_a_process(history: History, library: Path, tree: Path | None) -> Outcome:
     command = [sys.executable, "-m", "tests.histories", "--seed", str(history.seed)]
-    command += ["--only", str(history.number), "--count", "1", "--library", str(library)]
+    command += ["--only", str(history.number), "--count", "1", "--preload", str(library)]
     if tree is not None:
         command += ["--daemon", str(tree)]
     home = Path(tempfile.mkdtemp(dir=library.parent))
