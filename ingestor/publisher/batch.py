@@ -137,9 +137,10 @@ class _Missing:
 
 
 class Losses:
-    """What is left of batches that were given up: per symbol one marker, in the place of the first lost entry.
+    """What is left of batches that were given up: per symbol one marker, in the place of the last lost entry.
 
-    The marker takes the id of the entry that it stands for, so it fits into the stream wherever that would have.
+    The marker takes the id of that entry, so it fits into the stream wherever that would have. The first ones may
+    be stored all the same, where the answer was not heard: in their place a marker would be refused.
     """
 
     def __init__(self, reason: str, epoch: int | None) -> None:
@@ -159,10 +160,11 @@ class Losses:
             for i in range(2, len(row), 2):
                 self._add(str(row[0]), str(row[i]), str(row[i + 1]))
 
-    def add_span(self, symbol: str, first_id: str, from_ns: int, to_ns: int, quotes: int) -> None:
-        """Give up so many quotes of one symbol, of which no more is known; in their order."""
-        self._quotes[symbol] += quotes
-        self._join(symbol, _Missing(first_id, from_ns, to_ns, self._reason, quotes))
+    def add_span(self, symbol: str, last_id: str, from_ns: int, to_ns: int, quotes: int | None) -> None:
+        """Give up so many quotes of one symbol, or nobody knows how many, of which no more is known; in their
+        order."""
+        self._quotes[symbol] += quotes or 0
+        self._join(symbol, _Missing(last_id, from_ns, to_ns, self._reason, quotes))
 
     def per_symbol(self) -> dict[str, int]:
         """How many quotes of each symbol were given up here: what markers tell of was counted when it went."""
@@ -192,6 +194,7 @@ class Losses:
         if known is None:
             self._missing[symbol] = found
             return
+        known.entry_id = found.entry_id
         known.from_ns = min(known.from_ns, found.from_ns)
         known.to_ns = max(known.to_ns, found.to_ns)
         if found.quotes is not None:

@@ -23,12 +23,14 @@ class GoneAround(Exception):
 
 
 class Disk:
-    """Operations of `spool`. `calls` counts those that went well."""
+    """Operations of `spool`. `calls` counts those that went well. While `is_void`, all that lies on disk counts for
+    nothing, and no operation is begun but the one that begins anew."""
 
     def __init__(self, spool: Spool, counts: PublishCounts, journal: Journal) -> None:
         self.spool = spool
         self.health = DiskHealth()
         self.calls = 0
+        self.is_void = False
         self._counts = counts
         self._journal = journal
         self._thread = DiskThread("quotebus-spool")
@@ -46,6 +48,22 @@ class Disk:
 
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """One operation; its result. Raises OSError where the disk does, and `GoneAround`."""
+        if self.is_void:
+            # Whoever was between two operations when the way led around.
+            raise GoneAround
+        return await self._call(work, *arguments)
+
+    async def begin_anew(self) -> None:
+        """Delete what is void, and be used again. Raises OSError where a file cannot be deleted; nothing of it is
+        read even so."""
+        try:
+            await self._call(self.spool.discard)
+        except OSError:
+            self.is_void = False
+            raise
+        self.is_void = False
+
+    async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         went_around = self._went_around
         self._began_s = time.monotonic()
         try:
@@ -89,8 +107,13 @@ class Disk:
             self._tell_well()
 
     def go_around(self) -> None:
-        """The operation that is under way, if there is one, is not waited for any more."""
+        """The operation that is under way, if there is one, is not waited for any more, and the disk is void."""
+        self.is_void = True
         self._went_around += 1
+
+    async def close(self) -> None:
+        """Sync and let go of the folder, void or not. Raises OSError."""
+        await self._call(self.spool.close)
 
     def let_go(self) -> None:
         """End the thread, without waiting for it."""

@@ -2,10 +2,14 @@
 
 Decides what is remembered of each record, and which records are missing when a later one comes. Must never know
 files, Redis or the clock. All of it takes no more than a bound; of records beyond it no more is known than that
-there were some.
+there were some, and since when. Nothing here takes longer the more lies on disk, but for what is given up whole,
+and that goes in steps.
 """
 
-from collections.abc import Callable, Container
+import functools
+from collections import deque
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -15,16 +19,21 @@ from wire import EntryId
 
 MAX_BYTES: Final = 8 * 1024 * 1024
 """A record of many symbols takes a fifth of what it takes on disk, one of few symbols next to nothing."""
+MOST_IN_A_RUN: Final = 256
+"""So many records of which nothing is known are remembered as one; the first time among them holds for all."""
+STEP_BYTES: Final = 64 * 1024
+"""What is worked off at once of records that are missing: a millisecond's work."""
 
 
 class Span(msgspec.Struct, array_like=True):
-    """Entries of one symbol: the ids of the first and the last, how many quotes, and the venue times between which
-    they lie, in unix nanoseconds; these are 0 where the ids tell them."""
+    """Entries of one symbol: the ids of the first and the last; how many quotes they are, or tell to be missing
+    (None where markers do not tell); the venue times between which they lie, in unix nanoseconds, which are 0 where
+    the ids tell them."""
 
     symbol: str
     first_id: str
     last_id: str
-    quotes: int
+    quotes: int | None
     from_ns: int = 0
     to_ns: int = 0
 
@@ -45,9 +54,14 @@ def spans_of(batch: Batch) -> bytes:
         payloads = [str(payload) for payload in row[3::2]]
         bodies = [_json(payload) for payload in payloads]
         times = [time_ns for body in bodies for time_ns in _times_of(body)]
-        quotes = sum(payload.startswith("[") for payload in payloads)
+        told = [1 if isinstance(body, list) else body.get("missing") for body in bodies]
+        quotes = functools.reduce(_sum, told)
         spans.append(Span(str(row[0]), str(row[2]), str(row[-2]), quotes, min(times), max(times)))
     return _pack(spans)
+
+
+def _sum(known: int | None, more: int | None) -> int | None:
+    return known if more is None else (known or 0) + more
 
 
 def _times_of(body: list[int] | dict[str, int]) -> tuple[int, int]:
@@ -59,45 +73,75 @@ class Missing:
     `unknown_from_ns` on."""
 
     def __init__(self) -> None:
-        self.packed: list[bytes] = []
+        self._packed: deque[bytes] = deque()
+        self._whole: dict[str, Span] = {}
         self.unknown_from_ns: int | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.packed) or self.unknown_from_ns is not None
+        return bool(self._packed or self._whole) or self.unknown_from_ns is not None
 
-    def add(self, at_ns: int, packed: list[bytes] | None) -> None:
-        """One record more; records come in their order."""
-        if packed is not None:
-            self.packed += packed
-        elif self.unknown_from_ns is None or at_ns < self.unknown_from_ns:
+    def add(self, at_ns: int, packed: list[bytes], *, is_all: bool = True) -> None:
+        """Some records more, in their order; `is_all` is whether the spans are all that was in them."""
+        self._packed += packed
+        if not is_all and (self.unknown_from_ns is None or at_ns < self.unknown_from_ns):
             self.unknown_from_ns = at_ns
 
-    def losses(self, reason: str, epoch: int | None) -> Losses:
-        """What is left of them: one marker for each symbol."""
-        losses = Losses(reason, epoch)
-        whole: dict[str, Span] = {}
-        for packed in self.packed:
+    def steps(self) -> Iterator[None]:
+        """Go through them, as far as nobody has yet, with a pause behind each step: a full inventory has more than
+        a hundred thousand spans, which would hold up an event loop for a tenth of a second."""
+        taken_bytes = 0
+        while self._packed:
+            packed = self._packed.popleft()
             for span in _unpack(packed):
-                # A full inventory has more than a hundred thousand spans, and reading an id takes the longest. Ids
-                # ascend, so those between the first and the last of a symbol have nothing to tell.
-                known = whole.get(span.symbol)
-                if known is None or span.from_ns:
-                    _add(losses, span)
-                    whole.setdefault(span.symbol, Span(span.symbol, span.first_id, span.last_id, 0))
-                    continue
-                known.first_id = known.first_id if known.quotes else span.first_id
-                known.last_id = span.last_id
-                known.quotes += span.quotes
-        for span in whole.values():
-            if span.quotes:
-                _add(losses, span)
+                self._join(span)
+            taken_bytes += len(packed)
+            if taken_bytes >= STEP_BYTES:
+                taken_bytes = 0
+                yield
+
+    def losses(self, reason: str, epoch: int | None) -> Losses:
+        """What is left of them: one marker for each symbol, in the place of its last entry."""
+        for _ in self.steps():
+            pass
+        losses = Losses(reason, epoch)
+        for span in self._whole.values():
+            losses.add_span(span.symbol, span.last_id, *_times_between(span), span.quotes)
         return losses
 
+    def _join(self, span: Span) -> None:
+        known = self._whole.get(span.symbol)
+        if known is None:
+            self._whole[span.symbol] = span
+            return
+        # Reading an id takes the longest. Ids ascend: those between the first and the last tell nothing.
+        if known.from_ns or span.from_ns:
+            (from_ns, to_ns), (since_ns, until_ns) = _times_between(known), _times_between(span)
+            known.from_ns, known.to_ns = min(from_ns, since_ns), max(to_ns, until_ns)
+        known.last_id = span.last_id
+        known.quotes = _sum(known.quotes, span.quotes)
 
-def _add(losses: Losses, span: Span) -> None:
-    from_ns = span.from_ns or EntryId.parse(span.first_id).time_ns
-    to_ns = span.to_ns or EntryId.parse(span.last_id).time_ns
-    losses.add_span(span.symbol, span.first_id, from_ns, to_ns, span.quotes)
+
+def _times_between(span: Span) -> tuple[int, int]:
+    if span.from_ns:
+        return span.from_ns, span.to_ns
+    return EntryId.parse(span.first_id).time_ns, EntryId.parse(span.last_id).time_ns
+
+
+@dataclass(slots=True)
+class Run:
+    """Records from `first` on and before `end`, received from `at_ns` on: a single one, or several without spans.
+    `is_all` is whether the spans are all that was in it."""
+
+    first: int
+    end: int
+    at_ns: int
+    packed: list[bytes]
+    is_all: bool
+
+    def part(self, first: int, end: int) -> "Run | None":
+        """What of it lies between these positions."""
+        first, end = max(first, self.first), min(end, self.end)
+        return replace(self, first=first, end=end) if first < end else None
 
 
 class Inventory:
@@ -105,72 +149,95 @@ class Inventory:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._records: dict[int, tuple[int, list[bytes] | None]] = {}
+        self._runs: deque[Run] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._records)
+        return sum(run.end - run.first for run in self._runs)
 
     @property
     def size_bytes(self) -> int:
         """What the spans take up."""
         return self._bytes
 
+    @property
+    def runs(self) -> int:
+        """How many things are remembered: one for each record with spans, or for many without."""
+        return len(self._runs)
+
     def add(self, position: int, at_ns: int, spans: bytes) -> None:
         """A record was written, behind all others."""
-        if self._bytes + len(spans) > self._max_bytes:
-            self._records[position] = at_ns, None
+        if self._bytes + len(spans) <= self._max_bytes:
+            self._runs.append(Run(position, position + 1, at_ns, [spans], True))
+            self._bytes += len(spans)
             return
-        self._records[position] = at_ns, [spans]
-        self._bytes += len(spans)
+        last = self._runs[-1] if self._runs else None
+        is_more = last is not None and not (last.is_all or last.packed) and last.end == position
+        if last is not None and is_more and position - last.first < MOST_IN_A_RUN:
+            last.end = position + 1
+        else:
+            self._runs.append(Run(position, position + 1, at_ns, [], False))
 
     def came(self, position: int) -> None:
-        """This record was read back."""
-        self._take(position)
+        """The record at this position was read back, and all before it were asked for."""
+        self.missing_before(position + 1)
 
     def missing_before(self, position: int | None) -> Missing:
         """Forget all records before this position, or simply all: they were not read back, and never will be."""
         missing = Missing()
-        for known in list(self._records):
-            if position is not None and known >= position:
-                break
-            missing.add(*self._take(known))
+        while self._runs and (position is None or self._runs[0].first < position):
+            run = self._runs.popleft()
+            missing.add(run.at_ns, run.packed, is_all=run.is_all)
+            self._bytes -= sum(map(len, run.packed))
+            if position is not None and (rest := run.part(position, run.end)) is not None:
+                self._runs.appendleft(rest)
         return missing
 
     def missing_in(self, positions: range) -> Missing:
         """Forget the records of these positions: they were not read back, and never will be."""
         missing = Missing()
-        for known in [known for known in self._records if known in positions]:
-            missing.add(*self._take(known))
+        before, taken = self._take_out(positions)
+        for run in taken:
+            missing.add(run.at_ns, run.packed, is_all=run.is_all)
+        self._runs.extendleft(reversed(before))
         return missing
 
-    def shed(self, is_there: Callable[[int], bool], told: Container[int], digest: int | None) -> Missing:
-        """Records that are not there any more were replaced by the digest at this position, if there is one, or
-        else forgotten. What is returned could not be read for the digest, and is not told by it."""
+    def shed(self, positions: range, told: Container[int], digest: int | None) -> Missing:
+        """Records at these positions were replaced by the digest at one of them, if there is one, or else given up.
+        What is returned could not be read for the digest, and is not told by it."""
         missing = Missing()
-        kept: list[bytes] = []
-        digest_at_ns: int | None = None
-        for known in list(self._records):
-            if known != digest and is_there(known):
-                continue
-            at_ns, spans = self._take(known)
-            if known not in told:
-                missing.add(at_ns, spans)
-            elif digest is not None:
-                digest_at_ns = at_ns if digest_at_ns is None else digest_at_ns
-                kept += spans or []
-        if digest is not None and digest_at_ns is not None:
-            self._records[digest] = digest_at_ns, kept
-            self._records = dict(sorted(self._records.items()))
-            self._bytes += sum(map(len, kept))
+        kept: Run | None = None
+        before, taken = self._take_out(positions)
+        for run in taken:
+            untold = sum(position not in told for position in range(run.first, run.end))
+            if untold:
+                missing.add(run.at_ns, run.packed, is_all=run.is_all)
+            if digest is not None and untold < run.end - run.first:
+                kept = kept or Run(digest, digest + 1, run.at_ns, [], True)
+                kept.packed += run.packed
+                kept.is_all = kept.is_all and run.is_all
+        if kept is not None:
+            self._runs.appendleft(kept)
+            self._bytes += sum(map(len, kept.packed))
+        self._runs.extendleft(reversed(before))
         return missing
 
     def clear(self) -> None:
         """Nothing lies on disk."""
-        self._records.clear()
+        self._runs.clear()
         self._bytes = 0
 
-    def _take(self, position: int) -> tuple[int, list[bytes] | None]:
-        at_ns, spans = self._records.pop(position, (0, []))
-        self._bytes -= sum(map(len, spans or []))
-        return at_ns, spans
+    def _take_out(self, positions: range) -> tuple[list[Run], list[Run]]:
+        """The runs before these positions, and those of them; all are taken out, those behind stay."""
+        before, taken = [], []
+        while self._runs and self._runs[0].first < positions.stop:
+            run = self._runs.popleft()
+            if (earlier := run.part(run.first, positions.start)) is not None:
+                before.append(earlier)
+            if (inside := run.part(positions.start, positions.stop)) is not None:
+                taken.append(inside)
+                self._bytes -= sum(map(len, inside.packed))
+            if (later := run.part(positions.stop, run.end)) is not None:
+                self._runs.appendleft(later)
+                break
+        return before, taken

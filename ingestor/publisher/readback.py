@@ -4,6 +4,7 @@ Decides which markers stand in for records that cannot be read, and that they st
 comes behind. Must never know why something is read, nor wait for anything but the disk.
 """
 
+import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from ingestor.publisher.disk import Disk
 from ingestor.publisher.inventory import Inventory, Missing, spans_of
 from ingestor.publisher.ledger import PublishCounts
 from ingestor.publisher.stamper import Stamper
+from ingestor.spool.outcomes import Opened, Shed
 from ingestor.spool.records import Damage, Item
-from ingestor.spool.spool import Opened, Shed, Spool
+from ingestor.spool.spool import Spool
 from wire import encode_gap
 
 AHEAD_BYTES: Final = 4 * 1024 * 1024
@@ -36,6 +38,9 @@ class ReadBack:
         self._ahead_bytes = 0
         self._recovered_upto = -1
         self.ahead: deque[Batch] = deque()
+        self.has_all = asyncio.Event()
+        """Set, unless something is on its way into `ahead` that comes before all else."""
+        self.has_all.set()
         self.unread = 0
         self.quotes = 0
 
@@ -73,8 +78,9 @@ class ReadBack:
     async def read(self, disk: Disk) -> None:
         """Read back what comes next, with markers where something is missing. Raises OSError."""
         records = await disk.call(disk.spool.read, AHEAD_BYTES)
+        came: list[Batch | Missing] = []
         for record in records:
-            self._stand_in(self._inventory.missing_before(record.position), DAMAGED)
+            came.append(self._inventory.missing_before(record.position))
             try:
                 batch = from_record(record.position, record.quotes, record.at_ns, record.body)
             except msgspec.MsgspecError as error:
@@ -83,22 +89,19 @@ class ReadBack:
                 continue
             self._inventory.came(record.position)
             batch.recovered = record.position <= self._recovered_upto
-            self._put(batch)
+            came.append(batch)
         if not disk.spool.unread_records:
-            self._stand_in(self._inventory.missing_before(None), DAMAGED)
+            came.append(self._inventory.missing_before(None))
+        await self._take_in(came, DAMAGED)
 
-    def on_shed(self, spool: Spool, shed: Shed | None) -> None:
-        """Some records were replaced by their digest; others could not even be read for it."""
-        told, digest = (shed.told, shed.position) if shed is not None else (frozenset[int](), None)
-        missing = self._inventory.shed(spool.holds, told, digest)
-        self._mark_late(missing, missing.losses(DAMAGED, self._stamper.epoch).seal())
-
-    def mark_late(self, markers: Batch) -> None:
-        """Markers that the disk would not even take: they stand before the next quotes, which is late but in the
-        stream."""
-        for row in markers.rows():
+    def on_shed(self, shed: Shed) -> None:
+        """Some records were replaced by their digest; others could not even be read for it. Markers of those stand
+        before the next quotes, which is late but in the stream."""
+        missing = self._inventory.shed(shed.positions, shed.told, shed.digest)
+        for row in missing.losses(DAMAGED, self._stamper.epoch).seal().rows():
             gap = msgspec.json.decode(str(row[3]))
             self._stamper.open_gap_behind(str(row[0]), gap["from"], gap["reason"])
+        self._mark_unknown(missing, DAMAGED)
 
     def tell(self, damages: Sequence[Damage]) -> None:
         """Count what was found damaged, and say so."""
@@ -108,12 +111,14 @@ class ReadBack:
                 "spool_damaged", "error", file=damage.file, reason=damage.reason, quotes=damage.quotes_lost
             )
 
-    def give_up(self, reason: str) -> None:
-        """What is unread is lost, and counted: its markers come behind what was read back."""
+    async def give_up(self, reason: str) -> None:
+        """What is unread is lost, and counted at once: its markers come behind what was read back, as soon as they
+        are known."""
         lost, self.unread, self.quotes = self.quotes, 0, 0
+        missing = self._inventory.missing_before(None)
         self._counts.drop(reason, lost)
-        self._stand_in(self._inventory.missing_before(None), reason)
         self._journal.note_rarely("quotes_dropped", reason, "error", quotes=lost)
+        await self._take_in([missing], reason)
 
     def give_up_within(self, positions: range) -> tuple[Item | None, int | None]:
         """What is unread at these positions is lost: the markers that stand in for it, in its place on disk, if it
@@ -140,17 +145,28 @@ class ReadBack:
         for batch in self.ahead:
             batch.position = None
 
+    async def _take_in(self, came: Sequence[Batch | Missing], reason: str) -> None:
+        """Put these behind what was read back, all at once, with markers for what is missing. Others have their
+        turn before that; when it is cancelled, it ends in one turn."""
+        self.has_all.clear()
+        try:
+            for part in came:
+                if isinstance(part, Missing):
+                    for _ in part.steps():
+                        await asyncio.sleep(0)
+        finally:
+            for part in came:
+                if isinstance(part, Batch):
+                    self._put(part)
+                elif part:
+                    self._stand_in(part, reason)
+            self.has_all.set()
+
     def _stand_in(self, missing: Missing, reason: str) -> None:
-        if not missing:
-            return
         markers = missing.losses(reason, self._stamper.epoch).seal()
         if markers.markers:
             self._put(markers)
         self._mark_unknown(missing, reason)
-
-    def _mark_late(self, missing: Missing, markers: Batch) -> None:
-        self.mark_late(markers)
-        self._mark_unknown(missing, DAMAGED)
 
     def _mark_unknown(self, missing: Missing, reason: str) -> None:
         """Of whom they were nobody knows any more: something may be missing in every stream."""

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from ingestor.journal import Journal
 from ingestor.publisher.backlog import Backlog
-from ingestor.publisher.batch import Batch, from_record, to_record
+from ingestor.publisher.batch import Batch, to_record
 from ingestor.publisher.copies import Copies
 from ingestor.publisher.disk import Disk, GoneAround
 from ingestor.publisher.inventory import spans_of
@@ -85,7 +85,6 @@ class Spooling:
         self._copies = Copies(outbox, self._back)
         self._is_writing = False
         self._in_write: list[Batch] = []
-        self._is_void = False
         self._moving = asyncio.Lock()
         self._poked = asyncio.Event()
         self._is_saved = False
@@ -110,7 +109,9 @@ class Spooling:
     @property
     def holds_back(self) -> bool:
         """Whether batches must come from here, and none may go around."""
-        return bool(self._back.ahead or self._back.unread or (self._is_writing and not self._is_void))
+        back = self._back
+        is_writing = self._is_writing and not self._medium.is_void
+        return bool(back.ahead or back.unread or not back.has_all.is_set() or is_writing)
 
     @property
     def quotes(self) -> int:
@@ -229,41 +230,31 @@ class Spooling:
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(IDLE_PERIOD_S)
-            self.look(time.monotonic())
+            await self.look(time.monotonic())
 
-    def look(self, now_s: float) -> None:
+    async def look(self, now_s: float) -> None:
         """Whether the disk still answers, and what follows if it does not."""
         disk = self._medium
         disk.look(now_s)
         has_unread = bool(self._back.unread)
         busy_s, redis_takes = disk.busy_s(now_s), not self._outbox.is_stopped
-        if self._is_void or not disk.health.must_go_around(
-            busy_s, now_s, has_unread=has_unread, redis_takes=redis_takes
-        ):
+        if disk.is_void or not self._back.has_all.is_set():
             return
-        if has_unread:
-            self._back.give_up("spool_hung" if disk.health.hangs else DAMAGED)
-        self._go_around()
+        if not disk.health.must_go_around(busy_s, now_s, has_unread=has_unread, redis_takes=redis_takes):
+            return
+        await self._go_around("spool_hung" if disk.health.hangs else DAMAGED)
 
-    def _go_around(self) -> None:
-        """All that lies on disk is void: memory has it, or it was counted."""
-        self._is_void = True
+    async def _go_around(self, reason: str) -> None:
+        """All that lies on disk is void: memory has it, or it is counted and marked."""
         self._medium.go_around()
         batches, self._in_write = self._in_write, []
         self._put_back(batches)
-        self._back.forget()
         self._copies.renounce()
         self._settled = None
+        if self._back.unread:
+            await self._back.give_up(reason)
+        self._back.forget()
         self.on_ahead()
-
-    async def _begin_anew(self) -> None:
-        """The disk answers again; what is void goes before anything else is done."""
-        try:
-            await self._call(self._held.discard)
-        except OSError:
-            self._is_void = False
-            raise
-        self._is_void = False
 
     async def _round(self) -> bool:
         """One look at everything that may be due; whether the disk took or gave anything."""
@@ -296,9 +287,9 @@ class Spooling:
             return
         with contextlib.suppress(OSError, TimeoutError, GoneAround):
             async with asyncio.timeout(CLOSE_S):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, GoneAround):
                     await self._settle()
-                await self._call(self._held.close)
+                await self._disk.close()
         self._disk.let_go()
 
     def let_go(self) -> None:
@@ -307,9 +298,10 @@ class Spooling:
             self._disk.let_go()
 
     async def _step(self) -> None:
-        if self._is_void:
-            await self._medium.attempt("delete", self._begin_anew)
-            if self._is_void:
+        await self._back.has_all.wait()
+        if self._medium.is_void:
+            await self._medium.attempt("delete", self._medium.begin_anew)
+            if self._medium.is_void:
                 return
         # Whatever makes room comes before what needs it.
         await self._medium.attempt("delete", self._settle)
@@ -338,12 +330,15 @@ class Spooling:
 
     async def _write_all(self) -> None:
         await self.stamp_rest()
-        if self._is_void:
-            await self._begin_anew()
+        await self._back.has_all.wait()
+        if self._medium.is_void:
+            await self._medium.begin_anew()
         while await self._marks_what_is_gone() or self._backlog or self._copies.missing:
             await self._write()
             # What the disk takes and does not confirm is there, for all but a loss of power; that is told.
             await self._medium.attempt("sync", partial(self._call, self._held.sync))
+        if self._held.has_digests_to_put:
+            await self._call(self._held.put_digests)
         self._is_saved = True
 
     async def _check(self) -> None:
@@ -430,6 +425,8 @@ class Spooling:
     def _look(self) -> None:
         """How things stand on disk, between two of its operations. What was found damaged is counted in the same
         moment in which it no longer counts as waiting."""
+        if self._medium.is_void:
+            return
         damages = self._held.take_damages()
         self._counts.drop(DAMAGED, sum(damage.quotes_lost or 0 for damage in damages))
         self._back.tell(damages)
@@ -462,14 +459,15 @@ class Spooling:
     async def _shed(self) -> None:
         while self._held.is_too_much(now_ns := self._medium.now_ns()):
             shed = await self._call(self._held.shed, now_ns)
-            self._back.on_shed(self._held, shed)
             if shed is None:
-                return
+                break
+            self._back.on_shed(shed)
             self._counts.drop(shed.reason, shed.quotes)
-            if shed.leftover is not None:
-                self._back.mark_late(from_record(0, *shed.leftover))
             self._look()
-            self._journal.note_rarely("quotes_dropped", shed.reason, "error", quotes=shed.quotes)
+            if shed.quotes:
+                self._journal.note_rarely("quotes_dropped", shed.reason, "error", quotes=shed.quotes)
+        if self._held.has_digests_to_put:
+            await self._call(self._held.put_digests)
 
     async def _read(self) -> None:
         if not self._back.unread or self._outbox.is_stopped or self._back.is_enough:

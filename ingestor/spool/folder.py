@@ -1,12 +1,14 @@
 """The spool's folder: its lock, its segment files, and the damaged files that are kept for a while.
 
 Decides file names, and how a file is written, replaced or put aside so that a crash leaves the old or the new one.
+A segment that the disk does not take may stay in memory for the time being, and looks like any other from outside.
 Must never know what a record is, nor which segment is needed.
 """
 
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 from collections.abc import Callable
@@ -70,6 +72,7 @@ class Folder:
         self._max_quarantined_bytes = max_quarantined_bytes
         self._lock: int | None = None
         self._is_dirty = False
+        self._in_memory: dict[int, bytes] = {}
         self.quarantined = 0
         self.on_new: Callable[[], None] = lambda: None
         """What is to be done where the folder was made anew."""
@@ -113,6 +116,8 @@ class Folder:
 
     def has(self, number: int, size: int, descriptor: int | None = None) -> bool:
         """Whether a segment is there, with at least so many bytes, and is the file that is open as `descriptor`."""
+        if number in self._in_memory:
+            return True
         try:
             status = self.file(number).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -134,6 +139,8 @@ class Folder:
 
     def source(self, number: int) -> BinaryIO:
         """A segment, to read from."""
+        if number in self._in_memory:
+            return io.BytesIO(self._in_memory[number])
         return self.file(number).open("rb")
 
     def create(self, number: int) -> int:
@@ -153,6 +160,7 @@ class Folder:
 
     def delete(self, number: int) -> None:
         """Delete a segment; one that is gone already is no error."""
+        self._in_memory.pop(number, None)
         self.file(number).unlink(missing_ok=True)
 
     def put(self, number: int, parts: list[bytes]) -> None:
@@ -172,6 +180,21 @@ class Folder:
                 new.unlink(missing_ok=True)
             raise
         self._is_dirty = True
+
+    def keep_in_memory(self, number: int, parts: list[bytes]) -> None:
+        """Have a segment of which there is no file, until `put_what_waits`."""
+        self._in_memory[number] = b"".join(parts)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether any segment has no file yet."""
+        return bool(self._in_memory)
+
+    def put_what_waits(self) -> None:
+        """Write the segments that are only in memory. Raises OSError where one cannot be."""
+        for number, content in list(self._in_memory.items()):
+            self.put(number, [content])
+            del self._in_memory[number]
 
     def probe(self, size: int) -> None:
         """Write so many bytes, make them durable, and delete them again."""

@@ -278,10 +278,6 @@ class Shelf:
             segment.unread_quotes += handed.quotes
             segment.read_offset = handed.offset
 
-    def holds(self, position: int) -> bool:
-        """Whether the record of this position has not been replaced or given up with its segment."""
-        return any(s.base <= position < s.base + s.ordinals for s in self._segments.values())
-
     def clear(self) -> list[Segment]:
         """Nothing on disk counts any more; the segments whose files are to be deleted."""
         segments = list(self._segments.values())

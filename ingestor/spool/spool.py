@@ -11,13 +11,13 @@ out from its beginning, so records must be harmless to repeat.
 import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from ingestor.spool.folder import Folder, SpoolUnusable, is_damage
 from ingestor.spool.home import Bus, find_home, write_note
+from ingestor.spool.outcomes import Gone, Opened, Shed
 from ingestor.spool.records import (
     HEADER_BYTES,
     Damage,
@@ -42,39 +42,6 @@ PROBE_BYTES: Final = 16 << 10
 _SEGMENTS: Final = 16
 _QUARANTINE_SHARE: Final = 8
 """Damaged files that are kept may take this part of `max_bytes` on top of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What an earlier run left: whole records, their quotes, bytes on disk, and what could not be read."""
-
-    records: int
-    quotes: int
-    bytes: int
-    damages: list[Damage]
-
-
-@dataclass(frozen=True, slots=True)
-class Shed:
-    """Quotes that had to go, and why; the positions of their records, and that of the digest which tells of them.
-    `leftover` is the digest where the disk would not even take that."""
-
-    reason: str
-    quotes: int
-    told: frozenset[int] = frozenset()
-    position: int | None = None
-    leftover: Item | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A file that the folder does not hold any more, or not whole: the positions of its records, which of them the
-    caller has in hand, and whether there are others."""
-
-    number: int
-    positions: range
-    in_hand: frozenset[int]
-    has_unread: bool
 
 
 class Spool:
@@ -286,7 +253,10 @@ class Spool:
         """Set a record, or nothing, in the place of what was unread in a file that is gone, which is noted as
         damage. Raises OSError, with nothing done."""
         segment = next(one for one in self._shelf.segments if one.number == gone.number)
-        digest = None if item is None else self._put_digest(segment, segment.first, item)
+        digest: Segment | None = None
+        if item is not None:
+            digest, parts = self._digest_of(segment, segment.first, item)
+            self._folder.put(digest.number, parts)
         segment.untold = segment.untold or (HEADER_BYTES, "the file is gone, or cut short")
         self._finish(segment)
         self._shelf.replace(Excess("", segment, None), digest)
@@ -310,41 +280,50 @@ class Spool:
     def shed(self, now_ns: int) -> Shed | None:
         """Replace the oldest segment that is too much by a digest of it; None when nothing has to go.
 
-        Raises OSError if the disk lets nothing be replaced or deleted; the segment is kept then.
+        A digest that the disk does not take stays in memory until `put_digests`. Raises OSError if the disk lets
+        nothing be replaced or deleted; the segment is kept then.
         """
-        while (excess := self._shelf.excess(now_ns)) is not None:
-            segment, earlier = excess.segment, excess.earlier
-            records = list(self._records_of(segment))
-            if not records:
-                self._folder.delete(segment.number)
-                self._writer.stop(segment)
-                self._shelf.remove(segment)
-                self._note_unreadable(segment, records)
-                continue
-            before = [] if earlier is None else list(self._records_of(earlier))
-            item = self._digest([*before, *records])
-            leftover = self._replace(excess, item)
+        excess = self._shelf.excess(now_ns)
+        if excess is None:
+            return None
+        segment, earlier = excess.segment, excess.earlier
+        end = segment.base + segment.ordinals
+        records = list(self._records_of(segment))
+        if not records:
+            self._folder.delete(segment.number)
+            self._writer.stop(segment)
+            self._shelf.remove(segment)
             self._note_unreadable(segment, records)
-            if earlier is not None:
-                self._note_unreadable(earlier, before)
-            kept = 0 if item is None else item[0]
-            gone = [*before, *records]
-            digest_at = None if item is None or leftover is not None else segment.base
-            told = frozenset(record.position for record in gone)
-            return Shed(
-                excess.reason, sum(record.quotes for record in gone) - kept, told, digest_at, leftover
-            )
-        return None
+            return Shed(excess.reason, 0, range(segment.base, end))
+        before = [] if earlier is None else list(self._records_of(earlier))
+        item = self._digest([*before, *records])
+        self._replace(excess, item)
+        self._note_unreadable(segment, records)
+        if earlier is not None:
+            self._note_unreadable(earlier, before)
+        gone = [*before, *records]
+        return Shed(
+            excess.reason,
+            sum(record.quotes for record in gone) - (0 if item is None else item[0]),
+            range((earlier or segment).base, end),
+            frozenset(record.position for record in gone),
+            None if item is None else segment.base,
+        )
+
+    @property
+    def has_digests_to_put(self) -> bool:
+        """Whether a digest is only in memory, since the disk did not take it."""
+        return self._folder.is_in_memory
+
+    def put_digests(self) -> None:
+        """Write digests that are only in memory. Raises OSError where the disk does not take them."""
+        self._folder.put_what_waits()
 
     def sync(self) -> None:
         """Make what was appended outlast a loss of power. Raises NotDurable, once for the same records, and OSError
         where a file that is done cannot be deleted."""
         self._writer.sync()
         self._clear_away()
-
-    def holds(self, position: int) -> bool:
-        """Whether the record of this position was neither shed, nor lost with its whole file."""
-        return self._shelf.holds(position)
 
     def discard(self) -> None:
         """Give up all that is on disk: the caller has it, or has counted it. Raises OSError where a file cannot be
@@ -414,39 +393,39 @@ class Spool:
             name = self._folder.file(segment.number).name
             self._damages.append(Damage(name, HEADER_BYTES, "unreadable when it had to go", lost))
 
-    def _replace(self, excess: Excess, item: Item | None) -> Item | None:
-        number, leftover = excess.segment.number, None
+    def _replace(self, excess: Excess, item: Item | None) -> None:
+        number = excess.segment.number
         digest: Segment | None = None
         if item is None:
             self._folder.delete(number)
         else:
             first = excess.segment.first if excess.earlier is None else excess.earlier.first
+            digest, parts = self._digest_of(excess.segment, first, item)
             try:
-                digest = self._put_digest(excess.segment, first, item)
+                self._folder.put(number, parts)
             except OSError:
                 # Makes room, once the file is closed too. If not even that works, nothing has changed.
                 self._folder.delete(number)
                 self._writer.stop(excess.segment)
                 try:
-                    digest = self._put_digest(excess.segment, first, item)
+                    self._folder.put(number, parts)
                 except OSError:
-                    leftover = item
+                    self._folder.keep_in_memory(number, parts)
         self._writer.stop(excess.segment)
         self._shelf.replace(excess, digest)
         if excess.earlier is not None:
             self._undeleted[excess.earlier.number] = excess.earlier
             with contextlib.suppress(OSError):  # The next `settle` or `sync` tries again, and says so.
                 self._delete_done()
-        return leftover
 
-    def _put_digest(self, segment: Segment, first: int, item: Item) -> Segment:
-        """Set a record in the place of a segment, and of others from number `first` on."""
+    def _digest_of(self, segment: Segment, first: int, item: Item) -> tuple[Segment, list[bytes]]:
+        """A record in the place of a segment, and of others from number `first` on; what its file is to hold."""
         number = segment.number
         digest = Segment(number, first, segment.base, is_digest=True, is_sealed=True)
         begin = header(number, first, self._identity, is_digest=True)
-        self._folder.put(number, [begin, head(number, digest.end, 0, 0, item), item[2]])
+        parts = [begin, head(number, digest.end, 0, 0, item), item[2]]
         digest.add(0, 0, item[0], item[1], digest.end + record_bytes(item))
-        return digest
+        return digest, parts
 
     def _clear_away(self) -> None:
         for segment in self._shelf.done():

@@ -185,8 +185,23 @@ class Link:
 class Life:
     """One life of the daemon, as far as quotes are concerned."""
 
-    def __init__(self, folder: Path, server: Server, *, memory_bytes: int = 1 << 26) -> None:
-        spool = Spool(folder, identity="test", max_bytes=1 << 28, max_age_s=1e9, digest=digest)
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        *,
+        memory_bytes: int = 1 << 26,
+        spool_bytes: int = 1 << 28,
+        segment_bytes: int | None = None,
+    ) -> None:
+        spool = Spool(
+            folder,
+            identity="test",
+            max_bytes=spool_bytes,
+            max_age_s=1e9,
+            digest=digest,
+            segment_bytes=segment_bytes,
+        )
         self.server = server
         self.journal = Journal()
         self.publisher = Publisher(

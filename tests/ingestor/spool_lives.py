@@ -104,7 +104,7 @@ def _shed_when_full(folder: Path, **limits: int) -> dict[str, Any]:
             file.write(bytes(4096))
     shed = []
     while (one := queue.shed(0)) is not None:
-        shed.append((one.reason, one.quotes, one.leftover is None))
+        shed.append((one.reason, one.quotes, not queue.has_digests_to_put))
     die(queue)
     queue = spool(folder / "spool", **LIMITS)
     damages = queue.open().damages

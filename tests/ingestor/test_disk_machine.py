@@ -20,6 +20,8 @@ class Machine(RuleBasedStateMachine):
     """A publisher whose disk and server take their time, fail, forget, and whose daemon is stopped and started."""
 
     memory_bytes = 1 << 26
+    spool_bytes = 1 << 28
+    segment_bytes: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +42,13 @@ class Machine(RuleBasedStateMachine):
         """A new life over the same folder and server."""
 
         async def make() -> Life:
-            life = Life(self.folder, self.server, memory_bytes=self.memory_bytes)
+            life = Life(
+                self.folder,
+                self.server,
+                memory_bytes=self.memory_bytes,
+                spool_bytes=self.spool_bytes,
+                segment_bytes=self.segment_bytes,
+            )
             life.received = self.received
             await life.begin(time.time_ns())
             return life
@@ -106,7 +114,8 @@ class Machine(RuleBasedStateMachine):
         for _ in range(operations):
             self.do(self.life.disk_does())
 
-    @precondition(lambda self: self.life.disk.asked)
+    # What is void is forgotten, whether its files can be deleted or not.
+    @precondition(lambda self: self.life.disk.asked and not self.life.publisher.spooling._medium.is_void)
     @rule()
     def disk_fails(self) -> None:
         """The disk is full for a moment."""
@@ -118,11 +127,12 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def stop_and_start(self) -> None:
         """A stop while things are as they are; what is not stored is saved."""
+        self.mend_the_disk()
         assert self.do(self.life.stop())
         self.bury()
         self.begin_anew()
 
-    @precondition(lambda self: not self.has_unheard_loss)
+    @precondition(lambda self: not self.has_unheard_loss and self.may_be_killed)
     @rule()
     def kill_and_start(self) -> None:
         """A sudden end: what was neither sent nor on disk is gone, and nothing else."""
@@ -133,6 +143,14 @@ class Machine(RuleBasedStateMachine):
         self.do(self.life.kill())
         self.bury()
         self.begin_anew()
+
+    @property
+    def may_be_killed(self) -> bool:
+        """Whether the next life can know all that this one has lost."""
+        return True
+
+    def mend_the_disk(self) -> None:
+        """It does everything again."""
 
     def bury(self) -> None:
         """What a life that is over has lost."""
@@ -164,6 +182,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end every quote is in its stream, once and in order."""
+        self.mend_the_disk()
         try:
             self.do(self.life.rest())
             self.bury()
@@ -205,6 +224,43 @@ class TightMachine(Machine):
         assert markers or all(ordinal <= last for ordinal in self.received[symbol]), (symbol, entries)
 
 
+class WornMachine(TightMachine):
+    """A disk with room for some few batches, that hangs for so long that the way leads around it, and that at times
+    takes nothing which is to stand in the place of another file."""
+
+    memory_bytes = 1 << 26
+    spool_bytes = 1000
+    segment_bytes = 400
+
+    @rule()
+    def go_around(self) -> None:
+        """The disk hangs, and Redis would take what is on it."""
+        spooling = self.life.publisher.spooling
+        if not spooling._medium.is_void:
+            self.do(spooling._go_around("spool_hung"))
+
+    @rule()
+    def wear_out(self) -> None:
+        """No file can be put in the place of another any more."""
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        self.life.spool._folder.put = fail  # type: ignore[assignment, method-assign]
+
+    @rule()
+    def mend_the_disk(self) -> None:
+        """Or it can again."""
+        self.life.spool._folder.__dict__.pop("put", None)
+
+    @property
+    def may_be_killed(self) -> bool:
+        """Markers that the disk did not take die with the process."""
+        return not self.life.spool.has_digests_to_put
+
+
+TestWornMachine = WornMachine.TestCase
+TestWornMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestTightMachine = TightMachine.TestCase
 TestTightMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestMachine = Machine.TestCase

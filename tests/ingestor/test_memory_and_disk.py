@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from ingestor.publisher import inventory
 from ingestor.publisher.backlog import Backlog
 from ingestor.publisher.batch import Batch, digest, to_record
 from ingestor.publisher.calls import Calls
@@ -533,6 +534,87 @@ async def test_a_stop_writes_again_what_was_read_back(tmp_path: Path, mishap: Ca
     assert await stored_by_the_next_life(folder, server) == list(range(8))
 
 
+@pytest.mark.fault("P10")
+async def test_a_hole_that_begins_with_what_is_stored_is_marked_where_it_ends(tmp_path: Path) -> None:
+    """The answer to the first was not heard, so a later life has it on disk as well; when all goes that is there, a
+    marker in the place of the first would be refused, and nothing would tell of the others."""
+    server, folder = Server(), tmp_path / "spool"
+    life = Life(folder, server, segment_bytes=400)
+    await life.begin(time.time_ns())
+    await life.connect()
+    await life.receive(1, "A", LONG_AGO_NS)
+    await life.arrive(1)
+    await life.cut()
+    for ordinal in range(2, 9):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await life.publisher._stamp_rest()
+    assert await life.stop()
+    life = Life(folder, server, spool_bytes=800, segment_bytes=400)
+    await life.begin(time.time_ns())
+    await life.rest()
+    stored = found(server, "A")
+    first_kept = stored[2]
+    assert isinstance(first_kept, int)
+    assert stored == [1, "spool_full", *range(first_kept, 9)]
+    assert first_kept > 2
+    await life.close()
+
+
+@pytest.mark.fault("P10")
+async def test_a_disk_that_takes_no_marker_loses_none_of_them_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in memory, and comes before what was behind it on disk."""
+    server = Server()
+    life = Life(tmp_path, server, spool_bytes=800, segment_bytes=400)
+    await life.begin(time.time_ns())
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(life.spool._folder, "put", refuse)
+    for ordinal in range(1, 9):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    assert life.spool.has_digests_to_put
+    assert "Read-only" in str(life.publisher.spooling.problem)
+    await life.rest()
+    stored = found(server, "A")
+    assert stored[0] == "spool_full"
+    assert stored[1:] == list(range(9 - len(stored[1:]), 9))
+    await life.close()
+
+
+@pytest.mark.fault("P32")
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_others_have_their_turn_while_much_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stopped: bool
+) -> None:
+    """What came later waits behind the markers meanwhile; a stop in the middle loses none of them."""
+    monkeypatch.setattr(inventory, "STEP_BYTES", 1)
+    server = Server()
+    life = await life_over(tmp_path, server)
+    for ordinal in range(1, 9):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    await life.connect()
+    spooling = life.publisher.spooling
+    going = asyncio.get_running_loop().create_task(spooling._go_around("spool_hung"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not going.done()
+    assert spooling.holds_back
+    assert life.imbalance == 0
+    await life.receive(9, "A", LONG_AGO_NS)
+    assert not life.publisher._outbox.quotes
+    if is_stopped:
+        going.cancel()
+    await asyncio.wait([going])
+    await life.rest()
+    assert found(server, "A") == ["spool_hung", 9]
+    await life.close()
+
+
 @pytest.mark.fault("P33")
 async def test_a_stop_behind_a_disk_that_was_gone_around_saves_what_was_read_back(tmp_path: Path) -> None:
     """All on disk is void; what was read back before is in memory only, and is written anew."""
@@ -544,7 +626,7 @@ async def test_a_stop_behind_a_disk_that_was_gone_around_saves_what_was_read_bac
     await life.connect()
     await let_the_disk_write(life)
     await life.cut()
-    life.publisher.spooling._go_around()
+    await life.publisher.spooling._go_around("spool_hung")
     assert await life.stop()
     assert life.publisher.holdings.total == 8
     assert await stored_by_the_next_life(folder, server) == list(range(8))

@@ -67,7 +67,6 @@ class Story:
         self.doubtful: list[int] = []
         self.settled: list[int] = []
         self.settled_digests: set[tuple[int, int]] = set()
-        self.leftover = 0
         self.next = 1
         self.out: list[Record] = []
 
@@ -136,7 +135,6 @@ class Story:
                 shed = self.queue.shed(now_ns)
                 if shed is None:
                     return
-                self.leftover += int(shed.leftover[2][5:]) if shed.leftover else 0
 
     @contextmanager
     def disk_error(self) -> Iterator[list[bool]]:
@@ -158,7 +156,7 @@ class Story:
         gone = set(self.kept) - set(there) - set(self.settled)
         # A settled digest may come again, as any record may.
         told = sum(lost for _, lost in digests(records) | self.settled_digests)
-        assert sum(gone) == told + self.leftover
+        assert sum(gone) == told
 
 
 def digests(records: list[Record]) -> set[tuple[int, int]]:

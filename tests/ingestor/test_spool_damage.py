@@ -324,9 +324,11 @@ def test_damage_before_shedding_is_counted_beside_it(tmp_path: Path) -> None:
     raw[60] ^= 1
     first.write_bytes(raw)
     second.unlink()
-    shed = queue.shed(0)
-    assert shed is not None
-    assert shed.quotes == 2
+    half, nothing = queue.shed(0), queue.shed(0)
+    assert half is not None
+    assert (half.quotes, half.positions, half.told) == (2, range(2), frozenset({1}))
+    assert nothing is not None
+    assert (nothing.quotes, nothing.positions, nothing.told) == (0, range(2, 4), frozenset())
     assert queue.shed(0) is None
     assert [damage.quotes_lost for damage in queue.take_damages()] == [1, 7]
     (record,) = queue.read(1)

@@ -15,7 +15,7 @@ import pytest
 
 from ingestor.spool import NotDurable, SpoolUnusable
 from ingestor.spool.spool import MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
-from tests.ingestor.spooled import item, names, opened, spool
+from tests.ingestor.spooled import die, item, lost_in, names, opened, segment_files, spool
 
 LIVES: Final = [sys.executable, "-m", "tests.ingestor.spool_lives"]
 NAMESPACE: Final = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
@@ -95,25 +95,54 @@ def test_shedding_works_on_a_full_disk(tmp_path: Path, life: str, kind: str) -> 
     assert seen["bytes"] <= 600_000
 
 
-def test_a_digest_that_the_disk_does_not_take_goes_to_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def refuse(descriptor: int, parts: list[bytes]) -> int:
+    """A disk on which there is room for nothing."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("is_put", [True, False])
+def test_a_digest_that_the_disk_does_not_take_is_read_from_memory_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_put: bool
 ) -> None:
-    """It holds what an earlier digest told as well, which is gone from the disk."""
+    """Behind what was begun, before what is left, with what earlier digests told; and so once the disk has it."""
     queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
     queue.append([item(name) for name in range(1, 9)])
-    first = queue.shed(0)
-    assert first is not None
-
-    def refuse(descriptor: int, parts: list[bytes]) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    assert names(queue.read(1)) == [1]
     with monkeypatch.context() as full:
         full.setattr(os, "writev", refuse)
-        second = queue.shed(0)
-    assert second is not None
-    assert (first.quotes, second.quotes) == (1 + 2, 3 + 4)
-    assert second.leftover == (0, 1_000_000_000, b"lost 10")
-    assert names(queue.read(10**6)) == [5, 6, 7, 8]
+        sheds = [queue.shed(0), queue.shed(0)]
+        with pytest.raises(OSError, match="No space left"):
+            queue.put_digests()
+    assert [shed and shed.quotes for shed in sheds] == [3 + 4, 5 + 6]
+    assert queue.has_digests_to_put
+    assert queue.look() == []
+    if is_put:
+        queue.put_digests()
+        assert not queue.has_digests_to_put
+    records = queue.read(10**6)
+    assert [lost_in(record) or names([record])[0] for record in records] == [2, 3 + 4 + 5 + 6, 7, 8]
+    queue.settle(records[-1].position)
+    assert (queue.is_empty, queue.has_digests_to_put, segment_files(tmp_path)) == (True, False, [])
+
+
+def test_a_digest_in_memory_outlasts_the_process_once_the_disk_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands on disk then for all that went before, digests included."""
+    queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
+    queue.append([item(name) for name in range(1, 9)])
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", refuse)
+        while queue.shed(0) is not None:
+            pass
+    queue.append([item(name) for name in range(9, 13)])
+    while queue.shed(0) is not None:
+        pass
+    queue.put_digests()
+    die(queue)
+    first, *rest = opened(tmp_path).read(10**6)
+    assert lost_in(first) == sum(range(names(rest)[0])) > 1 + 2 + 3 + 4
+    assert names(rest)[-1] == 12
 
 
 @pytest.fixture

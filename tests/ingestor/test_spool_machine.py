@@ -110,7 +110,9 @@ class Queue(RuleBasedStateMachine):
             last = next(i for i in reversed(range(len(self.held))) if self.held[i] not in there)
             gone = self.held[first : last + 1]
             assert first >= self.handed
-            assert shed.leftover is None
+            assert not self.queue.has_digests_to_put
+            assert set(shed.positions) >= shed.told == {record.position for record in gone}
+            assert shed.digest == there[first].position
             assert shed.quotes == sum(record.quotes for record in gone) > 0
             assert lost_in(there[first]) == shed.quotes + sum(map(lost_in, gone))
             assert there == [*self.held[:first], there[first], *self.held[last + 1 :]]
