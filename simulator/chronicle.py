@@ -40,7 +40,9 @@ class ClientAction:
 
 @dataclass(frozen=True)
 class ClosedConnection:
-    """A connection that is over. `clean` means that the client's own close frame arrived; 1006 is none at all."""
+    """A connection that is over. `code` is the client's, 1006 where it sent none; `clean` means that its own close
+    frame arrived. `given_code` is that with which the simulator closed it, None where the end came from the client.
+    """
 
     id: int
     feed: str
@@ -52,6 +54,7 @@ class ClosedConnection:
     symbols: frozenset[str]
     frames_sent: int
     quotes_sent: int
+    given_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Chronicle:
 
     def describe(self) -> str:
         """The latest of it, for messages to humans."""
-        past = ", ".join(f"#{gone.id} {gone.code}" for gone in list(self.closed)[-5:])
+        past = ", ".join(f"#{gone.id} {gone.given_code or gone.code}" for gone in list(self.closed)[-5:])
         last = ", ".join(f"{a.kind} {a.code or ''}".strip() for a in list(self.actions)[-5:])
         calls = ", ".join(str(call.status) for call in list(self.calls)[-5:])
         return f"closed: {past or 'none'}; last actions: {last or 'none'}; last REST calls: {calls or 'none'}"

@@ -178,7 +178,7 @@ class Reception:
 
     def _ended(self, link: Connection) -> None:
         now_s = time.monotonic()
-        received = link.ws.protocol.close_rcvd
+        received, sent = link.ws.protocol.close_rcvd, link.ws.protocol.close_sent
         clean = received is not None
         link.timers.call_off()
         self._audience.leave(link)
@@ -194,6 +194,7 @@ class Reception:
             symbols=link.symbols,
             frames_sent=link.frames_sent,
             quotes_sent=link.quotes_sent,
+            given_code=None if sent is None or link.ws.protocol.close_rcvd_then_sent else sent.code,
         )
         self._chronicle.record_end(gone)
 

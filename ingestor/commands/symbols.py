@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
@@ -43,12 +44,24 @@ def add(names: list[str], redis_url: str, namespace: str) -> int:
     if problems:
         print("quotebus: nothing was added:\n  " + "\n  ".join(problems), file=sys.stderr)
         return 2
-    return _edit("SADD", "added", "already there", list(symbols), redis_url, namespace)
+
+    def change(redis: QuickRedis, key: str) -> str:
+        added = redis.call("SADD", key, *symbols)
+        there = len(set(symbols)) - added
+        return f"added {added}" + (f", {there} already there" if there else "")
+
+    return _edit(change, redis_url, namespace)
 
 
 def remove(names: list[str], redis_url: str, namespace: str) -> int:
     """SREM, as spelt if that is a member, so that a misspelt one can be removed; else upper-cased."""
-    return _edit("SREM", "removed", "", names, redis_url, namespace)
+
+    def change(redis: QuickRedis, key: str) -> str:
+        # A misspelt member must not take the one that was meant with it.
+        members = [name if redis.call("SISMEMBER", key, name) else name.strip().upper() for name in names]
+        return f"removed {redis.call('SREM', key, *members)}"
+
+    return _edit(change, redis_url, namespace)
 
 
 def show(as_json: bool, redis_url: str, namespace: str) -> int:
@@ -178,20 +191,16 @@ def _reason(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _edit(command: str, done: str, rest: str, members: list[str], redis_url: str, namespace: str) -> int:
+def _edit(change: Callable[[QuickRedis, str], str], redis_url: str, namespace: str) -> int:
+    """Change the desired set, and print what became of it."""
     try:
         with QuickRedis(redis_url) as redis:
-            key = Keyspace(namespace).symbols
-            if command == "SREM":
-                # A misspelt member must not take the one that was meant with it.
-                members = [m if redis.call("SISMEMBER", key, m) else m.strip().upper() for m in members]
-            changed = redis.call(command, key, *members)
+            done = change(redis, Keyspace(namespace).symbols)
     except BadNamespace as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return 2
     except RedisProblem as problem:
         print(f"quotebus: {problem}", file=sys.stderr)
         return problem.exit_code
-    unchanged = len(set(members)) - changed
-    print(f"{done} {changed}" + (f", {unchanged} {rest}" if rest and unchanged else ""))
+    print(done)
     return 0

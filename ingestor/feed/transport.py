@@ -25,6 +25,8 @@ CONNECT_TIMEOUT_S: Final = 2.5
 MAX_ADDRESSES: Final = 4
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
+NO_STATUS: Final = 1005
+"""How RFC 6455, section 7.1.5, calls a close frame without a code; the library says 0."""
 SILENCE_BEFORE_PING_S: Final = 4.0
 PONG_TIMEOUT_S: Final = 4.0
 """Together they find a half-open connection within eight seconds. A busy socket is never pinged: its pong would
@@ -127,8 +129,8 @@ class Socket(picows.WSListener):
         if kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT) and frame.fin:
             self._deliver(frame.get_payload_as_bytes())
         elif kind == picows.WSMsgType.CLOSE:
-            code = frame.get_close_code()
-            self._peer_close = _our_verdict(transport) or Closed(code.value, frame.get_close_reason() or "")
+            code = frame.get_close_code().value or NO_STATUS
+            self._peer_close = _our_verdict(transport) or Closed(code, frame.get_close_reason() or "")
             transport.send_close(picows.WSCloseCode.OK)
             transport.disconnect()
         elif kind in (picows.WSMsgType.BINARY, picows.WSMsgType.TEXT, picows.WSMsgType.CONTINUATION):

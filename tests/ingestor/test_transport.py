@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from ingestor.feed.transport import MESSAGE_BYTES, TURN_BYTES, Socket, open_socket
+from ingestor.feed.transport import MESSAGE_BYTES, TURN_BYTES, Closed, Socket, open_socket
 
 FRAME_BYTES: Final = 8 * 1024
 FRAMES: Final = 1500
@@ -89,3 +89,25 @@ def test_messages_without_much_in_them_count_too(loop: Callable[[], Any]) -> Non
     assert len(messages) == count
     # What this test calls a turn may begin in the middle of one.
     assert max(in_turn) <= 2 * TURN_BYTES // MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "reason"),
+    [(b"\x88\x00", 1005, ""), (b"\x88\x02\x03\xf4", 1012, ""), (b"\x88\x05\x03\xe9bye", 1001, "bye")],
+)
+@LOOPS
+def test_how_it_was_closed_is_told_as_the_protocol_calls_it(
+    loop: Callable[[], Any], frame: bytes, code: int, reason: str
+) -> None:
+    """A close frame without a code is 1005, as RFC 6455 has it."""
+
+    async def end(port: int) -> Closed:
+        opened = await open_socket(f"ws://127.0.0.1:{port}/", {}, lambda _payload: None)
+        async with asyncio.timeout(30):
+            return await opened.wait_closed()
+
+    with socket.create_server(("127.0.0.1", 0)) as door, asyncio.Runner(loop_factory=loop) as runner:
+        thread = threading.Thread(target=vendor, args=(door, frame))
+        thread.start()
+        assert runner.run(end(door.getsockname()[1])) == Closed(code, reason)
+        thread.join()

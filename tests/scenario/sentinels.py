@@ -33,6 +33,8 @@ def sentinel(folder: Path, primary: RedisServer) -> Iterator[int]:
     config.write_text(
         f"port {port}\n"
         f"bind 127.0.0.1\n"
+        # A title of its own would be written over its environment, by which it can be found.
+        f"set-proc-title no\n"
         f"dir {folder}\n"
         f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} {QUORUM}\n"
         f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_S * 1000:.0f}\n"

@@ -174,6 +174,7 @@ async def test_a_drop_leaves_a_ghost() -> None:
         await sim.wait_for(lambda: bool(sim.closed))
         gone = sim.closed[0]
         assert (gone.code, gone.clean, list(gone.symbols)) == (1006, False, ["AAPL"])
+        assert gone.given_code is None
         async with connected(sim) as client:
             await client.control()
             login = {"action": "auth", "key": "k", "secret": "s"}
@@ -281,6 +282,8 @@ async def test_close_with_a_code() -> None:
             assert end.rcvd is not None
             assert end.rcvd.code == 1012
         await sim.wait_for(lambda: bool(sim.closed))
+        assert sim.closed[0].given_code == 1012
+        assert "#1 1012" in sim.describe()
         async with joined(sim):
             pass
 
