@@ -40,7 +40,7 @@ class Target:
     A timeout that the caller gives goes before the URL's. Raises `BadUrl`, also for files that TLS cannot use.
     """
 
-    __slots__ = ("_make", "address", "client_name", "lacks_names", "timeout_s")
+    __slots__ = ("_make", "address", "client_name", "is_in_memory", "lacks_names", "timeout_s")
 
     def __init__(self, url: str, *, timeout_s: float | None = None, name: str = "") -> None:
         if not isinstance(url, str):
@@ -48,7 +48,9 @@ class Target:
         self.client_name: Final = f"{CLIENT_NAME}:{name}" if name else CLIENT_NAME
         self.lacks_names = False
         """The server has no CLIENT, and that was told."""
-        if url in IN_MEMORY:
+        self.is_in_memory: Final = url in IN_MEMORY
+        """It lives in this process: an answer takes no time, and between two steps of ours anything may happen."""
+        if self.is_in_memory:
             self._make: Callable[[], Any] = IN_MEMORY[url]
             self.timeout_s = timeout_s or TIMEOUT_S
             self.address = url

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from consumers.reading.entry import QUOTE, decode_entry
-from consumers.reading.pursuit import Run, Track
+from consumers.reading.track import Run, Track
 from wire import BadEntry, EntryId, Gap, Quote, decode_quote
 
 GAPS_MAX: Final = 64

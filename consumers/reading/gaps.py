@@ -16,6 +16,7 @@ from wire import ZERO_ID, EntryId, Gap
 
 TRIMMED = "trimmed"
 STREAM_RECREATED = "stream_recreated"
+REDIS_LOST = "redis_lost"
 
 _NEVER = b"0-0"
 
@@ -58,6 +59,11 @@ class Verdict(Enum):
     """Another stream of that name, whose ids are larger."""
     REWOUND = "rewound"
     """Another stream of that name, whose ids have not reached the position."""
+    FORGOTTEN = "forgotten"
+    """The server has lost the entry at the position, and perhaps others after it, and went on with later ones."""
+
+
+_REASONS = {Verdict.TRIMMED: TRIMMED, Verdict.FORGOTTEN: REDIS_LOST}
 
 
 def judge(position: EntryId, anchor: Anchor, facts: StreamFacts | None) -> Verdict:
@@ -80,47 +86,140 @@ def _reaches(first: EntryId | None, position: EntryId) -> bool:
     return first is not None and (first <= position or first == position.successor())
 
 
-def hole(
-    symbol: str, position: EntryId, facts: StreamFacts, verdict: Verdict, number: int | None = None
-) -> Gap:
-    """The gap that a reader reports for this verdict, from its position to the first entry there is now.
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one transaction showed of a stream: its facts, and what stands at and behind a position.
 
-    After a rewind `to_ns` lies before `from_ns`. `number` is the running number of the position (see `numbered`);
-    with it, trimming is told with the number of entries that are gone.
+    `stands` says whether an entry stands at the position, `nearest` is the first of the `found` entries behind it;
+    `is_all` says that they reach to the end of the stream.
     """
-    missing = None
-    if verdict is Verdict.TRIMMED and number is not None and facts.added is not None:
-        # All that is left stands behind the position, so what else ever followed it is gone.
-        gone = facts.added - number - facts.length
-        missing = gone if gone > 0 else None
+
+    facts: StreamFacts
+    stands: bool
+    nearest: EntryId | None
+    found: int
+    is_all: bool
+
+
+def weigh(
+    position: EntryId,
+    anchor: Anchor,
+    sight: Sight,
+    number: int | None,
+    *,
+    before: StreamFacts | None = None,
+    at_end: bool = False,
+) -> tuple[Verdict, int | None]:
+    """What became of the entries after this position, and how many of them are gone, where that can be known.
+
+    `number` is the running number of the position (see `numbered`), `before` the stream as it was when it
+    was looked at last. `at_end` says that nothing need stand at the
+    position, nor behind it: that was seen before, and time enough has not passed for anything to come and go.
+    """
+    facts = sight.facts
+    verdict = judge(position, anchor, facts)
+    if verdict is Verdict.TRIMMED and _counts_less(facts, before):
+        return Verdict.REPLACED, None
+    gone = _gone(position, number, sight)
+    if verdict is Verdict.TRIMMED and (gone == 0 or (at_end and number is None)):
+        verdict = Verdict.INTACT
+    if verdict is not Verdict.INTACT:
+        return verdict, gone if gone is not None and gone > 0 else None
+    if not (sight.stands or at_end or anchor is Anchor.CHOSEN or position >= facts.last):
+        # Its absence proves nothing where no id fits between, or where XDEL took it and the numbers are right.
+        is_next = sight.nearest == position.successor()
+        is_deleted = facts.deleted is not None and facts.deleted >= position
+        is_trimmed = facts.first is not None and facts.first > position
+        is_deleted = is_deleted and (facts.deleted == position or gone == 0)
+        if not (is_next or is_deleted or (is_trimmed and gone == 0)):
+            return _other(position, facts), None
+    if gone is not None and gone >= 0:
+        return (Verdict.TRIMMED, gone) if gone else (Verdict.INTACT, None)
+    if gone is not None and before is not None and before.first != facts.first:
+        return Verdict.REPLACED, None
+    is_cut = anchor is not Anchor.CHOSEN and deleted_since(position, facts, before) is not None
+    return Verdict.TRIMMED if is_cut else Verdict.INTACT, None
+
+
+def _counts_less(facts: StreamFacts, before: StreamFacts | None) -> bool:
+    """Whether it was given fewer entries, or lost lower ones, than before: then it is another stream."""
+    if before is None:
+        return False
+    return (facts.added or 0) < (before.added or 0) or (facts.deleted or ZERO_ID) < (
+        before.deleted or ZERO_ID
+    )
+
+
+def deleted_since(position: EntryId, facts: StreamFacts, before: StreamFacts | None) -> EntryId | None:
+    """The last entry that XDEL took behind this position, unless that was known before; None before Redis 7.0."""
+    known = None if before is None else before.deleted
+    is_news = facts.deleted is not None and facts.deleted > position and facts.deleted != known
+    return facts.deleted if is_news else None
+
+
+def _other(position: EntryId, facts: StreamFacts) -> Verdict:
+    """What a stream is called that should hold the position, and does not."""
+    return Verdict.FORGOTTEN if facts.first is not None and facts.first <= position else Verdict.REPLACED
+
+
+def _gone(position: EntryId, number: int | None, sight: Sight) -> int | None:
+    """How many entries ever followed the position and are not there; None where that cannot be known.
+
+    A negative number says that the stream counts from less: the server has forgotten some, or it is another stream.
+    """
+    facts = sight.facts
+    if number is None or facts.added is None:
+        return None
+    if position == ZERO_ID or facts.first is None or facts.first > position:
+        left = facts.length
+    elif sight.is_all:
+        left = sight.found
+    else:
+        return None
+    return facts.added - number - left
+
+
+def hole(
+    symbol: str,
+    position: EntryId,
+    facts: StreamFacts,
+    verdict: Verdict,
+    missing: int | None = None,
+    to: EntryId | None = None,
+) -> Gap:
+    """The gap that a reader reports for this verdict, from its position to the first entry there is, or to another.
+
+    After a rewind `to_ns` lies before `from_ns`.
+    """
     return Gap(
         symbol=symbol,
         id=None,
         from_ns=position.time_ns,
-        to_ns=(facts.first or facts.last).time_ns,
-        reason=TRIMMED if verdict is Verdict.TRIMMED else STREAM_RECREATED,
-        missing=missing,
+        to_ns=(to or facts.first or facts.last).time_ns,
+        reason=_REASONS.get(verdict, STREAM_RECREATED),
+        missing=missing if verdict is Verdict.TRIMMED else None,
     )
 
 
-def numbered(
-    position: EntryId, number: int | None, facts: StreamFacts, found: int, *, is_all: bool
-) -> int | None:
-    """The running number of the last of `found` entries that were read after this position, at these facts.
+def numbered(position: EntryId, number: int | None, sight: Sight) -> int | None:
+    """The running number of the last of the entries that were found after this position.
 
     The running number of an entry counts every entry that its stream was ever given, up to itself; it is what
     `entries-added` was when the entry was the last. None where that cannot be known. `number` is that of the
-    position as far as known; `is_all` says that what was found reaches to the end of the stream.
+    position as far as known.
     """
-    if facts.added is None:
-        return None
-    if is_all:
+    facts = sight.facts
+    if facts.added is None or position > facts.last:
+        return None  # What comes next may still stand before the position.
+    if sight.is_all:
         return facts.added
+    if number is not None and position != ZERO_ID and facts.first is not None and facts.first <= position:
+        return number + sight.found
     if facts.deleted is not None and facts.deleted > position:
         return None  # Entries are missing in between, and do not show in what was found.
     if facts.first is not None and facts.first > position:
-        return facts.added - facts.length + found
-    return None if number is None else number + found
+        return facts.added - facts.length + sight.found
+    return None
 
 
 def read_facts(reply: Any) -> StreamFacts | None:
@@ -138,3 +237,8 @@ def read_facts(reply: Any) -> StreamFacts | None:
         added=None if added is None else int(added),
         deleted=ZERO_ID if deleted == _NEVER else None if deleted is None else EntryId.parse(deleted),
     )
+
+
+def is_there(reply: Any) -> bool:
+    """Whether the reply of XRANGE for one id holds an entry."""
+    return isinstance(reply, list) and bool(reply)

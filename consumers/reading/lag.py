@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from consumers.reading.gaps import StreamFacts, Verdict, judge
-from consumers.reading.pursuit import Track
+from consumers.reading.track import Track
 from wire import EntryId
 
 COUNT_MAX: Final = 10_000
@@ -59,14 +59,24 @@ def assess(track: Track, position: EntryId, facts: StreamFacts | None) -> tuple[
         return nothing, None
     ms = max((facts.last.time_ns - position.time_ns) / _MS, 0.0)
     read_to = EntryId.parse(track.read_to) if track.read_to else position
-    if track.number is None or not _is_unbroken(read_to, track.number, track.deleted, facts):
+    if (
+        track.number is None
+        or track.is_doubtful
+        or not _is_unbroken(read_to, track.number, track.facts, facts)
+    ):
         return Lag(symbol, 0, is_exact=True, ms=ms), Span(position, facts.last)
     behind = (facts.added or 0) - track.number
     return Lag(symbol, behind, is_exact=True, ms=ms), None if read_to <= position else Span(position, read_to)
 
 
-def _is_unbroken(read_to: EntryId, number: int, deleted: EntryId | None, facts: StreamFacts) -> bool:
+def _is_unbroken(read_to: EntryId, number: int, before: StreamFacts | None, facts: StreamFacts) -> bool:
     """Whether everything that was ever appended behind what was read is still there."""
-    if facts.added is None or facts.deleted is None or facts.added < number or facts.deleted != deleted:
+    if (
+        facts.added is None
+        or facts.deleted is None
+        or facts.added < number
+        or before is None
+        or facts.deleted != before.deleted
+    ):
         return False
     return facts.deleted <= read_to and facts.first is not None and facts.first <= read_to

@@ -5,19 +5,22 @@ because entries may have been trimmed, or the stream replaced, since the last lo
 or read a clock: seconds are an argument.
 
 An answer that did not wait for such a look is trusted only while the reader keeps up: it asked within `TRUST_S`
-of the answer before, and got fewer entries than it asked for. To lose entries unnoticed, a stream would have to
-turn over completely within that time and hold fewer than `COUNT_MAX` entries.
+of the answer before, got fewer entries than it asked for, and the entry at its position still stands after the
+answer came. Without that proof, which costs a round trip, only who asked within `PROMPT_S` is believed. Whatever
+went all the same shows in the running numbers at the next look, which comes for each stream in turn: the gap is
+told then, late.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from consumers.command import Command, Reply
-from consumers.reading.gaps import Anchor, StreamFacts, Verdict, hole, judge, numbered, read_facts
+from consumers.reading.gaps import Sight, Verdict, deleted_since, hole, is_there, numbered, read_facts, weigh
 from consumers.reading.start import Place, before
+from consumers.reading.track import BEGINNING, Read, Run, Track
 from consumers.reconnect import is_wrong_type, tells_of_key
-from wire import ZERO_ID, EntryId, Gap, Keyspace
+from wire import ZERO_ID, EntryId, Keyspace
 
 COUNT_MAX: Final = 1_000
 """Entries of one stream per read: beyond this, reading is not faster, and the reply is long to parse in one go."""
@@ -26,94 +29,32 @@ ENTRIES_PER_READ: Final = 20_000
 COUNT_MIN: Final = 10
 BLOCK_S: Final = 0.5
 TRUST_S: Final = 0.25
+"""After a longer pause streams are looked at before they are read: by then they may be others."""
+PROMPT_S: Final = 0.0005
+"""After a longer pause an answer is believed only with proof, for which there is one round trip more."""
 LOOK_EVERY_S: Final = 1.0
-"""How often quiet streams are looked at; a stream must be quiet that long first."""
+"""How often streams are looked at that are read without; each at most as often."""
 LOOKS_AT_ONCE: Final = 250
-"""Quiet streams per look, longest unseen first: each costs the server some 10 us."""
+"""Such streams per look, longest unseen first: each costs the server some 10 us."""
 REWIND_HOLDS_S: Final = 1.0
 """How long a stream must stay behind our position: a daemon that sends its spool again to an emptied server
 passes through such a state, and would be taken for a new stream."""
-_BEGINNING: Final = str(ZERO_ID)
-
-
-@dataclass(slots=True, eq=False)
-class Track:
-    """One followed stream. `after` is the id of the last entry handed out or skipped, as text."""
-
-    symbol: str
-    key: bytes
-    after: str
-    anchor: Anchor
-    look_now: bool = True
-    wary: bool = False
-    """Hand nothing out of it without a look."""
-    barred: bool = False
-    """The key holds no stream."""
-    dropped: bool = False
-    seen_at: float = 0.0
-    rewound_since: float | None = None
-    first: EntryId | None = None
-    """The first entry of the stream when it was last looked at and found whole."""
-    read_to: str = ""
-    """The id of the last entry that was read, handed out or not."""
-    number: int | None = None
-    """The running number of that entry (see `gaps.numbered`), where it is known."""
-    added: int | None = None
-    """How many entries the stream had been given when it was last looked at."""
-    deleted: EntryId | None = None
-    """The largest id that had been deleted by then."""
-
-    @property
-    def number_here(self) -> int | None:
-        """The running number of the position, known when all that was read has been handed out."""
-        return self.number if self.read_to == self.after else None
-
-    def move_to(self, after: str) -> None:
-        """Read on from here."""
-        self.after = after
-        # At the beginning of a stream begun anew no entry has been seen.
-        self.anchor = Anchor.CHOSEN if after == _BEGINNING else Anchor.SEEN
-
-
-class Read(NamedTuple):
-    """What to ask next: the commands, and how to understand the replies.
-
-    With `looked` not empty the commands are a transaction. Without any command there is nothing to read yet.
-    """
-
-    commands: tuple[Command, ...]
-    tracks: tuple[Track, ...]
-    by_key: Mapping[bytes, Track]
-    looked: tuple[Track, ...]
-    per_stream: int
-
-
-class Run(NamedTuple):
-    """Raw entries of one stream, in order, after a gap if there is one."""
-
-    track: Track
-    gap: Gap | None
-    entries: list[Any]
-    after: str | None = None
-    """Where the position is when the gap has been handed over."""
-
-    def pass_gap(self) -> None:
-        """Move the position behind the gap; whoever hands it over does so, that it is told once and not less."""
-        if self.after is not None:
-            self.track.move_to(self.after)
 
 
 class Pursuit:
     """The positions of one reader and the rules of going on from them."""
 
-    def __init__(self, keys: Keyspace) -> None:
+    def __init__(self, keys: Keyspace, *, prompt_s: float = PROMPT_S) -> None:
         self._keys = keys
+        self._prompt_s = prompt_s
         self._tracks: dict[str, Track] = {}
         # Made anew, never changed: a read that is under way keeps the tracks that it was made for, so that a
         # symbol removed and added meanwhile does not receive the entries of its former self.
         self._by_key: Mapping[bytes, Track] | None = None
         self._answered_at: float | None = None
         self._look_at = 0.0
+        self._pauses = 0
+        self._asked: tuple[Command, ...] = ()
 
     @property
     def barred(self) -> list[str]:
@@ -137,7 +78,8 @@ class Pursuit:
     def follow(self, symbol: str, place: Place) -> Track:
         """Begin with this symbol at this place."""
         key = self._keys.stream(symbol).encode()
-        track = Track(symbol, key, str(place.after), place.anchor)
+        after = str(place.after)
+        track = Track(symbol, key, after, place.anchor, read_to=after, number=place.number)
         self._tracks[symbol] = track
         self._by_key = None
         return track
@@ -161,20 +103,25 @@ class Pursuit:
     def next_read(self, now_s: float, block_s: float = BLOCK_S) -> Read:
         """What to ask now; the server may wait `block_s` for something to answer, from 1 ms on."""
         tracks = self._tracks.values()
-        if self._answered_at is None or now_s - self._answered_at > TRUST_S:
+        paused_s = math.inf if self._answered_at is None else now_s - self._answered_at
+        if paused_s > self._prompt_s:
+            self._pauses += 1
+        if paused_s > TRUST_S:
             for track in tracks:
-                track.look_now = True
+                track.look_now = track.is_untouched = True
+                track.at_end = False
         looked = [track for track in tracks if track.look_now]
         if now_s >= self._look_at:
             self._look_at = now_s + LOOK_EVERY_S
-            quiet = [t for t in tracks if not t.look_now and now_s - t.seen_at >= LOOK_EVERY_S]
-            looked += sorted(quiet, key=lambda t: t.seen_at)[:LOOKS_AT_ONCE]
+            due = [t for t in tracks if not t.look_now and now_s - t.looked_at >= LOOK_EVERY_S]
+            looked += sorted(due, key=lambda t: t.looked_at)[:LOOKS_AT_ONCE]
         readable = tuple(track for track in tracks if not track.barred)
         count = max(COUNT_MIN, min(COUNT_MAX, ENTRIES_PER_READ // max(len(readable), 1)))
         block_ms = int(block_s * 1000)
         commands: list[Command] = []
         if looked:
             commands += [("MULTI",), *(("XINFO", "STREAM", track.key) for track in looked)]
+            commands += [("XRANGE", track.key, track.after, track.after) for track in looked]
         if readable:
             block = ("BLOCK", block_ms) if block_ms and not looked else ()
             keys_and_ids: Command = (*(t.key for t in readable), *(t.after for t in readable))
@@ -183,20 +130,40 @@ class Pursuit:
             commands.append(("EXEC",))
         if self._by_key is None:
             self._by_key = {track.key: track for track in tracks}
-        return Read(tuple(commands), readable, self._by_key, tuple(looked), count)
+        return Read(tuple(commands), readable, self._by_key, tuple(looked), count, self._pauses)
 
-    def digest(self, read: Read, replies: list[Reply], now_s: float) -> list[Run]:
-        """What may be handed out of the replies, in order.
+    def proofs(self, read: Read, replies: list[Reply]) -> tuple[Command, ...]:
+        """What to ask, now that these replies have come, before any of them may be believed; perhaps nothing.
+
+        Trimming takes the oldest first, and a server that forgets takes the last: an entry that still stands at the
+        position after the answer came proves that no entry behind it was trimmed or forgotten before.
+        """
+        streams = None if read.looked or not read.tracks else replies[-1]
+        tracks = () if isinstance(streams, Exception) else [read.by_key[key] for key, _ in streams or ()]
+        self._asked = tuple(
+            ("XRANGE", t.key, t.after, t.after)
+            for t in tracks
+            if t.proven_in != read.pauses and t.is_provable and not (t.wary or t.dropped)
+        )
+        return self._asked
+
+    def digest(
+        self, read: Read, replies: list[Reply], now_s: float, proofs: Sequence[Reply] = ()
+    ) -> list[Run]:
+        """What may be handed out of the replies, in order; `proofs` are those to what `proofs` asked.
 
         Raises the error that Redis answered, unless it is one that this reader can work around.
         """
-        for reply in replies:
+        for reply in (*replies, *proofs):
             if isinstance(reply, Exception) and not is_wrong_type(reply):
                 raise reply
         answers = replies[-1] if read.looked else replies
-        facts = dict(zip(read.looked, answers, strict=False))
+        looked = len(read.looked)
+        facts = dict(
+            zip(read.looked, zip(answers[:looked], answers[looked : 2 * looked], strict=True), strict=True)
+        )
         streams = answers[-1] if read.tracks else None
-        for answer in facts.values():
+        for answer in (part for pair in facts.values() for part in pair):
             if isinstance(answer, Exception) and not tells_of_key(answer):
                 raise answer
         if isinstance(streams, Exception):
@@ -206,24 +173,28 @@ class Pursuit:
             # each to find which, and read on without it.
             for track in read.tracks:
                 track.look_now = True
-            for track, answer in facts.items():
+            for track, (answer, _) in facts.items():
                 track.barred = is_wrong_type(answer)
             self._answered_at = now_s
             return []
         self._answered_at = now_s
         tracks = ((read.by_key[key], found) for key, found in streams or ())
         entries = {track: found for track, found in tracks if not track.dropped}
-        runs = self._judge_all(facts, entries, read.per_stream, now_s)
+        runs = self._judge_all(facts, entries, read, now_s)
+        proven = {key for (_, key, *_), proof in zip(self._asked, proofs, strict=True) if is_there(proof)}
         for track, found in entries.items():
-            track.seen_at = now_s
             if track not in facts:
-                if track.wary or len(found) >= read.per_stream:
+                if track.key in proven or track.is_taken_on_trust:
+                    track.proven_in = read.pauses
+                is_whole = track.proven_in == read.pauses
+                if track.wary or not is_whole or len(found) >= read.per_stream:
                     track.look_now = True
                     continue
-                track.number = None if track.number_here is None else track.number_here + len(found)
+                number = track.number_here
+                track.read_on(found[-1][0].decode(), None if number is None else number + len(found))
             # A full answer means that we are behind: the next one is to be read with a look as well.
             track.look_now = len(found) >= read.per_stream
-            track.read_to = found[-1][0].decode()
+            track.at_end = track.is_forgotten = False
             gap = runs.pop(track, None)
             # With the gap the position comes to stand directly before what is left.
             after = None if gap is None else str(before(EntryId.parse(found[0][0])))
@@ -231,61 +202,91 @@ class Pursuit:
         return list(runs.values())
 
     def _judge_all(
-        self, facts: Mapping[Track, Reply], entries: Mapping[Track, list[Any]], per_stream: int, now_s: float
+        self,
+        facts: Mapping[Track, tuple[Reply, Reply]],
+        entries: Mapping[Track, list[Any]],
+        read: Read,
+        now_s: float,
     ) -> dict[Track, Run]:
         runs: dict[Track, Run] = {}
-        for track, answer in facts.items():
+        for track, (answer, here) in facts.items():
             if track.dropped:
                 continue
             track.look_now = False
-            track.seen_at = now_s
+            track.looked_at, track.proven_in = now_s, read.pauses
             was_barred, track.barred = track.barred, is_wrong_type(answer)
             if was_barred and not track.barred:
                 track.look_now = True  # It was not read this time.
                 continue
-            run = self._judge(track, read_facts(answer), len(entries.get(track, ())), per_stream, now_s)
+            found = entries.get(track, [])
+            stream = read_facts(answer)
+            sight = None
+            if stream is not None:
+                nearest = EntryId.parse(found[0][0]) if found else None
+                sight = Sight(stream, is_there(here), nearest, len(found), len(found) < read.per_stream)
+            run = self._judge(track, sight, found, now_s)
             if run is not None:
                 runs[track] = run
         return runs
 
-    def _judge(
-        self, track: Track, facts: StreamFacts | None, found: int, per_stream: int, now_s: float
-    ) -> Run | None:
+    def _judge(self, track: Track, sight: Sight | None, found: list[Any], now_s: float) -> Run | None:
         position = EntryId.parse(track.after)
-        verdict = judge(position, track.anchor, facts)
-        if facts is not None:
-            if verdict is Verdict.REWOUND and facts.first == track.first is not None:
-                # The same stream without its last entries, as a server leaves it that restarts from a truncated
-                # file: this reader has had them, and what comes next has larger ids.
-                verdict = Verdict.INTACT
-            elif verdict is Verdict.TRIMMED and (facts.added or 0) < (track.added or 0):
-                # A stream that was given fewer entries than it had been is not the one it was.
-                verdict = Verdict.REPLACED
-            if verdict is Verdict.INTACT:
-                track.first = facts.first
+        if sight is None:
+            # What comes next stands in another stream.
+            track.wary = position != ZERO_ID
+            track.rewound_since = None
+            return None
+        facts, was, number = sight.facts, track.facts, track.number_here
+        verdict, gone = weigh(position, track.anchor, sight, number, before=was, at_end=track.at_end)
+        if verdict is Verdict.REWOUND and facts.first == track.first is not None:
+            verdict = Verdict.INTACT
+            self._without_its_end(track)
+        if verdict is Verdict.INTACT:
+            track.first = facts.first
         if verdict is not Verdict.REWOUND:
             track.rewound_since = None
-        # What comes next from a missing stream stands in a new one.
-        track.wary = verdict in {Verdict.MISSING, Verdict.REWOUND} and position != ZERO_ID
-        if facts is None:
-            return None
-        # Entries deleted since the last look may have been among those that were counted on.
-        number = track.number_here if track.deleted == facts.deleted else None
-        track.added, track.deleted, track.read_to = facts.added, facts.deleted, track.after
-        track.number = numbered(position, number, facts, found, is_all=found < per_stream)
-        if verdict is Verdict.INTACT:
-            return None
+        track.wary = verdict is Verdict.REWOUND and position != ZERO_ID
+        track.is_untouched = False
+        is_cut = was is None or was.deleted != facts.deleted
+        track.is_doubtful = not sight.is_all and (track.is_doubtful or is_cut)
+        track.facts = facts
         if verdict is Verdict.REWOUND:
-            track.number = None
+            track.read_on(track.after, None)
             if track.rewound_since is None:
                 track.rewound_since = now_s
             if now_s - track.rewound_since < REWIND_HOLDS_S:
                 return None
             track.look_now, track.wary, track.rewound_since = True, False, None
-            after: str | None = _BEGINNING
-        elif found:
-            after = None  # It follows from what was found.
-        else:
-            # Trimmed to nothing: there is no entry to move the position, and the gap is told once.
-            after = track.read_to = str(facts.last)
-        return Run(track, hole(track.symbol, position, facts, verdict, number), [], after)
+            return Run(track, hole(track.symbol, position, facts, verdict), [], BEGINNING)
+        behind, after = str(found[-1][0].decode()) if found else track.after, None
+        if verdict is not Verdict.INTACT and not found:
+            # Nothing is left behind the position: there is no entry to move it, and the gap is told once.
+            behind = after = str(facts.last)
+        is_gone = not found and not sight.stands and position >= facts.last
+        track.at_end = track.at_end or after is not None or (is_gone and not track.is_forgotten)
+        track.read_on(behind, numbered(position, number, sight))
+        if verdict in {Verdict.REPLACED, Verdict.FORGOTTEN}:
+            track.number_before = None
+        sure_to = EntryId.parse(track.sure_to) if track.sure_to else position
+        if sight.is_all:
+            track.sure_to = behind
+        if verdict is Verdict.INTACT:
+            return None
+        # Only entries that went from the front stood behind the position for certain.
+        is_front = not is_cut and verdict in {Verdict.TRIMMED, Verdict.FORGOTTEN} and not sight.stands
+        since = position if is_front else min(position, sure_to)
+        # Where entries still stand before the position, what is gone stood between or behind those that were read.
+        ends = (sight.nearest, deleted_since(position, facts, was), position if sight.stands else None)
+        to = max((end for end in ends if end is not None), default=None)
+        return Run(track, hole(track.symbol, since, facts, verdict, gone, to), [], after)
+
+    @staticmethod
+    def _without_its_end(track: Track) -> None:
+        """Note that the stream has lost its last entries, as a server leaves it that has forgotten some.
+
+        Who waited at its end has had them all, and goes on with what comes next. Who was away, or behind, cannot
+        know: unless the position comes back, what comes next stands behind a hole.
+        """
+        if track.is_untouched:
+            track.is_forgotten = True
+        track.at_end = not track.is_forgotten

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Iterator
 from consumers.reading.entry import QUOTE, decode_entry
 from consumers.reading.freshness import AgeGuard
 from consumers.reading.gaps import Anchor
-from consumers.reading.pursuit import Run, Track
 from consumers.reading.reader import Reader
+from consumers.reading.track import Run, Track
 from wire import BadEntry, Gap, Quote, decode_quote
 
 
@@ -52,7 +52,7 @@ class QuoteStream(Reader[Quote | Gap]):
         batch: list[Quote | Gap] = []
         for track, quote in self._source.snapshots:
             if not track.dropped:
-                track.after = str(quote.id)
+                track.move_to(str(quote.id))
                 batch.append(quote)
         self._source.snapshots.clear()
         return batch
@@ -88,7 +88,7 @@ class QuoteStream(Reader[Quote | Gap]):
                 while source.snapshots:
                     track, quote = source.snapshots.pop(0)
                     if not track.dropped:
-                        track.after = str(quote.id)
+                        track.move_to(str(quote.id))
                         yield quote
                         if turn != self._turn:
                             raise self._taken_over()

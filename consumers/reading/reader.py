@@ -9,10 +9,11 @@ from consumers.command import Command
 from consumers.reading.freshness import AgeGuard, check_max_age_s
 from consumers.reading.gaps import read_facts
 from consumers.reading.lag import COUNT_MAX, PAGE, Lag, Span, assess
-from consumers.reading.pursuit import LOOKS_AT_ONCE, Track
+from consumers.reading.pursuit import LOOKS_AT_ONCE
 from consumers.reading.source import Source
 from consumers.reading.start import parse_symbols
 from consumers.reading.stream import Attendance, Stream
+from consumers.reading.track import Track
 from wire import EntryId
 
 T = TypeVar("T")

@@ -13,9 +13,11 @@ from typing import Final
 from consumers.command import Command, Reply
 from consumers.link import Link, Target
 from consumers.reading.freshness import ServerClock, server_time_ns
+from consumers.reading.gaps import Anchor
 from consumers.reading.line import IDLE_S, Line
-from consumers.reading.pursuit import BLOCK_S, Pursuit, Run, Track
+from consumers.reading.pursuit import BLOCK_S, PROMPT_S, Pursuit
 from consumers.reading.start import Place, Wish, before, questions, settle
+from consumers.reading.track import Run, Track
 from consumers.reconnect import Reconnect, tells_of_key
 from consumers.shared_link import SharedLink
 from wire import Keyspace, Quote, Symbol
@@ -39,7 +41,7 @@ class Source(Line):
         super().__init__(target, keys, reconnect, task="reading from", on_return=on_return)
         self.shared: Final = shared
         """For short questions beside the reading."""
-        self.pursuit: Final = Pursuit(keys)
+        self.pursuit: Final = Pursuit(keys, prompt_s=-1.0 if target.is_in_memory else PROMPT_S)
         self.snapshots: list[tuple[Track, Quote]] = []
         """Quotes of the cache with which a symbol begins, to be handed out before anything of its stream."""
         self._wishes: dict[Symbol, Wish] = {}
@@ -116,7 +118,9 @@ class Source(Line):
             replies = await self._ask_with_time(link, self._clock, read.commands)
         else:
             replies = await link.ask(*read.commands)
-        runs = self.pursuit.digest(read, replies, now_s())
+        questions = self.pursuit.proofs(read, replies)
+        proofs = await link.ask(*questions) if questions else ()
+        runs = self.pursuit.digest(read, replies, now_s(), proofs)
         self._tell_barred(self.pursuit.barred)
         return runs
 
@@ -146,6 +150,6 @@ class Source(Line):
             settled.append(symbol)
             if place.quote is not None:
                 # Until the quote is handed out, a saved position must still lead to it.
-                track.after = str(before(place.after))
+                track.after, track.anchor = str(before(place.after)), Anchor.CHOSEN
                 self.snapshots.append((track, place.quote))
         self.on_settled(frozenset(settled))

@@ -46,6 +46,8 @@ class Place:
     after: EntryId
     anchor: Anchor
     quote: Quote | None = None
+    number: int | None = None
+    """How many entries the stream had been given up to there, where that is known."""
 
 
 def parse_start(start: object) -> Wish | Place:
@@ -151,7 +153,9 @@ def settle(symbol: str, wish: Wish, replies: Sequence[Reply]) -> Place:
     """
     if wish is Wish.NOW:
         facts = read_facts(replies[0])
-        return Place(ZERO_ID, Anchor.CHOSEN) if facts is None else Place(facts.last, Anchor.SEEN)
+        if facts is None:
+            return Place(ZERO_ID, Anchor.CHOSEN, number=0)
+        return Place(facts.last, Anchor.SEEN, number=facts.added)
     cached, newest = replies
     if isinstance(cached, bytes):
         quote = _cached_quote(symbol, cached)

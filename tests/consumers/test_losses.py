@@ -250,3 +250,108 @@ async def test_a_stream_that_lost_its_tail_is_followed_without_a_repeat(bus: Bus
         assert not following.done()
         await writer.quotes("AAPL", 1)
         assert numbers(await following) == [105]
+
+
+@pytest.mark.fault("Q01")
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_a_position_within_what_a_failover_lost_is_told(
+    bus: Bus, writer: Writer, is_resumed: bool
+) -> None:
+    """The daemon's marker stands before it, where the loss begins: only the reader itself can tell."""
+    await writer.quotes("AAPL", 100)
+    shorter = await writer.raw("DUMP", KEYS.stream("AAPL"))
+    await writer.quotes("AAPL", 2_000)
+    stream = bus.quotes("AAPL", start="earliest")
+    assert numbers(await take(aiter(stream), 228))[-1] == 227
+    await writer.raw("RESTORE", KEYS.stream("AAPL"), 0, shorter, "REPLACE")
+    await writer.quotes("AAPL", 3)
+    found = await take(aiter(bus.quotes("AAPL", start=stream.positions) if is_resumed else stream), 4)
+    assert isinstance(found[0], Gap)
+    assert (found[0].reason, found[0].from_ns) == (
+        "redis_lost",
+        EntryId.parse(writer.ids["AAPL"][227]).time_ns,
+    )
+    assert numbers(found) == [2100, 2101, 2102]
+
+
+@pytest.mark.fault("Q01")
+async def test_a_failover_seen_before_the_daemon_goes_on_is_told_with_its_first_quote(
+    bus: Bus, writer: Writer
+) -> None:
+    """The stream ends before the position then, and a reader that was away cannot know what it missed."""
+    await writer.quotes("AAPL", 100)
+    shorter = await writer.raw("DUMP", KEYS.stream("AAPL"))
+    await writer.quotes("AAPL", 10)
+    stream = bus.quotes("AAPL", start="earliest")
+    assert numbers(await take(aiter(stream), 105))[-1] == 104
+    await writer.raw("RESTORE", KEYS.stream("AAPL"), 0, shorter, "REPLACE")
+    async with asyncio.TaskGroup() as group:
+        following = group.create_task(take(aiter(stream), 2))
+        await blocked(writer.redis)
+        # Longer than a rewind must hold, and than a stream goes without a look.
+        await asyncio.sleep(2 * REWIND_HOLDS_S)
+        assert not following.done()
+        await writer.quotes("AAPL", 1)
+    gap = following.result()[0]
+    assert isinstance(gap, Gap)
+    assert gap.reason == "redis_lost"
+    assert numbers(following.result()) == [110]
+
+
+@pytest.mark.fault("Q01")
+@pytest.mark.parametrize("keep", [0, 1])
+async def test_what_is_trimmed_while_a_strategy_thinks_is_told_without_a_wait(
+    bus: Bus, writer: Writer, keep: int
+) -> None:
+    """However short its thought: no time must pass, and the number is known."""
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    await writer.quotes("AAPL", 3)
+    assert numbers(await take(items, 3)) == [0, 1, 2]
+    await writer.quotes("AAPL", 5)
+    await writer.raw("XTRIM", KEYS.stream("AAPL"), "MAXLEN", keep)
+    await writer.quotes("AAPL", 1)
+    found = await take(items, 2)
+    assert isinstance(found[0], Gap)
+    assert (found[0].reason, found[0].missing) == ("trimmed", 5 - keep)
+
+
+@pytest.mark.fault("Q01")
+async def test_what_is_trimmed_when_all_was_read_is_no_gap(bus: Bus, writer: Writer) -> None:
+    """The running numbers fit, although nothing stands at the position any more."""
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    await writer.quotes("AAPL", 3)
+    assert numbers(await take(items, 3)) == [0, 1, 2]
+    await writer.raw("XTRIM", KEYS.stream("AAPL"), "MAXLEN", 0)
+    await writer.quotes("AAPL", 2)
+    assert numbers(await take(items, 2)) == [3, 4]
+
+
+@pytest.mark.fault("Q01")
+async def test_entries_deleted_by_hand_between_others_are_told(bus: Bus, writer: Writer) -> None:
+    """At the next look at the stream, so behind the quotes that followed them, with their number and time."""
+    await writer.quotes("AAPL", 3)
+    items = aiter(bus.quotes("AAPL", start="earliest"))
+    assert numbers(await take(items, 3)) == [0, 1, 2]
+    await writer.quotes("AAPL", 5)
+    await writer.raw("XDEL", KEYS.stream("AAPL"), *writer.ids["AAPL"][4:6])
+    found = await take(items, 4)
+    (gap,) = [item for item in found if isinstance(item, Gap)]
+    assert (gap.reason, gap.missing) == ("trimmed", 2)
+    assert gap.from_ns <= EntryId.parse(writer.ids["AAPL"][4]).time_ns
+    assert gap.to_ns >= EntryId.parse(writer.ids["AAPL"][5]).time_ns
+    assert set(numbers(found)) <= {3, 6, 7}
+
+
+@pytest.mark.fault("Q01")
+async def test_a_reader_that_began_where_nothing_was_is_told_of_what_went_before_it_read(
+    bus: Bus, writer: Writer
+) -> None:
+    """Whatever comes has come since, so what is gone is a hole."""
+    stream = bus.quotes("AAPL")
+    assert await stream.get(timeout_s=0) is None
+    await writer.quotes("AAPL", 5)
+    await writer.raw("XTRIM", KEYS.stream("AAPL"), "MAXLEN", 1)
+    gap = await stream.get(timeout_s=5)
+    assert isinstance(gap, Gap)
+    assert gap.missing == 4
+    await stream.aclose()

@@ -165,3 +165,20 @@ async def test_a_group_and_the_plain_twin_work_on_it_too() -> None:
             (stored,) = await bus.publish(a_quote("AAPL"))
         assert working.result() == stored.id
         assert await asyncio.to_thread(ask) == stored
+
+
+async def test_the_recipe_for_trimmed_needs_no_sleep() -> None:
+    """A strategy that waits, and that has never had a quote, is told how many went before it looked."""
+    seen: list[Quote | Gap] = []
+    async with memory_bus() as bus, asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(collect(bus, seen))
+        await bus.caught_up()
+        for keep in (1, 2):
+            await bus.publish(*quotes_of("AAPL", count=5))
+            await bus.publisher.trim("AAPL", keep=keep)
+            await bus.caught_up()
+            gap, *quotes = seen
+            assert isinstance(gap, Gap)
+            assert (gap.reason, gap.missing, len(quotes)) == ("trimmed", 5 - keep, keep)
+            seen.clear()
+        running.cancel()

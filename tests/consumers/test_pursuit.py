@@ -6,8 +6,9 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from consumers.reading.gaps import Anchor
-from consumers.reading.pursuit import COUNT_MAX, ENTRIES_PER_READ, LOOKS_AT_ONCE, Pursuit, Read, Run
+from consumers.reading.pursuit import COUNT_MAX, ENTRIES_PER_READ, LOOKS_AT_ONCE, PROMPT_S, Pursuit
 from consumers.reading.start import Place
+from consumers.reading.track import Read, Run
 from wire import EntryId, Keyspace
 
 KEY = b"quotes:stream:A"
@@ -32,9 +33,14 @@ def info(first: int, last: int, length: int, added: int) -> list[Any]:
     return [*fields, b"first-entry", entries(first)[0]]
 
 
-def looked(read: Read, *answers: Any) -> list[Any]:
-    """The replies to a transaction."""
-    return [b"OK", *[b"QUEUED"] * (len(read.commands) - 2), list(answers)]
+def looked(read: Read, *answers: Any, stands: bool = True) -> list[Any]:
+    """The replies to a transaction; `stands` says whether there is an entry at each position."""
+    at, behind = len(read.looked), list(answers)
+    here: list[Any] = [[[b"50-0", [b"q", b"[]"]]] if stands else [] for _ in read.looked]
+    here = [
+        answer if isinstance(answer, Exception) else part for answer, part in zip(behind, here, strict=False)
+    ]
+    return [b"OK", *[b"QUEUED"] * (len(read.commands) - 2), [*behind[:at], *here, *behind[at:]]]
 
 
 def settled(pursuit: Pursuit, now_s: float) -> None:
@@ -51,28 +57,57 @@ def names(read: Read) -> list[Any]:
 def test_a_new_connection_looks_before_it_reads() -> None:
     """In one transaction, which does not block."""
     read = pursuit_of("A").next_read(0.0)
-    assert names(read) == ["MULTI", "XINFO", "XREAD", "EXEC"]
-    assert b"BLOCK" not in read.commands[2]
-    assert "BLOCK" not in read.commands[2]
+    assert names(read) == ["MULTI", "XINFO", "XRANGE", "XREAD", "EXEC"]
+    assert "BLOCK" not in read.commands[3]
 
 
 def test_a_reader_that_keeps_up_waits_in_one_plain_command() -> None:
-    """No look costs it anything."""
+    """No look costs it anything, and no proof."""
     pursuit = pursuit_of("A")
     settled(pursuit, 0.0)
-    read = pursuit.next_read(0.01)
+    read = pursuit.next_read(PROMPT_S / 2)
     assert names(read) == ["XREAD"]
     assert read.commands[0][3] == "BLOCK"
-    assert pursuit.digest(read, [[[KEY, entries(60)]]], 0.02) == [
-        Run(read.tracks[0], None, entries(60)),
-    ]
+    replies = [[[KEY, entries(60)]]]
+    assert pursuit.proofs(read, replies) == ()
+    assert pursuit.digest(read, replies, 0.02) == [Run(read.tracks[0], None, entries(60))]
+
+
+def test_after_a_pause_an_answer_is_believed_with_proof() -> None:
+    """The entry at the position still stands; without it the stream is looked at first."""
+    for proof in (entries(50), []):
+        pursuit = pursuit_of("A")
+        settled(pursuit, 0.0)
+        read = pursuit.next_read(0.01)
+        assert names(read) == ["XREAD"]
+        replies = [[[KEY, entries(60)]]]
+        assert pursuit.proofs(read, replies) == (("XRANGE", KEY, "50-0", "50-0"),)
+        runs = pursuit.digest(read, replies, 0.02, [proof])
+        assert [run.entries for run in runs] == ([entries(60)] if proof else [])
+        # What was proven holds for as long as nothing pauses.
+        read = pursuit.next_read(0.02 + PROMPT_S / 2)
+        assert names(read) == (["XREAD"] if proof else ["MULTI", "XINFO", "XRANGE", "XREAD", "EXEC"])
+
+
+def test_a_pause_is_remembered_for_a_stream_that_was_silent_after_it() -> None:
+    """The read behind the pause brought something of another one, and so proves nothing here."""
+    pursuit = pursuit_of("A", "B")
+    settled(pursuit, 0.0)
+    read = pursuit.next_read(0.01)
+    replies = [[[KEY, entries(60)]]]
+    assert len(pursuit.proofs(read, replies)) == 1
+    pursuit.digest(read, replies, 0.02, [entries(50)])
+    read = pursuit.next_read(0.02 + PROMPT_S / 2)
+    replies = [[[b"quotes:stream:B", entries(60)]]]
+    assert len(pursuit.proofs(read, replies)) == 1
+    assert pursuit.digest(read, replies, 0.03, [[]]) == []
 
 
 def test_a_pause_of_the_strategy_ends_the_trust() -> None:
     """Meanwhile anything may have been trimmed."""
     pursuit = pursuit_of("A")
     settled(pursuit, 0.0)
-    assert names(pursuit.next_read(0.5)) == ["MULTI", "XINFO", "XREAD", "EXEC"]
+    assert names(pursuit.next_read(0.5)) == ["MULTI", "XINFO", "XRANGE", "XREAD", "EXEC"]
 
 
 def test_a_full_answer_without_a_look_is_asked_for_again() -> None:
@@ -83,13 +118,13 @@ def test_a_full_answer_without_a_look_is_asked_for_again() -> None:
     full = entries(*range(60, 60 + COUNT_MAX))
     assert pursuit.digest(read, [[[KEY, full]]], 0.02) == []
     read = pursuit.next_read(0.03)
-    assert names(read) == ["MULTI", "XINFO", "XREAD", "EXEC"]
+    assert names(read) == ["MULTI", "XINFO", "XRANGE", "XREAD", "EXEC"]
     (run,) = pursuit.digest(read, looked(read, info(60, 9_999, 2_000, 5_000), [[KEY, full]]), 0.04)
     assert run.gap is not None
     assert run.gap.reason == "trimmed"
     assert run.entries == full
     # Still behind, and so looked at again without the detour.
-    assert names(pursuit.next_read(0.05)) == ["MULTI", "XINFO", "XREAD", "EXEC"]
+    assert names(pursuit.next_read(0.05)) == ["MULTI", "XINFO", "XRANGE", "XREAD", "EXEC"]
 
 
 def test_a_missing_stream_is_not_trusted_when_it_comes_back() -> None:
@@ -177,7 +212,7 @@ def test_a_key_that_is_a_stream_again_is_looked_at_when_it_is_read() -> None:
     read = pursuit.next_read(0.0)
     pursuit.digest(read, looked(read, wrong, wrong), 0.0)
     read = pursuit.next_read(1.5)
-    assert names(read) == ["MULTI", "XINFO", "EXEC"]
+    assert names(read) == ["MULTI", "XINFO", "XRANGE", "EXEC"]
     assert pursuit.digest(read, looked(read, info(60, 90, 4, 9)), 1.5) == []
     assert pursuit.positions == {"A": "50-0"}
     read = pursuit.next_read(1.6)
