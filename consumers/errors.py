@@ -22,6 +22,10 @@ __all__ = [
 ]
 
 
+MEMORY = "memory://"
+"""What the address of a server in this process begins with."""
+
+
 class BusError(Exception):
     """Anything that this library raises of its own."""
 
@@ -47,7 +51,8 @@ class BusUnavailable(BusError):
 
     def __init__(self, address: str, why: str, *, attempts: int = 1, is_passing: bool = True) -> None:
         tried = "" if attempts <= 1 else f" after {attempts} attempts"
-        super().__init__(f"Redis at {address} is not usable{tried}: {why}")
+        where = f"the bus in memory ({address})" if address.startswith(MEMORY) else f"Redis at {address}"
+        super().__init__(f"{where} is not usable{tried}: {why}")
         self.address = address
         self.why = why
         self.attempts = attempts

@@ -8,6 +8,7 @@ accounted for.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import ssl
 import weakref
@@ -40,7 +41,7 @@ class Target:
     A timeout that the caller gives goes before the URL's. Raises `BadUrl`, also for files that TLS cannot use.
     """
 
-    __slots__ = ("_make", "address", "client_name", "is_in_memory", "lacks_names", "timeout_s")
+    __slots__ = ("_make", "address", "block_s", "client_name", "is_in_memory", "lacks_names", "timeout_s")
 
     def __init__(self, url: str, *, timeout_s: float | None = None, name: str = "") -> None:
         if not isinstance(url, str):
@@ -53,6 +54,8 @@ class Target:
         if self.is_in_memory:
             self._make: Callable[[], Any] = IN_MEMORY[url]
             self.timeout_s = timeout_s or TIMEOUT_S
+            self.block_s = math.inf
+            """For how long the server may wait for entries: half as long as an answer may take."""
             self.address = url
             return
         try:
@@ -65,6 +68,7 @@ class Target:
         self.address = f"{scheme}://{read.path}" if read.path else f"{scheme}://{read}"
         answer_s = timeout_s or read.timeout_s or TIMEOUT_S
         connect_s = timeout_s or read.connect_timeout_s or TIMEOUT_S
+        self.block_s = answer_s / 2
         self.timeout_s = max(answer_s, connect_s)
         """The longest that connecting or an answer may take."""
         self._make = partial(_Connection, read, answer_s, connect_s)

@@ -81,6 +81,14 @@ class HandshakeFailed(ConnectionError):
     """TLS with this server failed; the message says why, and what to do. It may have been mended by next time."""
 
 
+class NotInMemory(RedisError):
+    """The server in memory cannot do what was asked, or was told to go away; the message says which."""
+
+
+class InMemoryAway(NotInMemory, ConnectionError):
+    """It was told to go away, as a test does; it may have come back by next time."""
+
+
 class WrongServer(RedisError):
     """What answers is a server of a kind that cannot hold the bus; the message says what to use instead."""
 
@@ -122,7 +130,7 @@ def tells_of_key(error: object) -> bool:
 def reason(error: BaseException) -> str:
     """Why Redis could not be used, in one sentence with the remedy."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, WrongServer | HandshakeFailed):
+    if isinstance(error, WrongServer | HandshakeFailed | NotInMemory):
         return text
     if isinstance(error, MovedError) or tells_of_cluster(text):
         return CLUSTER_NODE

@@ -130,7 +130,7 @@ class Share(Line):
 
     async def _step(self, link: Link) -> list[Run]:
         now_s = asyncio.get_running_loop().time
-        step = self.membership.next_step(now_s(), min(BLOCK_S, self.left_s))
+        step = self.membership.next_step(now_s(), min(BLOCK_S, self.target.block_s, self.left_s))
         if not step.commands:
             if self.book.waiting:
                 await self._ask(link)

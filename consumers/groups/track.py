@@ -11,7 +11,7 @@ from consumers.groups.standing import Beginning, Standing, Tally
 from consumers.reading.start import Place, Wish
 from wire import EntryId, Gap
 
-START: str = "-"
+START: str = "0-0"
 """The place before all pending entries."""
 
 

@@ -192,8 +192,9 @@ class Pursuit:
                     continue
                 number = track.number_here
                 track.read_on(found[-1][0].decode(), None if number is None else number + len(found))
-            # A full answer means that we are behind: the next one is to be read with a look as well.
-            track.look_now = len(found) >= read.per_stream
+            # A full answer means that we are behind: the next one is to be read with a look as well. So is the one
+            # after the first of a stream that was not there: nothing is known of it yet.
+            track.look_now = len(found) >= read.per_stream or track.facts is None
             track.at_end = track.is_forgotten = False
             gap = runs.pop(track, None)
             # With the gap the position comes to stand directly before what is left.
@@ -245,7 +246,8 @@ class Pursuit:
             track.first = facts.first
         if verdict is not Verdict.REWOUND:
             track.rewound_since = None
-        track.wary = verdict is Verdict.REWOUND and position != ZERO_ID
+        track.is_forgotten = track.is_forgotten and not sight.stands
+        track.wary = track.is_forgotten or (verdict is Verdict.REWOUND and position != ZERO_ID)
         track.is_untouched = False
         is_cut = was is None or was.deleted != facts.deleted
         track.is_doubtful = not sight.is_all and (track.is_doubtful or is_cut)

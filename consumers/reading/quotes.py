@@ -5,6 +5,7 @@ read brought is handed out before the next one is asked for, so memory stays tha
 """
 
 from collections.abc import AsyncGenerator, Iterator
+from typing import Final
 
 from consumers.reading.entry import QUOTE, decode_entry
 from consumers.reading.freshness import AgeGuard
@@ -12,6 +13,10 @@ from consumers.reading.gaps import Anchor
 from consumers.reading.reader import Reader
 from consumers.reading.track import Run, Track
 from wire import BadEntry, Gap, Quote, decode_quote
+
+BATCH: Final = 1_000
+"""A batch of so many items is handed over, whatever else the read brought: with more of them alive at once the
+interpreter's collector goes through all again and again, and takes longer than lists save."""
 
 
 class QuoteStream(Reader[Quote | Gap]):
@@ -41,6 +46,11 @@ class QuoteStream(Reader[Quote | Gap]):
                     batch = self._take_snapshots()
                     for run in runs:
                         self._take(run, batch)
+                        if len(batch) >= BATCH:
+                            yield batch
+                            if turn != self._turn:
+                                raise self._taken_over()
+                            batch = []
                 if batch:
                     yield batch
                     if turn != self._turn:
@@ -78,6 +88,8 @@ class QuoteStream(Reader[Quote | Gap]):
             except BadEntry as error:
                 self._skipped(error)
         track.move_to(entry_id)
+        # Three objects for the collector to look at each time, for each entry that is still here.
+        entries.clear()
 
     async def _items(self) -> AsyncGenerator[Quote | Gap | None, None]:
         turn = await self._enter()

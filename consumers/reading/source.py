@@ -108,7 +108,7 @@ class Source(Line):
             if self.snapshots:
                 return []
         now_s = asyncio.get_running_loop().time
-        block_s = min(BLOCK_S, self.left_s) if wait else 0.0
+        block_s = min(BLOCK_S, self.target.block_s, self.left_s) if wait else 0.0
         read = self.pursuit.next_read(now_s(), block_s)
         if not read.tracks and wait:
             await self._pause(IDLE_S)

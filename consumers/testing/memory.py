@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol, Self
 from redis.asyncio import ConnectionPool, Redis
 
 from consumers.bus import Bus
-from consumers.errors import ExtraMissing
+from consumers.errors import MEMORY, ExtraMissing
 from consumers.identity import default_name
 from consumers.link import IN_MEMORY, Target
 from consumers.reconnect import Reconnect
@@ -68,7 +68,7 @@ class MemoryServer:
 
     def __init__(self) -> None:
         self._hub: Final = _new_hub()
-        self.url: Final = f"memory://{next(_numbers)}"
+        self.url: Final = f"{MEMORY}{next(_numbers)}"
         """What `connect`, and whatever else takes a Redis URL of the library, reaches it by."""
         IN_MEMORY[self.url] = self._hub.connection
 

@@ -13,20 +13,23 @@ import contextlib
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeAsyncRedisConnection
-from redis.exceptions import ConnectionError, ResponseError  # noqa: A004
+from redis.exceptions import ResponseError
 
-Part: TypeAlias = str | bytes | int | float
-Words: TypeAlias = tuple[Part, ...]
+from consumers.reconnect import InMemoryAway
+from consumers.testing.memory_answers import Part, Words, answer, name_of, question
 
 _READS: Final = frozenset(
     "XREAD XRANGE XREVRANGE XINFO XLEN XPENDING MULTI EXEC HGET HMGET HGETALL HELLO CLIENT PING TIME SMEMBERS "
     "XREADGROUP XACK XAUTOCLAIM XCLAIM ZADD ZREM ZRANGE SISMEMBER EXISTS TYPE ZSCORE".split()
 )
 """Commands after which nobody who waits need look again."""
+_AWAY: Final = (
+    "it was told to go away, and has not come back (`go_away`, `come_back` and `close` of the server)"
+)
 _BLOCKING: Final = frozenset({"XREAD", "XREADGROUP"})
 
 
@@ -109,7 +112,7 @@ class MemoryConnection(FakeAsyncRedisConnection):
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
         """Commands as bytes, without BLOCK: this connection waits by itself."""
-        asked = [tuple(command) for command in commands]
+        asked = [question(tuple(command)) for command in commands]
         in_transaction = any(str(words[0]).upper() == "MULTI" for words in asked)
         waits = [_split(words) for words in asked]
         self._commands = [wait.command if wait else words for wait, words in zip(waits, asked, strict=True)]
@@ -130,22 +133,21 @@ class MemoryConnection(FakeAsyncRedisConnection):
             answerable = [await self._answerable(words) for words in commands]
             self._commands, self._due = answerable, due
             await super().send_packed_command(self._packed(answerable), check_health)
-        if any(_name(words) not in _READS for words in commands):
+        if any(name_of(words) not in _READS for words in commands):
             self._hub.stir()
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """The next reply; of a blocking read, when there is something or its time is up."""
         words, wait = self._due.popleft() if self._due else (("PING",), None)
-        reply = await super().read_response(*args, **options)
-        if _name(words) == "EXEC" and isinstance(reply, list):
+        try:
+            reply = await super().read_response(*args, **options)
+        except ResponseError as error:
+            raise answer(words, error) from None
+        if name_of(words) == "EXEC" and isinstance(reply, list):
             # Behind MULTI and before EXEC stand the commands whose replies these are.
             queued = self._commands[-1 - len(reply) : -1]
-            return [
-                None if part == [] and _is_read(asked) else part
-                for part, asked in zip(reply, queued, strict=False)
-            ]
-        if reply == [] and _is_read(words):
-            reply = None
+            return [answer(asked, part) for part, asked in zip(reply, queued, strict=False)]
+        reply = answer(words, reply)
         return reply if reply is not None or wait is None else await self._reply_in_time(wait)
 
     async def disconnect(self, nowait: bool = False, *_: Any, **__: Any) -> None:
@@ -158,6 +160,8 @@ class MemoryConnection(FakeAsyncRedisConnection):
         self.stir()
 
     async def _connect(self) -> None:
+        if not self._hub.store.connected:
+            raise InMemoryAway(_AWAY)
         await super()._connect()
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -182,7 +186,7 @@ class MemoryConnection(FakeAsyncRedisConnection):
                     return None
                 if not self.is_connected or not self._hub.store.connected:
                     await self.disconnect()
-                    raise ConnectionError("the server in memory has closed the connection")
+                    raise InMemoryAway(_AWAY)
                 reply = await self._ask(wait.command)
                 if reply:
                     return reply
@@ -215,14 +219,8 @@ class MemoryConnection(FakeAsyncRedisConnection):
         return [chunk for words in commands for chunk in pack(*words)]
 
 
-def _name(words: Words) -> str:
-    first = words[0]
-    # redis-py names some commands in two words.
-    return (first.decode() if isinstance(first, bytes) else str(first)).split()[0].upper()
-
-
 def _is_read(words: Words) -> bool:
-    return _name(words) in _BLOCKING
+    return name_of(words) in _BLOCKING
 
 
 def _upper(part: Part) -> str:

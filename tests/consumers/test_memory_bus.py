@@ -182,3 +182,17 @@ async def test_the_recipe_for_trimmed_needs_no_sleep() -> None:
             assert (gap.reason, gap.missing, len(quotes)) == ("trimmed", 5 - keep, keep)
             seen.clear()
         running.cancel()
+
+
+async def test_errors_of_a_bus_in_memory_blame_no_server() -> None:
+    """Neither one that was told to go away, nor a command that it does not have."""
+    async with memory_bus() as bus:
+        bus.server.go_away()
+        with pytest.raises(BusUnavailable, match=r"bus in memory .*told to go away") as away:
+            await bus.latest("AAPL")
+        bus.server.come_back()
+        with pytest.raises(BusUnavailable, match=r"bus in memory .*known limits") as lacking:
+            await bus._shared.ask(("LOLWUT", "VERSION", "5", "NO", "SUCH"))
+    for error in (away, lacking):
+        assert "Redis at" not in str(error.value)
+        assert "is the server running" not in str(error.value)

@@ -4,8 +4,10 @@ import asyncio
 import random
 
 import pytest
+from redis.asyncio import Redis
 
-from consumers import BadStart, BadSymbol, Bus, Gap, Quote
+from consumers import BadStart, BadSymbol, Bus, Gap, Quote, connect
+from simulator.redis_server import RedisServer
 from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
 
 pytestmark = pytest.mark.both_servers
@@ -309,3 +311,23 @@ async def test_batches_skip_what_cannot_be_read(bus: Bus, writer: Writer) -> Non
         await writer.quotes("AAPL", 2)
     assert numbers(first.result())[:1] == [0]
     assert stream.unreadable == 1
+
+
+@pytest.mark.real_server("in memory no answer is late")
+@pytest.mark.parametrize("url_says_so", [False, True])
+async def test_silence_for_longer_than_an_answer_may_take_is_no_failure(
+    server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture, url_says_so: bool
+) -> None:
+    """The server is asked to wait for half as long, in loops and groups; nothing is logged, nor connects anew."""
+    url = f"{server.url}?socket_timeout=0.4" if url_says_so else server.url
+    writer = Writer(redis)
+    await writer.quotes("AAPL")
+    async with connect(url, timeout_s=None if url_says_so else 0.4) as bus:
+        stream, worker = bus.quotes("AAPL"), bus.group("g", "AAPL")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(stream.get(timeout_s=1.5))
+            tasks.create_task(worker.get(timeout_s=1.5))
+        assert (stream.failures, worker.failures) == (0, 0)
+        await stream.aclose()
+        await worker.aclose()
+    assert "failed" not in caplog.text
