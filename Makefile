@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench soak histories faults lock clean
+.PHONY: setup demo run test lint types layers bench soak histories losses twins faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -49,6 +49,12 @@ JOBS ?= 4
 histories: setup  ## short random histories; SEED=1 COUNT=300 JOBS=4, ONLY=17 for one, DAEMON=CHECKOUT, KEEP=FOLDER
 	@$(BIN)/python -m tests.histories --seed $(SEED) --count $(COUNT) --jobs $(JOBS) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(DAEMON),--daemon $(DAEMON)) $(if $(KEEP),--keep $(KEEP))
+
+losses: setup  ## somebody spoils streams at random beside readers: what was missing, was it told? SEED=1 COUNT=300
+	@$(BIN)/python -m tests.losses --seed $(SEED) --count $(COUNT)
+
+twins: setup  ## the bus in memory beside a real server, random operations; SEED=0 COUNT=500
+	@$(BIN)/python -m tests.twins --seed $(SEED) --count $(if $(filter file,$(origin COUNT)),500,$(COUNT))
 
 faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
 	@$(BIN)/python -m tests.catalogue

@@ -31,7 +31,7 @@ class QuoteStream(Reader[Quote | Gap]):
         return self._items() if self._guard is None else self._guarded_items(self._guard)
 
     async def batches(self) -> AsyncGenerator[list[Quote | Gap], None]:
-        """All that one read brought, as a list that is never empty, up to 20 000 items; else like the loop itself.
+        """What one read brought, in lists that are never empty, up to some 2 000 items; else like the loop itself.
 
         For who works on many quotes at a time. `positions` are those behind the whole batch as soon as it is handed
         over: who saves them only when done with a batch gets it again after a crash.
