@@ -14,9 +14,9 @@ library itself, reading its own commands' replies.
 Known limits, beside a real server (fakeredis 2.40; `tests/twins/limits.py` has those that show in answers): no
 INFO, no CONFIG, no CLIENT KILL that a reader would notice, no ACL worth the name, no persistence, no replicas;
 replies are never slow, so time-outs do not happen; 50 to 80 us per entry written. A reader that waits has its turn
-after the writer, so that what is trimmed at once is a gap, where a server would have handed it over. A worker is told
-of a pending entry that was deleted only when it would be claimed. A group none of whose streams exists looks again
-and again, and so never counts as caught up.
+after the writer, so that what is trimmed at once is a gap, where a server would have handed it over. A worker is
+told of a pending entry that was deleted only when it would be claimed. A group none of whose streams exists looks
+again and again, and so never counts as caught up.
 Whether a strategy survives what a network does is a question for a real server.
 """
 

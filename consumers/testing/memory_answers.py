@@ -8,6 +8,8 @@ from typing import Any, Final, TypeAlias
 
 from redis.exceptions import ResponseError
 
+from wire.redis.answers import lacks_command
+
 Part: TypeAlias = str | bytes | int | float
 Words: TypeAlias = tuple[Part, ...]
 
@@ -43,8 +45,6 @@ def answer(words: Words, reply: Any) -> Any:
 def _error(name: str, error: ResponseError) -> ResponseError:
     if name == "XREADGROUP" and _NO_KEY in str(error):
         return ResponseError("NOGROUP No such key or consumer group in XREADGROUP with GROUP option")
-    if "unknown command" in str(error):
-        return ResponseError(
-            f"a bus in memory cannot do this ({error}): see the known limits of `memory_bus`"
-        )
+    if lacks_command(str(error)):
+        return ResponseError(f"ERR {name} cannot be had in memory: see the known limits of `memory_bus`")
     return error

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from consumers import Bus, Gap, Newest, Quote, connect
 from consumers.reading.conflation import GAPS_MAX, Conflation
 from consumers.reading.gaps import Anchor
-from consumers.reading.pursuit import Run, Track
+from consumers.reading.track import Run, Track
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, Writer, blocked, numbers, readers
 from wire import encode_gap, encode_quote

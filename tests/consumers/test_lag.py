@@ -8,7 +8,7 @@ import pytest
 from consumers import Bus, Lag, QuoteStream
 from consumers.reading.gaps import Anchor, read_facts
 from consumers.reading.lag import COUNT_MAX, assess
-from consumers.reading.pursuit import Track
+from consumers.reading.track import Track
 from tests.consumers.conftest import KEYS, T0_NS, Writer, take
 from wire import EntryId
 
