@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError  # noqa:
 
 from consumers.command import Command, Reply
 from consumers.errors import BadUrl, forked
-from consumers.reconnect import HandshakeFailed, NoTransactions, WrongServer
+from consumers.reconnect import HandshakeFailed, NotInMemory, NoTransactions, WrongServer
 from wire.redis.answers import FULL, lacks_command, unusable_kind
 from wire.redis.tls import client_context, explain
 from wire.redis.url import NOT_ANSWERED, BadRedisUrl, RedisUrl, explain_end, parse_redis_url
@@ -212,7 +212,8 @@ class Link:
                 raise self._lost(error) from None
             except ConnectionError as error:
                 # redis-py wraps what it does not know.
-                raise error.__cause__ if isinstance(error.__cause__, HandshakeFailed) else error from None
+                known = isinstance(error.__cause__, HandshakeFailed | NotInMemory)
+                raise error.__cause__ if known and error.__cause__ is not None else error from None
             _check_cancelled(cancelled)
             if self._is_closed:
                 # It was made all the same: close it again, and let the question below find that.
