@@ -175,21 +175,19 @@ class MarketDataService:
             stream.remove_symbols(names)
 
     def add_callback(self, symbol: str, callback: Callback) -> None:
-        """Call this once for each quote of a symbol, whichever stream of this service brings it.
+        """Call this once for each quote of a symbol, whichever stream of this service brings it, and wherever that is.
 
-        It outlives the streams, until it is removed or `disconnect_stream()`. Raises `BadSymbol`, `TypeError`.
+        A quote that one stream has passed and another, which catches up, brings later is told when it comes, and so
+        is the one after it. Several streams at different places may therefore bring them out of order. It outlives the streams, until it is removed or `disconnect_stream()`. Raises `BadSymbol`, `TypeError`.
         """
         self._check_usable()
         (name,) = symbols_of(symbol)
-        self._shared.book.add(name, callback)
+        self._shared.add(name, callback)
 
     def remove_callback(self, symbol: str, callback: Callback | None = None) -> int:
         """Call it no more, or, without one, none of the symbol's; how many that were. Raises `BadSymbol`."""
         (name,) = symbols_of(symbol)
-        removed = self._shared.book.remove(name, callback)
-        if not self._shared.book.of(name):
-            self._shared.begin_anew(name)
-        return removed
+        return self._shared.remove(name, callback)
 
     async def disconnect_stream(self) -> None:
         """End all streams as if there were no more quotes, and forget all callbacks. May be called again.
@@ -203,7 +201,7 @@ class MarketDataService:
     def get_stream_status(self) -> ServiceStatus:
         """How the streams stand, from their own state: nothing is asked, so it may be called often."""
         streams = [(stream.status(), stream.is_running) for stream in list(self._streams)]
-        return summed_up(streams, self._past, len(self._shared.book), self._caller.errors)
+        return summed_up(streams, self._past, len(self._shared), self._caller.errors)
 
     async def fetch_stream_status(self) -> DaemonStatus:
         """The same, and what stands on Redis: the daemon's own status, trust and lag of each symbol.

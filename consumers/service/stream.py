@@ -6,6 +6,7 @@ decide how entries are read or when a connection is given up: that is the bus's 
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import time
@@ -26,6 +27,7 @@ from consumers.service.status import StreamStatus
 from wire import Gap, Level, Quote, Symbol
 
 _log = logging.getLogger(__name__)
+_names: Final = itertools.count(1)
 
 
 def symbols_of(symbols: object) -> list[Symbol]:
@@ -70,6 +72,8 @@ class ServiceStream:
         self._ended: Final = ended
         self._reconnect: Final = reconnect
         self._shared: Final = shared
+        self._name: Final = next(_names)
+        """Which stream of the service it is, for the callbacks that several may bring the same to."""
         self._callback = None if callback is None else checked(callback)
         self._on_gap = None if on_gap is None else checked(on_gap)
         self._max_age_s: Final = max_age_s
@@ -124,6 +128,7 @@ class ServiceStream:
         for name in symbols_of(symbols):
             self._book.remove(name)
             self._starts.pop(name, None)
+            self._shared.skipped(self._name, name)
             if self._source is not None:
                 self._source.remove(name)
 
@@ -170,6 +175,7 @@ class ServiceStream:
             self._ended(self)
         self._callback = self._on_gap = None
         self._book.clear()
+        self._shared.forget(self._name)
         if self._source is not None:
             await self._source.aclose()
 
@@ -236,7 +242,10 @@ class ServiceStream:
         if isinstance(item, Gap):
             self._gaps += 1
             if item.reason == STREAM_RECREATED:
-                self._shared.begin_anew(item.symbol)
+                self._shared.begin_anew(self._name, item.symbol)
+            elif item.id is None:
+                # Found by this reader: what it passes over here, another one may bring.
+                self._shared.skipped(self._name, item.symbol)
             if self._on_gap is not None:
                 await call(self._on_gap, item)
             return
@@ -246,7 +255,7 @@ class ServiceStream:
             await call(self._callback, item)
         for callback in self._book.of(item.symbol):
             await call(callback, item)
-        await self._shared.tell(item)
+        await self._shared.tell(self._name, item)
 
     async def _reach(self) -> Bus | None:
         while not self._closing.is_set():
