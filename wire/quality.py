@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from wire.quote import UNREADABLE
+from wire.times import to_datetime
 
 HEARTBEAT_LIMIT_S: Final = 5.0
 """A daemon beats every second; one whose last beat is older is taken for gone. A beat that lies further ahead of
@@ -75,7 +76,7 @@ class Quality(msgspec.Struct, frozen=True, gc=False):
     @property
     def since(self) -> datetime | None:
         """`since_ns` as an aware datetime, cut to microseconds."""
-        return None if self.since_ns is None else _EPOCH + timedelta(microseconds=self.since_ns // _NS_PER_US)
+        return None if self.since_ns is None else to_datetime(self.since_ns)
 
 
 class _Subscription(msgspec.Struct, gc=False):

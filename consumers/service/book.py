@@ -66,7 +66,7 @@ class CallbackBook:
 
 
 RANGES_MAX: Final = 256
-"""Stretches of one stream that are remembered apart; beyond that the earliest is forgotten, and may be told again."""
+"""Stretches of one stream that are remembered apart; beyond that the earliest is forgotten, and may pass again."""
 
 
 class _Ranges:
@@ -116,9 +116,7 @@ class OnceEach:
         passed, newest = self._passed.setdefault(reader, self._newest), self._newest
         # Who has not noticed a new stream may read from it all the same.
         is_new = not passed.has(entry_id) and (passed is newest or not newest.has(entry_id))
-        last = self._at.get(reader, entry_id)
-        first = last if last < entry_id else entry_id
-        passed.add(first, entry_id)
+        passed.add(min(self._at.get(reader, entry_id), entry_id), entry_id)
         if passed is not newest:
             newest.add(entry_id, entry_id)
         self._at[reader] = entry_id

@@ -175,10 +175,10 @@ class MarketDataService:
             stream.remove_symbols(names)
 
     def add_callback(self, symbol: str, callback: Callback) -> None:
-        """Call this once for each quote of a symbol, whichever stream of this service brings it, and wherever that is.
+        """Call this once for each quote of a symbol, whichever stream of this service brings it.
 
-        A quote that one stream has passed and another, which catches up, brings later is told when it comes, and so
-        is the one after it. Several streams at different places may therefore bring them out of order. It outlives the streams, until it is removed or `disconnect_stream()`. Raises `BadSymbol`, `TypeError`.
+        What a stream brings that catches up is told when it comes, though later quotes may have been told before.
+        It outlives the streams, until it is removed or `disconnect_stream()`. Raises `BadSymbol`, `TypeError`.
         """
         self._check_usable()
         (name,) = symbols_of(symbol)
