@@ -45,7 +45,9 @@ class Paging:
             # One may hold what is left of the rows of one moment.
             raise NoProgress("pages repeat what has been told")
         if self._without_news >= EMPTY_PAGES:
-            raise NoProgress(f"{EMPTY_PAGES} pages in a row bring nothing new, and there is said to be another")
+            raise NoProgress(
+                f"{EMPTY_PAGES} pages in a row bring nothing new, and there is said to be another"
+            )
         if token == self._marked:
             raise NoProgress("a page is named as the next one that has been there before")
         self._since += 1

@@ -29,7 +29,9 @@ def row(number: int) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def answering(pages: Callable[[str | None], Page]) -> AsyncIterator[tuple[AlpacaRest, list[str | None]]]:
+async def answering(
+    pages: Callable[[str | None], Page],
+) -> AsyncIterator[tuple[AlpacaRest, list[str | None]]]:
     """A client of a service that answers each token with what `pages` says, and the tokens it was asked for."""
     asked: list[str | None] = []
 
