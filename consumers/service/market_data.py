@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeAlias, overload
 
 from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusClosed, BusError, BusUnavailable
-from consumers.reading.lag import Lag
+from consumers.reading.lags import Standing, lags_of
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from consumers.rest.budget import CALLS_PER_MINUTE
@@ -212,19 +212,19 @@ class MarketDataService:
         link, keys = parts_of(bus)
         (raw,) = await link.ask(("HGETALL", keys.status))
         symbols: set[str] = set()
-        lags: dict[str, Lag] = {}
+        furthest: dict[str, Standing] = {}
         for stream in list(self._streams):
             symbols |= stream.symbols
-            if stream.is_running and stream.source is not None and stream.symbols:
-                for symbol, lag in (await stream.source.lag()).items():
-                    known = lags.get(symbol)
-                    if known is None or (lag.entries or 0) > (known.entries or 0):
-                        lags[symbol] = lag
+            if stream.is_running and stream.source is not None:
+                for standing in stream.source.standings():
+                    known = furthest.setdefault(standing.track.symbol, standing)
+                    if standing.position < known.position:
+                        furthest[standing.track.symbol] = standing
         return DaemonStatus(
             **self.get_stream_status(),
             daemon={name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2], strict=True)},
             quality=await bus.quality(*sorted(symbols)) if symbols else {},
-            lag=lags,
+            lag=await lags_of(link, list(furthest.values())),
         )
 
     # -- questions ---------------------------------------------------------------------------------------------

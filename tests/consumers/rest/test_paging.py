@@ -81,13 +81,14 @@ async def test_pages_that_lead_in_a_circle_are_left(circle: str, kind: str) -> N
     """With an error that says so, after few calls, and before anything was handed out three times."""
     async with answering(CIRCLES[circle]) as (rest, asked):
         found: list[Quote] = []
+        keep = found.append
 
         async def ask() -> None:
             if kind == "bars":
                 await rest.bars("AAPL", start=T0_NS)
             else:
                 async for quote in rest.quotes("AAPL", T0_NS):
-                    found.append(quote)
+                    keep(quote)
 
         with pytest.raises(RestUnavailable, match="what came until then is not all"):
             async with asyncio.timeout(60):

@@ -150,3 +150,32 @@ async def test_a_stream_leaves_out_what_is_too_old_and_says_so(server: RedisServ
         assert service.get_stream_status()["quotes"] == 3
         await service.disconnect_stream()
         await task
+
+
+async def test_fetch_stream_status_of_two_hundred_streams_is_few_questions(
+    service: MarketDataService, writer: Writer
+) -> None:
+    """However many streams there are, and however many of their entries have to be counted one by one."""
+    symbols = [f"S{number}" for number in range(100)]
+    for symbol in symbols:
+        await writer.quotes(symbol, 30)
+        # What stands before it is no longer known by its running number.
+        await writer.raw("XDEL", KEYS.stream(symbol), writer.ids[symbol][20])
+    streams = [service.stream_quotes(symbols[n % 100], start="earliest") for n in range(200)]
+    for number, stream in enumerate(streams):
+        await anext(stream)
+        if number < 100:
+            await anext(stream)
+    before = await asked(writer.redis)
+    status = await service.fetch_stream_status()
+    assert await asked(writer.redis) - before <= 20
+    assert len(status["streams"]) == 200
+    assert {lag.entries for lag in status["lag"].values()} == {28}
+    assert sorted(status["lag"]) == sorted(status["quality"]) == sorted(symbols)
+    for stream in streams:
+        await stream.aclose()
+
+
+async def asked(redis: Redis) -> int:
+    """How often a connection of the library has written something to the server since it began."""
+    return int((await redis.info("stats"))["total_reads_processed"])
