@@ -2,9 +2,10 @@
 
 Decides positions and names. Positions never change meaning; new ones are appended, and readers ignore what
 they do not know. Prices are the vendor's float64 in their shortest round-tripping form, sizes are shares, times
-are integer nanoseconds since the epoch, UTC. What the vendor did not send is null; a price of 0 is stored as
-it came, and means that this side has no active quote. An odd value of a side field, as another writer may leave
-one, is read as null: prices and time are not lost for its sake.
+are integer nanoseconds since the epoch, UTC, which exceed 2^53: a JSON reader that makes doubles of all numbers
+changes their last digits. What the vendor did not send is null; a price of 0 is stored as it came, and means that
+this side has no active quote. An odd value of a side field, as another writer may leave one, is read as null:
+prices and time are not lost for its sake.
 """
 
 import math

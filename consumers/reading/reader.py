@@ -3,7 +3,7 @@
 Must never know how entries are asked for (`source` does) nor how they are handed over (`quotes` and `newest` do).
 """
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from consumers.reading.freshness import AgeGuard, check_max_age_s
 from consumers.reading.lag import Lag
@@ -51,18 +51,15 @@ class Reader(Stream[T]):
         followed, or whose start Redis has not yet been asked for, is absent. Raises `BadSymbol`,
         `BusUnavailable`, `BusClosed`.
         """
-        return await lags_of(
-            self._shared, self.standings(*parse_symbols(symbols)) if symbols else self.standings()
-        )
-
-    def standings(self, *symbols: str) -> list[Standing]:
-        """Where it stands in each of these symbols (all of them, if none is named), for `lags_of`."""
-        positions = self.positions
-        tracks = [self._source.pursuit.track(symbol) for symbol in symbols or positions]
-        return [
-            Standing(track, EntryId.parse(positions[track.symbol])) for track in tracks if track is not None
-        ]
+        return await lags_of(self._shared, standings_of(self, *parse_symbols(symbols) if symbols else ()))
 
     def _forget(self, symbol: str) -> None:
         if self._guard is not None:
             self._guard.forget(symbol)
+
+
+def standings_of(reader: Reader[Any], *symbols: str) -> list[Standing]:
+    """Where it stands in each of these symbols (all of them, if none is named); not for strategies."""
+    positions = reader.positions
+    tracks = [reader._source.pursuit.track(symbol) for symbol in symbols or positions]
+    return [Standing(track, EntryId.parse(positions[track.symbol])) for track in tracks if track is not None]

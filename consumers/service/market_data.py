@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeAlias, overload
 from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusClosed, BusError, BusUnavailable
 from consumers.reading.lags import Standing, lags_of
+from consumers.reading.reader import standings_of
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from consumers.rest.budget import CALLS_PER_MINUTE
@@ -216,7 +217,7 @@ class MarketDataService:
         for stream in list(self._streams):
             symbols |= stream.symbols
             if stream.is_running and stream.source is not None:
-                for standing in stream.source.standings():
+                for standing in standings_of(stream.source):
                     known = furthest.setdefault(standing.track.symbol, standing)
                     if standing.position < known.position:
                         furthest[standing.track.symbol] = standing

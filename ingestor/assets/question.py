@@ -2,9 +2,9 @@
 
 Decides which host is asked, how long it may take, and what a failure is called. Must never be waited for without a
 bound, nor joined at exit: a thread that hangs dies with the process. Of alpaca-py the plain client alone is
-imported there, with the first question; its client for trading would bring models that nobody reads, and pandas: a second
-in which quotes wait again and again, and eighty megabytes. Everything that leaves this module is free of key and
-secret: the exceptions of `requests` carry the request with its headers.
+imported there, with the first question; its client for trading would bring models that nobody reads, and pandas: a
+second in which quotes wait again and again, and eighty megabytes. Everything that leaves this module is free of key
+and secret: the exceptions of `requests` carry the request with its headers.
 """
 
 import asyncio
