@@ -19,8 +19,9 @@ from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusUnavailable, NotCarried
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import parse_symbols
+from consumers.reading.unserved import Unserved
 from consumers.reconnect import Reconnect
-from wire import BadSymbol, Gap, Quote, parse_symbol
+from wire import BadSymbol, Gap, Level, Quote, parse_symbol
 
 Handler: TypeAlias = Callable[[Any], Awaitable[None]]
 OnGap: TypeAlias = Callable[[Gap], object]
@@ -35,8 +36,8 @@ STOP_GRACE_S: Final = 5.0
 """How long a handler that is at work when the stream is stopped may go on."""
 BREATH_S: Final = 0.05
 """After so long the loop gets its turn: handlers that never wait would keep leases from being renewed."""
-FIRST_WAIT_S: Final = 5.0
-"""When nothing ever came for so long, why is told once, unasked."""
+FIRST_WAIT_S: Final = 4.0
+"""When nothing ever came of all that the bus carries for so long, why is told once, unasked."""
 SHOWN: Final = 20
 """Symbols in one line of the log."""
 CUSTOM_FEED: Final = "custom"
@@ -51,10 +52,9 @@ class StockDataStream:
     """alpaca-py's `StockDataStream` for quotes, read from the bus: no connection to Alpaca, so there may be many.
 
     Key, secret and `websocket_params` are accepted and not needed. `feed` is compared with what the bus carries,
-    and a difference is logged. `data_timeout` logs why nothing came for so many seconds (without it once, when
-    nothing came at all for 5 s); the daemon sees to the connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of
-    the environment, or `redis://127.0.0.1:6379/0`) and `namespace` say where the bus is. `on_gap`, a function or
-    coroutine function, gets each `Gap`; without it gaps are logged.
+    and a difference is logged. `data_timeout` logs why nothing came for so many seconds; the daemon sees to the
+    connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of the environment, or `redis://127.0.0.1:6379/0`) and
+    `namespace` say where the bus is. `on_gap`, a function or coroutine function, gets each `Gap`, else logged.
 
     Symbols are subscribed and unsubscribed at any time, from any thread, and from handlers: no call waits for the
     stream. Symbols named here are leased, so that the daemon subscribes them; `"*"` is all that the bus carries,
@@ -120,6 +120,11 @@ class StockDataStream:
         with self._lock:
             self._handlers = {name: kept for name, kept in self._handlers.items() if name not in symbols}
         self._wake()
+
+    @property
+    def unserved(self) -> dict[str, Unserved]:
+        """The symbols that get no quotes now, each with its state and the reason."""
+        return {name: why for each in list(self._streams.values()) for name, why in each.unserved.items()}
 
     def run(self) -> None:
         """Hand out quotes until `stop`, or Ctrl-C."""
@@ -297,11 +302,12 @@ class StockDataStream:
                 continue
             told_s = now_s()
             names = sorted(set(self._handlers) - {EVERYTHING})[:SHOWN]
+            if not is_asked_for and names:
+                return  # The bus itself tells of symbols with a name.
             try:
-                found = await bus.quality(*names) if names else {}
-                why = [
-                    f"{name} is {each.level}: {each.reason}" for name, each in found.items() if each.reason
-                ]
+                found = (await bus.quality(*(names or ["A"]))).values()
+                told = [each for each in found if each.reason and (names or each.level is Level.STALE)]
+                why = [f"{each.symbol if names else 'all'} is {each.level}: {each.reason}" for each in told]
             except BusUnavailable as error:
                 why = [str(error)]
             if why or is_asked_for:

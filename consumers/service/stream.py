@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -18,13 +19,14 @@ from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
 from consumers.reading.freshness import check_max_age_s
 from consumers.reading.gaps import STREAM_RECREATED
+from consumers.reading.line import WARN_EVERY_S
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start, parse_starts, parse_symbols
 from consumers.reconnect import Reconnect
 from consumers.service.book import Callback, CallbackBook, checked
 from consumers.service.callbacks import Caller, SharedCallbacks
 from consumers.service.status import StreamStatus
-from wire import Gap, Level, Quote, Symbol
+from wire import Gap, Quote, Symbol
 
 _log = logging.getLogger(__name__)
 _names: Final = itertools.count(1)
@@ -84,6 +86,7 @@ class ServiceStream:
         self._own: AsyncGenerator[Quote, None] | None = None
         self._is_begun = False
         self._opening_failures = 0
+        self._warned_at_s = -math.inf
         self._quotes = 0
         self._gaps = 0
         self._lag_ms: float | None = None
@@ -185,7 +188,9 @@ class ServiceStream:
         reading = source is not None and self.is_running
         return StreamStatus(
             connected=reading and source is not None and source.is_connected,
-            subscribed_symbols=sorted(self.symbols),
+            wanted_symbols=sorted(self.symbols),
+            subscribed_symbols=[] if source is None else sorted(source.subscribed),
+            unserved={} if source is None else source.unserved,
             active_callbacks=len(self._book) + (self._callback is not None) + (self._on_gap is not None),
             reconnect_attempts=self._opening_failures if source is None else source.failures,
             quotes=self._quotes,
@@ -220,9 +225,6 @@ class ServiceStream:
         try:
             bus = await self._reach()
             if bus is None:
-                return
-            await self._tell_silence(bus)
-            if self._closing.is_set():
                 return
             self._source = self._begin(bus)
             # Its __aiter__ returns a generator, which has to be closed here and now, not by the garbage collector.
@@ -270,23 +272,17 @@ class ServiceStream:
                     ) from None
                 delay_s = self._reconnect.delay_s(failures, random.random())
                 limit = "" if self._reconnect.attempts is None else f" of {self._reconnect.attempts}"
-                _log.warning("%s; attempt %d%s in %.2f s", error, failures, limit, delay_s)
+                now_s = asyncio.get_running_loop().time()
+                is_due = now_s - self._warned_at_s >= WARN_EVERY_S
+                self._warned_at_s = now_s if is_due else self._warned_at_s
+                level = logging.WARNING if is_due else logging.INFO
+                _log.log(level, "%s; attempt %d%s in %.2f s", error, failures, limit, delay_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await self._closing.wait()
             else:
                 return None if self._closing.is_set() else bus
         return None
-
-    async def _tell_silence(self, bus: Bus) -> None:
-        """Log why nothing will come, where that is known: nobody should wait for a daemon that does not run."""
-        if not self._starts:
-            return
-        with contextlib.suppress(BusError):
-            quality = await bus.quality(next(iter(self._starts)))
-            for found in quality.values():
-                if found.level is Level.STALE:
-                    _log.warning("waiting for quotes, and none come for now: %s", found.reason)
 
     def _begin(self, bus: Bus) -> QuoteStream:
         starts = dict(self._starts)

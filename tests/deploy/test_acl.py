@@ -110,14 +110,14 @@ ONLY_SINCE_7 = {
     "operator": (("SADD", "quotes:elsewhere", "x"),),
 }
 """What takes rights per key and direction, which the syntax of Redis 6.2 has not."""
-CANNOT_BE_SAID = {
+CANNOT_BE_SAID: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "strategy": (
         ("a stream that is not there", ("XGROUP", "CREATE", "quotes:stream:NEW", "g", "0", "MKSTREAM")),
         ("the leases of all others", ("ZREMRANGEBYSCORE", "quotes:interest", "-inf", "+inf")),
     ),
 }
 """What rights have no words for: an option of a command, and which members of a key. The README says so."""
-CANNOT_BE_SAID_IN_6_2 = {
+CANNOT_BE_SAID_IN_6_2: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "operator": (("a set where the stream of a symbol would be", ("SADD", "quotes:stream:NEVER", "x")),),
     "strategy": (("let any key of the namespace expire", ("PEXPIREAT", "quotes:stream:NEVER", "1")),),
 }

@@ -1,11 +1,15 @@
 """What a service says of itself, and the leases that its streams take."""
 
 import asyncio
+import json
+import time
+from datetime import UTC, datetime
 
 import pytest
 from redis.asyncio import Redis
 
 from consumers import Gap, MarketDataService, Quote
+from consumers.reading.unserved import Unserved
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, until
 from tests.consumers.service.conftest import read, sizes, so, spawn
@@ -32,7 +36,9 @@ async def test_get_stream_status_has_the_keys_that_were_asked_for(
     """From before the first stream until after the last."""
     assert service.get_stream_status() == {
         "connected": False,
+        "wanted_symbols": [],
         "subscribed_symbols": [],
+        "unserved": {},
         "active_callbacks": 0,
         "reconnect_attempts": 0,
         "quotes": 0,
@@ -52,7 +58,19 @@ async def test_get_stream_status_has_the_keys_that_were_asked_for(
     await blocked(writer.redis, 2)
     status = service.get_stream_status()
     assert status["connected"] is True
-    assert status["subscribed_symbols"] == ["AAPL", "MSFT", "TSLA"]
+    assert status["wanted_symbols"] == ["AAPL", "MSFT", "TSLA"]
+    assert status["subscribed_symbols"] == []
+    beat = datetime.fromtimestamp(time.time_ns() / 1e9, UTC).isoformat()
+    await writer.redis.hset(KEYS.status, mapping={"state": "live", "heartbeat": beat})
+    states = {"AAPL": "live", "MSFT": "waiting", "TSLA": "live"}
+    for symbol, state in states.items():
+        value = json.dumps({"state": state, "reason": "waits behind the limit", "since": beat})
+        await writer.redis.hset(KEYS.subscriptions, symbol, value)
+    await so(lambda: service.get_stream_status()["subscribed_symbols"] == ["AAPL", "TSLA"])
+    unserved = service.get_stream_status()["unserved"]
+    assert unserved["MSFT"] == Unserved("MSFT", "waiting", "waits behind the limit")
+    streams = service.get_stream_status()["streams"]
+    assert [len(stream["subscribed_symbols"]) for stream in streams] == [1, 1]
     assert status["active_callbacks"] == 3
     await writer.quotes("AAPL", 2)
     await writer.gap("AAPL", "feed_disconnected")

@@ -2,9 +2,7 @@
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -393,14 +391,13 @@ async def test_a_stream_that_nobody_reads_is_told(
 async def test_a_stream_without_a_daemon_says_so(
     service: MarketDataService, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, when it begins, with the reason; not where a daemon beats."""
+    """Once, within seconds, with symbols and reason, in the log and in its status."""
+    stream = service.stream_quotes("AAPL")
+    task = spawn(read(stream, 1))
+    await so(lambda: "no daemon has written here" in caplog.text, 5)
+    (why,) = service.get_stream_status()["unserved"].values()
+    assert (why.symbol, why.state, why.reason) == ("AAPL", "no_daemon", "no daemon has written here")
+    await blocked(writer.redis)
     await writer.quotes("AAPL", 1)
-    assert await read(service.stream_quotes("AAPL", start="earliest"), 1)
-    assert caplog.text.count("none come for now: no daemon") == 1
-    caplog.clear()
-    beat = datetime.fromtimestamp(time.time_ns() // 10**9, UTC).isoformat()
-    await writer.redis.hset(
-        KEYS.status, mapping={"heartbeat": beat, "state": "live", "connected_since": beat}
-    )
-    assert await read(service.stream_quotes("AAPL", start="earliest"), 1)
-    assert "none come for now" not in caplog.text
+    assert await task
+    assert caplog.text.count("no daemon") == 1
