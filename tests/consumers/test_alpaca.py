@@ -313,24 +313,25 @@ async def test_another_feed_than_asked_for_is_told(
 
 
 async def test_a_script_that_gets_nothing_at_all_is_told_why_once(
-    server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody has to ask for it: there is no daemon, and a script that waits in silence looks like a broken one."""
-    monkeypatch.setattr("consumers.alpaca.stream.FIRST_WAIT_S", 0.1)
     stream = StockDataStream("k", "s", redis_url=server.url)
     stream.subscribe_quotes(Handler().function(), "AAPL")
 
     def lines() -> int:
-        return caplog.text.count("no data received on data stream for 0.1s: AAPL is stale")
+        return caplog.text.count("no daemon has written here")
 
     async def told() -> bool:
         return lines() > 0
 
     async with running(stream, redis):
-        await until(told)
-        # Were it told again and again, it would be by now.
-        await asyncio.sleep(0.5)
+        await until(told, 5)
+        assert stream.unserved["AAPL"].state == "no_daemon"
+        # Were it told again and again, or by somebody else as well, it would be by now.
+        await asyncio.sleep(3)
     assert lines() == 1
+    assert "AAPL: no_daemon, no quotes come: " in caplog.text
 
 
 async def test_silence_is_explained_where_that_was_asked_for(
