@@ -1,9 +1,8 @@
 """Which followed symbols get no quotes now, why, and which lines of the log that is worth.
 
-Decides from what the daemon writes of itself and of each symbol, and from how old the cached quotes are. Must never
-ask Redis, wait, or read a clock: seconds of any monotonic clock are an argument. What a symbol waits for is told at
-once, or after `GRACE_S` where it may pass by itself; again when state or reason have changed, and at most once a
-minute; that it is served again is told by the same rule.
+Decides from what the daemon writes of itself and of each symbol, and from how old the cached quotes are; `telling`
+decides how often that is told. Must never ask Redis, wait, or read a clock: seconds of any monotonic clock are an
+argument.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from consumers.reading.telling import QUIET, SERVED, Cause, Telling, Told, as_cause
+from consumers.reading.telling import GRACE_S, QUIET, SERVED, Cause, Layer, Telling, Told, as_cause
 from wire import STATUS_FIELDS, Level, QualityJudge
 from wire.quote import UNREADABLE
 
@@ -20,8 +19,8 @@ FIELDS: Final = (*STATUS_FIELDS, "market")
 """The fields of `quotes:status` that are looked at."""
 BEAT_LIMIT_S: Final = 3.2
 """A daemon whose last heartbeat is older has missed three; a standby takes over then."""
-GRACE_S: Final = 1.7
-"""How long a state must last that may pass by itself, such as a daemon that connects."""
+REQUEST_GRACE_S: Final = 2.8
+"""The same for a state of the symbol itself: Alpaca may take a moment to confirm or to refuse it."""
 QUIET_AGAIN_S: Final = 10.0
 """How often a cached quote is looked at, once the symbol has been looked at for the first time."""
 MOST_STATES: Final = 2_000
@@ -137,7 +136,7 @@ class Lookout:
 
     def away(self, why: str, now_s: float, *, for_long: bool = False) -> list[Told]:
         """Redis cannot be asked; `for_long`: it has been waited for already. What to tell."""
-        cause = Cause(NO_REDIS, why, is_lasting=for_long)
+        cause = Cause(NO_REDIS, why, Layer.REDIS, 0.0 if for_long else GRACE_S)
         return self._told(dict.fromkeys(self._symbols, cause), now_s)
 
     def _judged(
@@ -150,11 +149,13 @@ class Lookout:
         reason = found.reason or ""
         if judge.is_gone:
             # The age of a heartbeat is a grace of its own.
-            return as_cause(NO_DAEMON, reason, is_lasting=judge.was_there)
+            return as_cause(NO_DAEMON, reason, Layer.DAEMON, grace_s=0.0 if judge.was_there else GRACE_S)
         if found.level is Level.NOT_SUBSCRIBED:
             return _by_state(known, reason)
         if found.level is Level.STALE:
-            return as_cause(own.state if own.state == "not_stored" else judge.state, reason)
+            if own.state == "not_stored":
+                return as_cause(own.state, reason, Layer.SYMBOL)
+            return as_cause(judge.state, reason, Layer.DAEMON)
         if found.level is Level.LIVE:
             return SERVED
         if known.quote_seen_s != now_s:
@@ -165,11 +166,12 @@ class Lookout:
             known.quote_due_s = now_s
             return SERVED
         if own.reason:
-            return as_cause("live", own.reason, is_lasting=True)
+            return as_cause("live", own.reason, Layer.SYMBOL, grace_s=0.0)
         if is_closed:
-            return Cause(QUIET, "the market is closed", is_lasting=True, is_fault=False)
+            return Cause(QUIET, "the market is closed", Layer.QUOTES, 0.0, is_fault=False)
         is_new = now_s - known.followed_s < 2 * QUIET_AGAIN_S
-        return as_cause(QUIET, f"{reason}; a halt looks the same", is_lasting=True, is_new=is_new)
+        words = f"{reason}; a halt looks the same"
+        return as_cause(QUIET, words, Layer.QUOTES, grace_s=0.0, is_new=is_new)
 
     def _told(self, causes: Mapping[str, Cause], now_s: float) -> list[Told]:
         due: dict[str, Cause] = {}
@@ -180,7 +182,7 @@ class Lookout:
                 known.cause, known.since_s = cause, now_s
             if cause.state == SERVED.state:
                 due[symbol] = cause
-            elif cause.is_lasting or now_s - known.since_s >= GRACE_S:
+            elif now_s - known.since_s >= cause.grace_s:
                 due[symbol] = cause
                 unserved[symbol] = Unserved(symbol, cause.state, cause.reason)
         self.unserved = unserved
@@ -200,5 +202,5 @@ def _by_state(known: _Symbol, reason: str = "") -> Cause:
     own = _own(known.state)
     if own.state in ("live", *_SUBSCRIBED):
         return SERVED
-    is_lasting = own.state in (WAITING, REFUSED)
-    return Cause(own.state[:40], own.reason or reason or "no reason is given", is_lasting=is_lasting)
+    words = own.reason or reason or "no reason is given"
+    return Cause(own.state[:40], words, grace_s=0.0 if own.state in (WAITING, REFUSED) else REQUEST_GRACE_S)

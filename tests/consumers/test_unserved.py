@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from consumers import Bus
-from consumers.reading.telling import TOLD_EVERY_S, Told
-from consumers.reading.unserved import GRACE_S, Answers, Lookout, Unserved
+from consumers.reading.telling import GRACE_S, TOLD_EVERY_S, Told
+from consumers.reading.unserved import REQUEST_GRACE_S, Answers, Lookout, Unserved
 from tests.consumers.conftest import KEYS, Writer, blocked, numbers, take, until
 
 BEHIND = "waits behind the limit of 30 symbols"
@@ -116,7 +116,7 @@ def test_what_may_pass_by_itself_is_told_when_it_lasts(value: bytes | None, told
     watch = Lookout()
     assert texts(watch, 0.0, AMD=value) == texts(watch, 1.0, AMD=value) == []
     assert texts(watch, 2.0, AMD=state("live")) == texts(watch, 3.0, AMD=value) == []
-    (text,) = texts(watch, 3.0 + GRACE_S, AMD=value)
+    (text,) = texts(watch, 3.0 + REQUEST_GRACE_S, AMD=value)
     assert text.startswith(f"AMD: {told}, no quotes come: ")
 
 
@@ -202,6 +202,21 @@ def test_a_symbol_that_has_only_just_become_live_is_given_its_time() -> None:
     beats = {**status(), "heartbeat": datetime.fromtimestamp(old / 1e9, UTC).isoformat().encode()}
     assert watch.digest(Answers(old, beats, {"AMD": state("live")}, {}), 5.0) == []
     assert watch.questions(5.5)[1] == ["AMD"]
+
+
+@pytest.mark.parametrize(
+    ("soft", "age_s"), [(state("requested", "asked for"), None), (state("live"), 600), (None, None)]
+)
+def test_what_was_on_the_way_does_not_keep_back_the_last_word(
+    soft: bytes | None, age_s: float | None
+) -> None:
+    """A symbol that was requested or quiet, and is refused or put out some seconds later."""
+    watch = Lookout()
+    for second in range(5):
+        texts(watch, float(second), quote_age_s=age_s, AMD=soft)
+    assert texts(watch, 6.0, AMD=state("refused", "no")) == ["AMD: refused, no quotes come: no"]
+    assert texts(watch, 30.0, AMD=state("waiting", BEHIND)) == []
+    assert texts(watch, 66.0, AMD=state("waiting", BEHIND)) != []
 
 
 def test_symbols_that_fall_quiet_now_and_then_have_one_line_a_minute_together() -> None:
