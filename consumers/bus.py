@@ -133,7 +133,7 @@ class Bus:
         return self
 
     async def _check_contract(self) -> None:
-        ((contract,),) = await self._shared.ask(("HMGET", self._keys.status, "contract"))
+        ((contract,),) = await self._shared.ask_aloud(("HMGET", self._keys.status, "contract"))
         if contract is not None and contract.isdigit() and int(contract) > CONTRACT_VERSION:
             raise ContractTooNew(int(contract))
 

@@ -20,7 +20,7 @@ from consumers.reading.freshness import received_ns, server_time_ns
 from consumers.reading.stream import Holding
 from consumers.reading.telling import Told
 from consumers.reading.unserved import FIELDS, Answers, Lookout, Unserved
-from consumers.shared_link import SharedLink
+from consumers.shared_link import SILENT_S, SharedLink
 from wire import BadEntry, Keyspace, decode_latest
 
 _log = logging.getLogger(__name__)
@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 FIRST_LOOK_S: Final = 0.5
 """After a symbol is followed: about as long as the daemon needs to notice its lease."""
 LOOK_EVERY_S: Final = 1.0
-SILENT_S: Final = 2.5
-"""How long Redis may take for an answer before that is told."""
 TURN_S: Final = 0.1
 """For an event loop that stood still to read what came meanwhile."""
 CHUNK: Final = 1000

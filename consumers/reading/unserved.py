@@ -20,7 +20,7 @@ FIELDS: Final = (*STATUS_FIELDS, "market")
 BEAT_LIMIT_S: Final = 3.2
 """A daemon whose last heartbeat is older has missed three; a standby takes over then."""
 REQUEST_GRACE_S: Final = 2.8
-"""The same for a state of the symbol itself: Alpaca may take a moment to confirm or to refuse it."""
+"""As `GRACE_S`, for a state of the symbol itself: Alpaca may take a moment to confirm or to refuse it."""
 QUIET_AGAIN_S: Final = 10.0
 """How often a cached quote is looked at, once the symbol has been looked at for the first time."""
 MOST_STATES: Final = 2_000

@@ -430,3 +430,35 @@ async def test_who_wants_all_that_the_bus_carries_is_told_when_it_carries_nothin
     assert time.monotonic() - began_s < LIMIT_S
     dropin.stop()
     await running
+
+
+async def test_whoever_opens_a_bus_is_told_that_redis_does_not_answer(scene: Scene, heard: Heard) -> None:
+    """Each way of opening, long before it is given up."""
+    url = scene.server.url
+    dropin = StockDataStream("", "", redis_url=url)
+
+    async def handler(_: Any) -> None:
+        pass
+
+    dropin.subscribe_quotes(handler, "AMD")
+    service = MarketDataService(redis_url=url)
+    scene.server.pause()
+    began_s = time.monotonic()
+    openings = [
+        spawn(quietly(connect(url).__aenter__())),
+        spawn(quietly(asyncio.to_thread(sync.connect(url).open))),
+        spawn(quietly(service.stream_quotes("AMD").run())),
+        spawn(dropin._run_forever()),
+    ]
+
+    async def all_told() -> bool:
+        return sum("no answer from Redis at" in text for _, _, text in heard.lines) == len(openings)
+
+    await until(all_told, LIMIT_S + 3)
+    assert time.monotonic() - began_s < LIMIT_S
+    scene.server.resume()
+    dropin.stop()
+    await service.aclose()
+    for task in openings:
+        task.cancel()
+    await asyncio.wait(openings)
