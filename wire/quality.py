@@ -121,6 +121,12 @@ class QualityJudge:
         """Whether there is no daemon that is at work."""
         return self._gone is not None
 
+    def is_live_at(self, received_ns: int | None) -> bool:
+        """Whether a symbol that is subscribed and stored is live, its cached quote having been received then."""
+        if self._gone is not None or self.state not in ("live", _NOT_STORING):
+            return False
+        return self._lately(received_ns, None)[0] is Level.LIVE
+
     def judge(self, symbol: str, subscription: str | bytes | None, received_ns: int | None) -> Quality:
         """The verdict; `subscription` is the symbol's field in `quotes:subscriptions`, `received_ns` when its
         cached quote was received (or its venue time, where that is not known), each None when there is none."""

@@ -101,6 +101,10 @@ class Telling:
         """Kept for a minute when nobody follows a symbol, for a loop that begins again."""
         self._together_s = -math.inf
 
+    def __contains__(self, symbol: str) -> bool:
+        """Whether anything was told of it lately: of others, that they are served is nothing to tell."""
+        return symbol in self._last
+
     def tell(self, causes: Mapping[str, Cause], followed: Collection[str], now_s: float) -> list[Told]:
         """The lines of now, symbols with the same cause in one. Of whom nothing is known, `causes` has nothing."""
         lines: dict[tuple[str, str], tuple[Cause, list[str]]] = {}

@@ -63,6 +63,7 @@ class _State(msgspec.Struct, gc=False):
 
 
 _decode: Final = msgspec.json.Decoder(_State).decode
+_NOWHERE: Final = _State("not_subscribed")
 _SUBSCRIBED: Final = ("live", "not_stored")
 
 
@@ -74,6 +75,7 @@ class _Symbol:
     quote_due_s: float = 0.0
     quote_seen_s: float = -1.0
     state: bytes | None = None
+    own: _State = _NOWHERE
     received_ns: int | None = None
     cause: Cause = SERVED
     since_s: float = 0.0
@@ -103,7 +105,9 @@ class Lookout:
 
     def questions(self, now_s: float) -> tuple[list[str], list[str]]:
         """The symbols whose states are to be asked for, and those whose cached quotes are."""
-        states = sorted(self._symbols, key=lambda symbol: self._symbols[symbol].state_s)[:MOST_STATES]
+        states = list(self._symbols)
+        if len(states) > MOST_STATES:
+            states = sorted(states, key=lambda symbol: self._symbols[symbol].state_s)[:MOST_STATES]
         due = [symbol for symbol, known in self._symbols.items() if known.quote_due_s <= now_s]
         due.sort(key=lambda symbol: self._symbols[symbol].quote_due_s)
         return states, due[:MOST_QUOTES]
@@ -112,13 +116,15 @@ class Lookout:
         """What to tell after this look."""
         for symbol, state in answers.states.items():
             if (known := self._symbols.get(symbol)) is not None:
-                known.state, known.state_s = state, now_s
+                known.state_s = now_s
+                if state != known.state:
+                    known.state, known.own = state, _read(state)
         for symbol, received_ns in answers.received_ns.items():
             if (known := self._symbols.get(symbol)) is not None:
                 known.received_ns, known.quote_seen_s = received_ns, now_s
                 known.quote_due_s = now_s + QUIET_AGAIN_S
         self.subscribed = frozenset(
-            symbol for symbol, known in self._symbols.items() if _own(known.state).state in _SUBSCRIBED
+            symbol for symbol, known in self._symbols.items() if known.own.state in _SUBSCRIBED
         )
         if answers.now_ns is None or answers.status is None:
             causes = {s: _by_state(known) for s, known in self._symbols.items() if known.state_s >= 0}
@@ -142,7 +148,10 @@ class Lookout:
     def _judged(
         self, judge: QualityJudge, symbol: str, known: _Symbol, now_s: float, *, is_closed: bool
     ) -> Cause:
-        own = _own(known.state)
+        own = known.own
+        if own.state == "live" and judge.is_live_at(known.received_ns):
+            # The usual case, of thousands of symbols every second.
+            return SERVED
         if own.state in (WAITING, REFUSED) and not judge.was_there:
             return _by_state(known)
         found = judge.judge(symbol, known.state, known.received_ns)
@@ -178,20 +187,23 @@ class Lookout:
         unserved: dict[str, Unserved] = {}
         for symbol, cause in causes.items():
             known = self._symbols[symbol]
+            if cause is SERVED:
+                known.cause = SERVED
+                if symbol in self._telling:
+                    due[symbol] = SERVED
+                continue
             if known.cause.key != cause.key:
                 known.cause, known.since_s = cause, now_s
-            if cause.state == SERVED.state:
-                due[symbol] = cause
-            elif now_s - known.since_s >= cause.grace_s:
+            if now_s - known.since_s >= cause.grace_s:
                 due[symbol] = cause
                 unserved[symbol] = Unserved(symbol, cause.state, cause.reason)
         self.unserved = unserved
         return self._telling.tell(due, self._symbols, now_s)
 
 
-def _own(state: bytes | None) -> _State:
+def _read(state: bytes | None) -> _State:
     if state is None:
-        return _State("not_subscribed")
+        return _NOWHERE
     try:
         return _decode(state)
     except UNREADABLE:
@@ -199,8 +211,8 @@ def _own(state: bytes | None) -> _State:
 
 
 def _by_state(known: _Symbol, reason: str = "") -> Cause:
-    own = _own(known.state)
-    if own.state in ("live", *_SUBSCRIBED):
+    own = known.own
+    if own.state in _SUBSCRIBED:
         return SERVED
     words = own.reason or reason or "no reason is given"
     return Cause(own.state[:40], words, grace_s=0.0 if own.state in (WAITING, REFUSED) else REQUEST_GRACE_S)
