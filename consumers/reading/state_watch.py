@@ -5,7 +5,6 @@ never wait for Redis where a loop would: `follow` and `unfollow` stand in the `f
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import Counter
@@ -18,6 +17,7 @@ from consumers.errors import BusClosed, BusUnavailable
 from consumers.reading.stream import Attendance
 from consumers.reading.unserved import Unserved
 from consumers.shared_link import SharedLink
+from consumers.tasks import Companion
 from wire import Keyspace
 
 _log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class StateWatch:
         self._key: Final = keys.subscriptions
         self._followed: Final[Counter[str]] = Counter()
         self._unserved: Final = Unserved()
-        self._has_new: Final = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._has_new = False
+        self._task: Final = Companion(self._step, "quotebus-states")
         self._pid: Final = os.getpid()
 
     def follow(self, symbols: Iterable[str]) -> None:
@@ -46,10 +46,8 @@ class StateWatch:
         if not symbols or self._pid != os.getpid():
             return
         self._followed.update(symbols)
-        if self._task is None or self._task.done():
-            # Not a TaskGroup: a bus may be closed by another task than the one that opened it, as in a notebook.
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="quotebus-states")
-        self._has_new.set()
+        self._has_new = True
+        self._task.wake()
 
     def unfollow(self, symbols: Iterable[str]) -> None:
         """Somebody waits for them no more; does not wait."""
@@ -61,31 +59,21 @@ class StateWatch:
 
     async def aclose(self) -> None:
         """End, until somebody follows symbols on a bus that was opened again."""
-        task, self._task = self._task, None
-        if task is None or self._pid != os.getpid():
-            return
-        task.cancel()
-        await asyncio.wait((task,))
-        if not task.cancelled():
-            task.result()
+        await self._task.aclose()
 
-    async def _run(self) -> None:
-        while True:
-            if self._followed:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY_S):
-                        await self._has_new.wait()
-            else:
-                await self._has_new.wait()
-            if self._has_new.is_set():
-                self._has_new.clear()
-                await asyncio.sleep(FIRST_LOOK_S)
-            try:
-                await self._look()
-            except BusClosed:
-                return
-            except BusUnavailable:
-                continue  # The loops themselves tell of that.
+    async def _step(self) -> float | None:
+        if not self._followed:
+            return None
+        if self._has_new:
+            self._has_new = False
+            await asyncio.sleep(FIRST_LOOK_S)
+        try:
+            await self._look()
+        except BusClosed:
+            return None
+        except BusUnavailable:
+            pass  # The loops themselves tell of that.
+        return LOOK_EVERY_S
 
     async def _look(self) -> None:
         symbols = sorted(self._followed)
