@@ -124,11 +124,14 @@ class StockDataStream:
 
     def run(self) -> None:
         """Hand out quotes until `stop`, or Ctrl-C."""
+        running = self._run_forever()
         try:
-            asyncio.run(self._run_forever())
+            asyncio.run(running)
         except KeyboardInterrupt:
             print("keyboard interrupt, bye")  # noqa: T201 - as the other class does
         finally:
+            # Where a loop runs already, it was never begun.
+            running.close()
             if self._has_run:
                 self.stop()
 

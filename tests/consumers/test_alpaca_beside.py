@@ -5,11 +5,15 @@ Each row of a table is tried on both. Where they differ, the guide's table says 
 
 import asyncio
 import inspect
+import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
+from unittest.mock import AsyncMock
 
 import pytest
 from alpaca.data.live import StockDataStream as Original
@@ -24,6 +28,8 @@ GUIDE: Final = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
 GOES_ON: Final = "goes on"
 RETURNS: Final = "returns"
 HANGS: Final = "hangs"
+PATIENCE_S: Final = 1.0
+"""After so long a call that does not return is taken to hang; on a quiet machine it takes milliseconds."""
 
 
 class Ending(NamedTuple):
@@ -46,14 +52,25 @@ class Side(Protocol):
     async def send(self, symbol: str = "AAPL") -> None:
         """One quote, numbered on by its bid size."""
 
+    def unstick(self) -> None:
+        """End the calls that wait for themselves."""
+
 
 class Theirs:
     """alpaca-py's class, on the double of Alpaca."""
 
     name = "theirs"
 
-    def __init__(self, simulator: AlpacaSimulator) -> None:
+    def __init__(self, simulator: AlpacaSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
         self._simulator = simulator
+        self._calls: list[Any] = []
+        submit = asyncio.run_coroutine_threadsafe
+
+        def noted(*arguments: Any) -> Any:
+            self._calls.append(submit(*arguments))
+            return self._calls[-1]
+
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", noted)
         # A short farewell, or each `run` that ends by an exception takes ten seconds more.
         self.stream = Original(
             "key",
@@ -72,6 +89,10 @@ class Theirs:
     async def send(self, symbol: str = "AAPL") -> None:
         self._simulator.send([SimQuote(symbol, T0_NS + self._count, 187.12, self._count, 187.13, 200)])
         self._count += 1
+
+    def unstick(self) -> None:
+        for call in self._calls:
+            call.cancel()
 
 
 class Ours:
@@ -93,17 +114,24 @@ class Ours:
     async def send(self, symbol: str = "AAPL") -> None:
         await self._writer.quotes(symbol)
 
+    def unstick(self) -> None:
+        """Nothing waits for itself here."""
+
 
 @pytest.fixture(params=["theirs", "ours"])
 async def side(
-    request: pytest.FixtureRequest, server: RedisServer, redis: Redis, writer: Writer
+    request: pytest.FixtureRequest,
+    server: RedisServer,
+    redis: Redis,
+    writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Side]:
     """Both, one after the other."""
     if request.param == "ours":
         yield Ours(server, writer)
     else:
         async with AlpacaSimulator() as simulator:
-            yield Theirs(simulator)
+            yield Theirs(simulator, monkeypatch)
 
 
 class Run:
@@ -225,3 +253,326 @@ async def test_run_ends_as_there_however_a_handler_ends(
         await run.end()
     if side.name == "ours":
         assert "Task was destroyed" not in capfd.readouterr().err
+
+
+class Scene:
+    """A stream that runs, with a handler of AAPL, for something to be done to it."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.stream = side.stream
+        self.got: list[str] = []
+        self.run: Run | None = None
+        self.does: Callable[[], Any] | None = None
+        self.outcome: str | None = None
+
+    async def handle(self, quote: Any) -> None:
+        """The handler: with its first quote it does what is to be done in one."""
+        self.got.append(quote["S"])
+        does, self.does = self.does, None
+        if does is not None:
+            try:
+                done = does()
+                if inspect.isawaitable(done):
+                    await done
+            except Exception as error:
+                self.outcome = type(error).__name__
+            else:
+                self.outcome = "works"
+
+    async def begin(self) -> Run:
+        """Run, and wait until it would hear of a quote."""
+        self.stream.subscribe_quotes(self.handle, "AAPL")
+        self.run = Run(self.side)
+        await self.side.ready("AAPL")
+        return self.run
+
+    async def in_a_handler(self, does: Callable[[], Any]) -> str:
+        """How that ends when a handler does it."""
+        await self.begin()
+        self.does = does
+        await self.side.send()
+
+        async def done() -> bool:
+            return self.outcome is not None
+
+        try:
+            await until(done, PATIENCE_S)
+        except TimeoutError:
+            self.side.unstick()
+            await until(done, 10)
+            return HANGS
+        return str(self.outcome)
+
+    async def has_heard(self, symbol: str) -> bool:
+        """Whether a quote of it comes to the handler, if one is sent."""
+        before = self.got.count(symbol)
+        await self.side.send(symbol)
+        try:
+            await until(lambda: self._more(symbol, before), PATIENCE_S)
+        except TimeoutError:
+            return False
+        return True
+
+    async def ends(self, within_s: float = PATIENCE_S) -> str:
+        """How `run` ends, while quotes come: theirs looks for a stop only with one."""
+        assert self.run is not None
+        until_s = time.monotonic() + within_s
+        while not await self.run.ended():
+            if time.monotonic() > until_s:
+                return GOES_ON
+            await self.side.send()
+            await asyncio.sleep(0.02)
+        return self.run.how
+
+    async def _more(self, symbol: str, before: int) -> bool:
+        return self.got.count(symbol) > before
+
+
+async def subscribes_in_a_thread(scene: Scene) -> str:
+    """A symbol more, while it runs."""
+    await scene.begin()
+    await asyncio.to_thread(scene.stream.subscribe_quotes, scene.handle, "MSFT")
+    await scene.side.ready("MSFT")
+    return "works" if await scene.has_heard("MSFT") else "is not heard"
+
+
+async def subscribes_in_a_handler(scene: Scene) -> str:
+    """As a strategy does that follows what it sees."""
+    return await scene.in_a_handler(lambda: scene.stream.subscribe_quotes(scene.handle, "MSFT"))
+
+
+async def unsubscribes_in_a_thread(scene: Scene) -> str:
+    """A symbol less, while it runs."""
+    await scene.begin()
+    await asyncio.to_thread(scene.stream.unsubscribe_quotes, "AAPL")
+    return "is still heard" if await scene.has_heard("AAPL") else "works"
+
+
+async def unsubscribes_in_a_handler(scene: Scene) -> str:
+    """As a strategy does that has seen enough."""
+    return await scene.in_a_handler(lambda: scene.stream.unsubscribe_quotes("AAPL"))
+
+
+async def unsubscribes_what_has_no_handler(scene: Scene) -> str:
+    """Once too often."""
+    try:
+        scene.stream.unsubscribe_quotes("NEVER")
+    except Exception as error:
+        return type(error).__name__
+    return "is ignored"
+
+
+async def stops_in_a_thread(scene: Scene) -> str:
+    """The usual way."""
+    await scene.begin()
+    await asyncio.to_thread(scene.stream.stop)
+    return await scene.ends()
+
+
+async def stops_in_a_handler(scene: Scene) -> str:
+    """A call that could wait for itself."""
+    how = await scene.in_a_handler(lambda: scene.stream.stop())
+    return how if how == HANGS else await scene.ends()
+
+
+async def stops_by_coroutine(scene: Scene) -> str:
+    """The way for handlers."""
+    assert await scene.in_a_handler(lambda: scene.stream.stop_ws()) == "works"
+    return await scene.ends()
+
+
+async def closes_in_a_handler(scene: Scene) -> str:
+    """What sounds like the end."""
+    assert await scene.in_a_handler(lambda: scene.stream.close()) == "works"
+    return await scene.ends()
+
+
+async def stops_before_it_runs(scene: Scene) -> str:
+    """A thread that is too early."""
+    try:
+        scene.stream.stop()
+    except Exception as error:
+        return type(error).__name__
+    scene.stream.subscribe_quotes(scene.handle, "AAPL")
+    scene.run = Run(scene.side)
+    return await scene.ends()
+
+
+async def stops_twice(scene: Scene) -> str:
+    """To be on the safe side."""
+    await scene.begin()
+    await asyncio.to_thread(scene.stream.stop)
+    await scene.ends()
+    await asyncio.to_thread(scene.stream.stop)
+    return await scene.ends()
+
+
+async def stops_while_a_handler_waits(scene: Scene) -> str:
+    """A handler that never comes back must not keep `run`."""
+    released = asyncio.Event()
+    loop: list[asyncio.AbstractEventLoop] = []
+
+    async def waits() -> None:
+        loop.append(asyncio.get_running_loop())
+        await released.wait()
+
+    run = await scene.begin()
+    scene.does = waits
+    await scene.side.send()
+    await until(lambda: scene._more("AAPL", 0), 10)
+    await asyncio.to_thread(scene.stream.stop)
+    how = await scene.ends()
+    if how == GOES_ON:
+        loop[0].call_soon_threadsafe(released.set)
+        await scene.ends(10)
+        assert await run.ended()
+        return HANGS
+    return how
+
+
+async def runs_again(scene: Scene) -> str:
+    """After a pause in which quotes came."""
+    await scene.begin()
+    await asyncio.to_thread(scene.stream.stop)
+    await scene.ends()
+    heard = len(scene.got)
+    await scene.side.send()
+    await scene.begin()
+    await scene.has_heard("AAPL")
+    return "begins with what is new" if len(scene.got) == heard + 1 else "begins with the past"
+
+
+async def runs_in_a_loop(scene: Scene) -> str:
+    """As in a notebook."""
+    try:
+        scene.stream.run()
+    except Exception as error:
+        return type(error).__name__
+    return RETURNS
+
+
+async def runs_without_handlers(scene: Scene) -> str:
+    """They may come later."""
+    scene.run = Run(scene.side)
+    await asyncio.sleep(0.1)  # were it to end by itself, it would by now
+    return "waits" if not await scene.run.ended() else scene.run.how
+
+
+async def runs_twice_at_once(scene: Scene) -> str:
+    """From two threads."""
+    await scene.begin()
+    second = Run(scene.side)
+    await asyncio.sleep(0.2)  # a second one that is refused has ended by now
+    return second.how if await second.ended() else "runs beside itself"
+
+
+async def is_cancelled(scene: Scene) -> str:
+    """In a program that has a loop of its own."""
+    scene.stream.subscribe_quotes(scene.handle, "AAPL")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(scene.stream._run_forever())
+        await scene.side.ready("AAPL")
+        task.cancel()
+        await asyncio.wait((task,))
+    return "CancelledError" if task.cancelled() else RETURNS
+
+
+async def takes_what_acts_as_a_coroutine_function(scene: Scene) -> str:
+    """Partial ones, doubles, and methods."""
+    for handler in (partial(Scene.handle, scene), AsyncMock(), scene.handle):
+        scene.stream.subscribe_quotes(handler, "AAPL")
+    return "works"
+
+
+async def subscribes_another_kind_of_function(scene: Scene) -> str:
+    """Which could not be awaited."""
+    try:
+        scene.stream.subscribe_quotes(print, "AAPL")
+    except ValueError as error:
+        return str(error)
+    return "works"
+
+
+async def subscribes_trades(scene: Scene) -> str:
+    """Which the bus does not have."""
+    try:
+        scene.stream.subscribe_trades(scene.handle, "AAPL")
+        scene.stream.register_trade_cancels(scene.handle)
+    except Exception as error:
+        return type(error).__name__
+    return "works"
+
+
+class Deed(NamedTuple):
+    """What is done to a stream, and what comes of it, there and here."""
+
+    does: Callable[[Scene], Awaitable[str]]
+    theirs: str
+    ours: str
+
+
+DEEDS: Final[dict[str, Deed]] = {
+    "`subscribe_quotes` in another thread": Deed(subscribes_in_a_thread, "works", "works"),
+    "`subscribe_quotes` in a handler": Deed(subscribes_in_a_handler, HANGS, "works"),
+    "`subscribe_quotes` of what acts as a coroutine function": Deed(
+        takes_what_acts_as_a_coroutine_function, "works", "works"
+    ),
+    "`subscribe_quotes` of another kind of function": Deed(
+        subscribes_another_kind_of_function,
+        "handler must be a coroutine function",
+        "handler must be a coroutine function",
+    ),
+    "`unsubscribe_quotes` in another thread": Deed(unsubscribes_in_a_thread, "works", "works"),
+    "`unsubscribe_quotes` in a handler": Deed(unsubscribes_in_a_handler, HANGS, "works"),
+    "`unsubscribe_quotes` of what has no handler": Deed(
+        unsubscribes_what_has_no_handler, "KeyError", "is ignored"
+    ),
+    "`subscribe_trades`, and all that is no quote": Deed(subscribes_trades, "works", "NotCarried"),
+    "`run` after a `stop`": Deed(runs_again, "begins with what is new", "begins with what is new"),
+    "`run` without a handler": Deed(runs_without_handlers, "waits", "waits"),
+    "`run` where a loop runs": Deed(runs_in_a_loop, "AttributeError", "RuntimeError"),
+    "`run` beside a `run` of the same object": Deed(runs_twice_at_once, "runs beside itself", "BusError"),
+    "`_run_forever` that is cancelled": Deed(is_cancelled, "CancelledError", "CancelledError"),
+    "`stop` in another thread": Deed(stops_in_a_thread, RETURNS, RETURNS),
+    "`stop` in a handler": Deed(stops_in_a_handler, HANGS, RETURNS),
+    "`stop` before `run`": Deed(stops_before_it_runs, "AttributeError", RETURNS),
+    "`stop` after the end": Deed(stops_twice, RETURNS, RETURNS),
+    "`stop` while a handler waits for ever": Deed(stops_while_a_handler_waits, HANGS, RETURNS),
+    "`stop_ws` in a handler": Deed(stops_by_coroutine, RETURNS, RETURNS),
+    "`close` in a handler": Deed(closes_in_a_handler, GOES_ON, RETURNS),
+}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'DataStream._run_forever' was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:coroutine 'DataStream.stop_ws' was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=list(DEEDS))
+async def test_each_method_does_what_it_does_there_or_what_the_guide_says(
+    side: Side, deed: Deed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From other threads and from handlers, in good order and in bad."""
+    # How long a handler that waits may go on after a stop; the other class waits for it without a bound.
+    monkeypatch.setattr("consumers.alpaca.stream.STOP_GRACE_S", 0.2)
+    scene = Scene(side)
+    try:
+        assert await deed.does(scene) == (deed.theirs if side.name == "theirs" else deed.ours)
+    finally:
+        if scene.run is not None:
+            await scene.run.end()
+
+
+def test_every_public_method_is_tried() -> None:
+    """None of alpaca-py's is left out of the table."""
+    public = {name for name in dir(Original) if not name.startswith("_")}
+    others = {name for name in public if re.match("(un)?subscribe_|register_", name) and "quotes" not in name}
+    tried = {name for row in DEEDS for name in re.findall(r"`(\w+)`", row)}
+    assert public - others <= tried
+
+
+def test_the_guide_lists_each_difference() -> None:
+    """And no other: each is meant."""
+    section = GUIDE.split("\n## The drop-in\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split(" | ")[0].strip() for line in section.splitlines() if line.startswith("| ")]
+    told = {row.removeprefix("a handler that ") for row in rows[1:]}
+    differing = {name for table in (ENDINGS, DEEDS) for name, row in table.items() if row.theirs != row.ours}
+    assert told == differing
