@@ -135,6 +135,7 @@ class MarketDataService:
     ) -> ServiceStream:
         """Each quote of these symbols from `start` on, to a loop and to the callback; any number at once.
 
+        Iterate over it, or await it: `asyncio.create_task(service.stream_quotes("AAPL", callback=decide))`.
         Taking part makes the symbols desired: nobody else has to ask the daemon for them. `callback` and `on_gap`
         may be functions or coroutine functions. A `Gap` is not yielded: it is counted, and given to `on_gap`.
         With `max_age_s` a quote that was received longer ago when its turn comes is left out, and the gap says so.
