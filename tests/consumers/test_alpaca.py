@@ -543,6 +543,38 @@ async def test_ctrl_c_ends_run_as_there(server: RedisServer, redis: Redis) -> No
     assert await leased(redis) == set()
 
 
+@pytest.mark.parametrize(
+    ("ending", "out", "code"),
+    [
+        ("raise KeyboardInterrupt", "keyboard interrupt, bye\nthe end\n", 0),
+        ("sys.exit(3)", "", 3),
+    ],
+)
+async def test_what_ends_a_program_in_a_handler_leaves_no_task_behind(
+    server: RedisServer, redis: Redis, writer: Writer, ending: str, out: str, code: int
+) -> None:
+    """No traceback, no task that Python has to destroy, no lease."""
+    program = f"""
+    import sys
+    from consumers.alpaca import StockDataStream
+    stream = StockDataStream("k", "s", redis_url={server.url!r})
+    async def handler(quote):
+        {ending}
+    stream.subscribe_quotes(handler, "AAPL")
+    stream.run()
+    print("the end")
+    """
+    process = _start(textwrap.dedent(program))
+    try:
+        await blocked(redis)
+        await writer.quotes("AAPL", 5)
+        found = await asyncio.to_thread(process.communicate, timeout=20)
+    finally:
+        process.kill()
+    assert (found, process.returncode) == ((out, ""), code)
+    assert await leased(redis) == set()
+
+
 def test_without_alpaca_py_the_remedy_is_told() -> None:
     """One sentence that says what is missing, and how to get it."""
     program = "import sys; sys.modules['alpaca'] = None; import consumers.alpaca"

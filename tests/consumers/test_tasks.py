@@ -217,8 +217,7 @@ FORGOTTEN = """
 import asyncio, gc, logging, os, sys
 from consumers import MarketDataService, connect
 
-logging.basicConfig(level=logging.DEBUG)
-logging.getLogger("asyncio").setLevel(logging.INFO)
+logging.basicConfig(level=logging.WARNING)
 
 async def begun():
     bus = connect(sys.argv[1])
@@ -260,15 +259,73 @@ async def forked_service():
                 sys.exit(0)
             os.waitpid(pid, 0)
 
+async def forked_drop_in():
+    from consumers.alpaca import StockDataStream
+    stream = StockDataStream("k", "s", redis_url=sys.argv[1])
+
+    async def handle(quote):
+        pass
+
+    stream.subscribe_quotes(handle, "AAPL")
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(stream._run_forever())
+        while not stream._streams:
+            await asyncio.sleep(0.01)
+        pid = os.fork()
+        if pid == 0:
+            del stream, running
+            gc.collect()
+            sys.exit(0)
+        os.waitpid(pid, 0)
+        running.cancel()
+
+def forked_twin():
+    from consumers import sync
+    with sync.connect(sys.argv[1]) as bus:
+        stream = bus.quotes("AAPL")
+        stream.get(timeout_s=0.1)
+        pid = os.fork()
+        if pid == 0:
+            del bus, stream
+            gc.collect()
+            sys.exit(0)
+        os.waitpid(pid, 0)
+
+def twin_cycle():
+    from consumers import sync
+    bus = sync.connect(sys.argv[1]).open()
+    stream = bus.quotes("AAPL")
+    stream.get(timeout_s=0.1)
+    bus.itself, stream.itself = bus, stream
+    del bus, stream
+    gc.collect()
+
+def pool():
+    import multiprocessing
+    async def main():
+        async with connect(sys.argv[1]) as bus:
+            await bus.quotes("AAPL").get(timeout_s=0.1)
+            process = multiprocessing.get_context("fork").Process(target=gc.collect)
+            process.start()
+            await asyncio.to_thread(process.join)
+    asyncio.run(main())
+
 try:
-    asyncio.run(globals()[sys.argv[2]]())
+    case = globals()[sys.argv[2]]
+    if asyncio.iscoroutinefunction(case):
+        asyncio.run(case())
+    else:
+        case()
 except (TimeoutError, SystemExit):
     pass
 gc.collect()
 """
 
 
-@pytest.mark.parametrize("case", ["cycle", "fork", "forked_service"])
+@pytest.mark.parametrize(
+    "case",
+    ["cycle", "fork", "forked_service", "forked_drop_in", "forked_twin", "twin_cycle", "pool"],
+)
 def test_what_is_forgotten_or_forked_makes_no_noise(server: RedisServer, case: str) -> None:
     """No "Task was destroyed", no "exception was never retrieved": neither here nor in the child."""
     done = subprocess.run(
