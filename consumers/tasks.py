@@ -213,14 +213,4 @@ class Companion:
 
 
 _running: Final[set["asyncio.Task[None]"]] = set()
-"""Every companion of this process."""
-
-
-def _after_fork() -> None:
-    for task in _running:
-        # The parent's affair; here it is never ended, and that is no news.
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+"""Every companion of this process, and in a forked one those of its parent."""
