@@ -29,7 +29,7 @@ GOES_ON: Final = "goes on"
 RETURNS: Final = "returns"
 HANGS: Final = "hangs"
 PATIENCE_S: Final = {"theirs": 2.0, "ours": 15.0}
-"""After so long what does not come is taken never to come. Nothing hangs here, so that may take as long as it does."""
+"""So long what does not come is waited for. Nothing hangs here, so here it may take as long as it does."""
 SILENCE_S: Final = 1.0
 """Long enough for a quote that nobody is to hear."""
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from consumers import BadStart, BadSymbol, BusClosed, BusError, Gap, MarketDataService, Quote
 from simulator.redis_server import RedisServer
-from tests.consumers.conftest import FAST, KEYS, Writer, blocked, readers
+from tests.consumers.conftest import FAST, KEYS, Writer, blocked, readers, until
 from tests.consumers.service.conftest import let_go, read, sizes, so, spawn
 
 
@@ -434,7 +434,11 @@ async def test_a_stream_with_a_callback_is_awaited(
             assert task.cancelled()
     assert not stream.is_running
     await let_go(writer.redis)
-    assert await writer.redis.zcard(KEYS.interest) == 0
+
+    async def is_given_back() -> bool:
+        return await writer.redis.zcard(KEYS.interest) == 0
+
+    await until(is_given_back)
 
 
 async def test_a_stream_that_is_cancelled_before_its_first_step_is_let_go(
