@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from wire.ids import MAX_AHEAD_NS
+from wire.prices import difference, midpoint
 from wire.times import to_datetime
 from wire.values import READ_SIDE, DelayUs, OddValue, Size, TimeNs, read_delay_us
 
@@ -65,17 +66,17 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def mid_price(self) -> float | None:
-        """Halfway between bid and ask, or None unless both sides are active."""
+        """Halfway between bid and ask in decimal, or None unless both sides are active."""
         if self.bid_price is None or self.ask_price is None:
             return None
-        return (self.bid_price + self.ask_price) / 2
+        return midpoint(self.bid_price, self.ask_price)
 
     @property
     def spread(self) -> float | None:
-        """Ask less bid, negative when crossed, or None unless both sides are active."""
+        """Ask less bid in decimal, negative when crossed, or None unless both sides are active."""
         if self.bid_price is None or self.ask_price is None:
             return None
-        return self.ask_price - self.bid_price
+        return difference(self.bid_price, self.ask_price)
 
     @property
     def time(self) -> datetime:

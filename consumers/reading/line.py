@@ -154,6 +154,8 @@ class Line(ABC):
                 try:
                     runs = await step(self._link or await self._connect())
                 except (RedisError, OSError) as error:
+                    # What was lost in a fork is the parent's, and no news.
+                    self.check_process()
                     await self.hang_up()
                     if not self._closing.is_set():
                         await self._pause(self._failed(error))

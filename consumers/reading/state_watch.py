@@ -5,7 +5,6 @@ never wait for Redis where a loop would: `follow` and `unfollow` stand in the `f
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import Counter
@@ -21,6 +20,7 @@ from consumers.reading.stream import Holding
 from consumers.reading.telling import Told
 from consumers.reading.unserved import FIELDS, Answers, Lookout, Unserved
 from consumers.shared_link import SILENT_S, SharedLink
+from consumers.tasks import Companion
 from wire import BadEntry, Keyspace, decode_latest
 
 _log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class StateWatch:
         self._keys: Final = keys
         self._followed: Final[Counter[str]] = Counter()
         self._lookout: Final = Lookout()
-        self._has_new: Final = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._has_new = False
+        self._task: Final = Companion(self._step, "quotebus-states")
         self._pid: Final = os.getpid()
 
     @property
@@ -63,10 +63,8 @@ class StateWatch:
         loop = asyncio.get_running_loop()
         self._lookout.follow((symbol for symbol in symbols if not self._followed[symbol]), loop.time())
         self._followed.update(symbols)
-        if self._task is None or self._task.done():
-            # Not a TaskGroup: a bus may be closed by another task than the one that opened it, as in a notebook.
-            self._task = loop.create_task(self._run(), name="quotebus-states")
-        self._has_new.set()
+        self._has_new = True
+        self._task.wake()
 
     def unfollow(self, symbols: Iterable[str]) -> None:
         """Somebody waits for them no more; does not wait."""
@@ -79,29 +77,19 @@ class StateWatch:
 
     async def aclose(self) -> None:
         """End, until somebody follows symbols on a bus that was opened again."""
-        task, self._task = self._task, None
-        if task is None or self._pid != os.getpid():
-            return
-        task.cancel()
-        await asyncio.wait((task,))
-        if not task.cancelled():
-            task.result()
+        await self._task.aclose()
 
-    async def _run(self) -> None:
-        while True:
-            if self._followed:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EVERY_S):
-                        await self._has_new.wait()
-            else:
-                await self._has_new.wait()
-            if self._has_new.is_set():
-                self._has_new.clear()
-                await asyncio.sleep(FIRST_LOOK_S)
-            try:
-                await self._look()
-            except BusClosed:
-                return
+    async def _step(self) -> float | None:
+        if not self._followed:
+            return None
+        if self._has_new:
+            self._has_new = False
+            await asyncio.sleep(FIRST_LOOK_S)
+        try:
+            await self._look()
+        except BusClosed:
+            return None
+        return LOOK_EVERY_S
 
     async def _look(self) -> None:
         now_s = asyncio.get_running_loop().time

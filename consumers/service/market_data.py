@@ -134,11 +134,11 @@ class MarketDataService:
         start: Start | Mapping[str, Start] = "now",
         max_age_s: float | None = None,
     ) -> ServiceStream:
-        """Each quote of these symbols from `start` on, to a loop and to the callback; any number at once.
+        """Each quote of these symbols from `start` on, to a loop, or to the callback of one that is awaited.
 
-        Taking part makes the symbols desired: nobody else has to ask the daemon for them. `callback` and `on_gap`
-        may be functions or coroutine functions. A `Gap` is not yielded: it is counted, and given to `on_gap`.
-        With `max_age_s` a quote that was received longer ago when its turn comes is left out, and the gap says so.
+        Any number at once, also as tasks: `create_task(service.stream_quotes("AAPL", decide))`. The symbols become
+        desired. `callback` and `on_gap` may be coroutine functions. A `Gap` is not yielded: it is counted, and goes
+        to `on_gap`. With `max_age_s` a quote received longer ago than that is left out, and the gap says so.
 
         Raises `BadSymbol`, `BadStart` and `TypeError` here; `BusUnavailable` from the loop, after the last attempt.
         """

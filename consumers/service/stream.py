@@ -23,6 +23,7 @@ from consumers.reading.line import WARN_EVERY_S
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start, parse_starts, parse_symbols
 from consumers.reconnect import Reconnect
+from consumers.service.awaiting import RunsWhenAwaited
 from consumers.service.book import Callback, CallbackBook, checked
 from consumers.service.callbacks import Caller, SharedCallbacks
 from consumers.service.status import StreamStatus
@@ -39,12 +40,13 @@ def symbols_of(symbols: object) -> list[Symbol]:
     return parse_symbols(tuple(symbols))
 
 
-class ServiceStream:
+class ServiceStream(RunsWhenAwaited):
     """The quotes of some symbols; made by `MarketDataService.stream_quotes`.
 
-    Read it with `async for`, which yields each `Quote`, or `await stream.run()` to live by callbacks alone. For
-    each quote the callbacks are called first, one after the other, and then the loop has it. They are awaited: a
-    slow one makes this stream slower and no other, and nothing piles up in memory.
+    Read it with `async for`, which yields each `Quote`, or await it to live by callbacks alone: `await stream`,
+    `asyncio.create_task(stream)` and `await stream.run()` are the same. For each quote the callbacks are called
+    first, one after the other, and then the loop has it. They are awaited: a slow one makes this stream slower and
+    no other, and nothing piles up in memory.
 
     It is read once. Leaving the loop, an exception, cancellation, `aclose()` and the garbage collector all end it:
     its lease on the symbols is withdrawn, its callbacks are forgotten, its connection is closed.
@@ -167,18 +169,18 @@ class ServiceStream:
 
     async def run(self) -> None:
         """Read until the stream is ended, for the callbacks alone. Raises as the loop does."""
+        if self._callback is self._on_gap is None and not len(self._book) + len(self._shared):
+            _log.warning(
+                "quotes of %s go to nobody: pass a callback, add one, or read with `async for`",
+                ", ".join(sorted(self._starts)[:5]) or "no symbols",
+            )
         async with contextlib.aclosing(self._items()) as quotes:
             async for _ in quotes:
                 pass
 
     async def aclose(self) -> None:
         """End it wherever it waits, and let go of all it holds; a callback under way ends by itself."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self._ended(self)
-        self._callback = self._on_gap = None
-        self._book.clear()
-        self._shared.forget(self._name)
+        self._let_go()
         if self._source is not None:
             await self._source.aclose()
 
@@ -206,13 +208,21 @@ class ServiceStream:
         if closing is not None and not closing.is_set() and not self._is_begun:
             _log.warning(
                 "a stream of %s was made and never read, so no callback was called: "
-                "use `async for`, or `await stream.run()`",
+                "use `async for`, or await it",
                 ", ".join(sorted(self._starts)[:5]) or "no symbols",
             )
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "ended" if self._closing.is_set() else "not begun"
         return f"<ServiceStream {state} {len(self.symbols)} symbols>"
+
+    def _let_go(self) -> None:
+        if not self._closing.is_set():
+            self._closing.set()
+            self._ended(self)
+        self._callback = self._on_gap = None
+        self._book.clear()
+        self._shared.forget(self._name)
 
     async def _items(self) -> AsyncGenerator[Quote, None]:
         if self._closing.is_set() and not self._is_begun:
