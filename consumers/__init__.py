@@ -40,6 +40,7 @@ from consumers.reading.lag import Lag
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start
+from consumers.reading.unserved import Unserved
 from consumers.reconnect import Reconnect
 from consumers.service import MarketDataService
 from wire import EntryId, Gap, Level, Quality, Quote
@@ -74,5 +75,6 @@ __all__ = [
     "Reconnect",
     "StaleQuote",
     "Start",
+    "Unserved",
     "connect",
 ]

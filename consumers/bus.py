@@ -4,7 +4,6 @@ Decides which connection a question takes: short ones share one, each iteration 
 would make the others wait. Must never know how a position is kept or what makes a gap.
 """
 
-import asyncio
 import math
 import os
 import secrets
@@ -38,6 +37,7 @@ from consumers.reconnect import Reconnect
 from consumers.rest.budget import CALLS_PER_MINUTE, Budget
 from consumers.rest.sharing import check_shareable, share
 from consumers.shared_link import SharedLink
+from consumers.tasks import all_of
 from wire import (
     CONTRACT_VERSION,
     QUIET_AFTER_S,
@@ -133,7 +133,7 @@ class Bus:
         return self
 
     async def _check_contract(self) -> None:
-        ((contract,),) = await self._shared.ask(("HMGET", self._keys.status, "contract"))
+        ((contract,),) = await self._shared.ask_aloud(("HMGET", self._keys.status, "contract"))
         if contract is not None and contract.isdigit() and int(contract) > CONTRACT_VERSION:
             raise ContractTooNew(int(contract))
 
@@ -150,7 +150,7 @@ class Bus:
             whatever_fails.push_async_callback(self._leases.aclose)
             whatever_fails.push_async_callback(self._watch.aclose)
             # At once, because each may wait for a server that is away.
-            await asyncio.gather(*(stream.aclose() for stream in list(self._streams)))
+            await all_of(*(stream.aclose() for stream in list(self._streams)))
 
     async def latest(self, symbol: str, *, max_age_s: float | None = None) -> Quote | None:
         """The newest known quote of a symbol, or None: the newer, by venue time, of stream cache and REST cache.

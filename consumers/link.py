@@ -139,7 +139,7 @@ class _Connection(Connection):
                 writer.transport.abort()
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        if not self.is_connected:
+        if self._is_over or not self.is_connected:
             # redis-py would connect anew, in the middle of a handshake too, and then wait for answers to what it
             # had asked on the connection before.
             raise ConnectionResetError("the connection was closed")
@@ -286,6 +286,8 @@ class Link:
         connection, or strike it off the parent's list. So the descriptor is made to mean /dev/null here.
         """
         self._is_inherited = True
+        # Also where it was about to log in.
+        self._connection._is_over = True
         writer = getattr(self._connection, "_writer", None)
         socket = None if writer is None else writer.get_extra_info("socket")
         if socket is None or socket.fileno() < 0:

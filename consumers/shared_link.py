@@ -5,6 +5,7 @@ waits for something to happen takes a `Link` of its own.
 """
 
 import asyncio
+import logging
 import os
 from typing import Final
 
@@ -14,6 +15,10 @@ from consumers.command import Command, Reply
 from consumers.errors import BusClosed, BusUnavailable, elsewhere, forked
 from consumers.link import Link, Target
 from consumers.reconnect import is_passing, reason
+
+SILENT_S: Final = 2.5
+"""How long Redis may take for an answer before that is told."""
+_log = logging.getLogger(__name__)
 
 
 class SharedLink:
@@ -60,6 +65,16 @@ class SharedLink:
         Raises `BusUnavailable` when Redis does not answer, or answers any of them with an error; `BusClosed`.
         """
         return await self._ask(commands, may_fail=False)
+
+    async def ask_aloud(self, *commands: Command) -> list[Reply]:
+        """As `ask`, for somebody who waits for nothing but this: the log says when no answer comes."""
+        timer = asyncio.get_running_loop().call_later(
+            SILENT_S, _log.warning, "no answer from Redis at %s for %g s", self._target.address, SILENT_S
+        )
+        try:
+            return await self.ask(*commands)
+        finally:
+            timer.cancel()
 
     async def ask_each(self, *commands: Command) -> list[Reply]:
         """As `ask`, but where Redis answers a command with an error, that stands among the replies in its place."""

@@ -41,7 +41,7 @@ async def main(url: str, *symbols: str) -> None:
             stream.add_callback(symbol, print_quote)
         stream.add_callback(symbols[0], fail)
         try:
-            await stream.run()
+            await stream
         finally:
             status = service.get_stream_status()
             print(f"{status['quotes']} quotes, {status['callback_errors']} errors in callbacks")

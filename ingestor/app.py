@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from ingestor.daemon import Daemon
 from ingestor.feed.session import Credentials
-from ingestor.parts import background, measure_loop_lag
+from ingestor.parts import background, done_before, measure_loop_lag, rest
 from ingestor.publisher.batch import digest
 from ingestor.publisher.claims import Fenced
 from ingestor.redis_link import RedisAddress
@@ -116,7 +116,7 @@ async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> 
         return
     is_drained = is_saved = False
     try:
-        parts = {"publisher": daemon.publisher.run(daemon.instance), "spool": spooling.run()}
+        parts = {"publisher": _publish(daemon), "spool": spooling.run()}
         async with background(parts):
             try:
                 async with background(_working(daemon)):
@@ -148,17 +148,7 @@ async def _live(daemon: Daemon, stop: asyncio.Event, supervisor: Supervisor) -> 
 
 async def _opened(daemon: Daemon, stop: asyncio.Event) -> bool:
     """Whether the spool is open; not so where a stop was asked for before, since its disk may never answer."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            opening = group.create_task(_open_spool(daemon))
-            stopping = group.create_task(stop.wait())
-            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
-            is_open = opening.done()
-            opening.cancel()
-            stopping.cancel()
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return is_open
+    return await done_before(stop, "opening the spool", _open_spool(daemon))
 
 
 async def _open_spool(daemon: Daemon) -> None:
@@ -213,6 +203,12 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "storage": daemon.storage.run(),
         "loop lag": measure_loop_lag(daemon.loop_lag_s),
     }
+
+
+async def _publish(daemon: Daemon) -> None:
+    await daemon.publisher.run(daemon.instance)
+    # It was told to save what is left, and that goes another way.
+    await rest()
 
 
 async def _feed(daemon: Daemon) -> None:

@@ -13,6 +13,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Self
 
+from ingestor.parts import rest, together
+
 STATUS_EVERY_S: Final = 1.0
 READY_WITHIN_S: Final = 10.0
 """A start that waits for Redis counts as done by then: whoever typed it gets an answer, and a boot goes on."""
@@ -61,12 +63,14 @@ class Supervisor:
         Never returns.
         """
         if self._socket is None:
-            return
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell_ready(ready, status))
-            group.create_task(self._tell_status(status))
-            if self._watchdog_s is not None:
-                group.create_task(self._feed_watchdog(self._watchdog_s))
+            await rest()
+        parts = {
+            "systemd start": self._tell_ready(ready, status),
+            "systemd status": self._tell_status(status),
+        }
+        if self._watchdog_s is not None:
+            parts["systemd watchdog"] = self._feed_watchdog(self._watchdog_s)
+        await together(parts)
 
     async def _tell_ready(self, ready: asyncio.Event, status: Callable[[], str]) -> None:
         with contextlib.suppress(TimeoutError):
@@ -74,6 +78,7 @@ class Supervisor:
                 await ready.wait()
         # In one datagram, so that whoever waited for the start finds out at once how it went.
         self.tell(READY="1", STATUS=status())
+        await rest()
 
     async def _tell_status(self, status: Callable[[], str]) -> None:
         told = ""

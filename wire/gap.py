@@ -7,6 +7,7 @@ Decides its spelling only. Whether there is a gap is for the daemon (missed at t
 import msgspec
 
 from wire.quote import UNREADABLE, BadEntry
+from wire.values import MAX_TIME_NS, TimeNs
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,12 +29,12 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def duration_s(self) -> float:
         """Length of the stretch in seconds, never negative."""
-        return max(self.to_ns - self.from_ns, 0) / 1e9
+        return min(max(self.to_ns - self.from_ns, 0), 2 * MAX_TIME_NS) / 1e9
 
 
 class _GapBody(msgspec.Struct, rename={"from_ns": "from", "to_ns": "to"}):
-    from_ns: int
-    to_ns: int
+    from_ns: TimeNs
+    to_ns: TimeNs
     reason: str
     epoch: int | None = None
     missing: int | msgspec.UnsetType | None = msgspec.UNSET
@@ -62,6 +63,11 @@ def decode_gap(symbol: str, entry_id: str, value: bytes | str) -> Gap:
         from_ns=body.from_ns,
         to_ns=body.to_ns,
         reason=body.reason,
-        epoch=body.epoch,
-        missing=body.missing if isinstance(body.missing, int) else None,
+        epoch=_count(body.epoch),
+        missing=_count(body.missing),
     )
+
+
+def _count(value: object) -> int | None:
+    """A number that can be one; what another writer may leave in its place is as good as none."""
+    return value if isinstance(value, int) and 0 <= value <= MAX_TIME_NS else None

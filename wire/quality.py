@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from wire.quote import UNREADABLE
+from wire.times import to_datetime
 
 HEARTBEAT_LIMIT_S: Final = 5.0
 """A daemon beats every second; one whose last beat is older is taken for gone. A beat that lies further ahead of
@@ -75,7 +76,7 @@ class Quality(msgspec.Struct, frozen=True, gc=False):
     @property
     def since(self) -> datetime | None:
         """`since_ns` as an aware datetime, cut to microseconds."""
-        return None if self.since_ns is None else _EPOCH + timedelta(microseconds=self.since_ns // _NS_PER_US)
+        return None if self.since_ns is None else to_datetime(self.since_ns)
 
 
 class _Subscription(msgspec.Struct, gc=False):
@@ -91,7 +92,7 @@ class QualityJudge:
     """Judges any number of symbols by one reading of `quotes:status`.
 
     `now_ns` is the server's time, nanoseconds since the epoch. `status` needs `STATUS_FIELDS`; what it lacks, or
-    holds as None, counts as not there.
+    holds as None, counts as not there. A daemon whose last heartbeat is older than `beat_limit_s` is gone.
     """
 
     def __init__(
@@ -100,21 +101,37 @@ class QualityJudge:
         status: Mapping[str, str | bytes | None],
         *,
         quiet_after_s: float = QUIET_AFTER_S,
+        beat_limit_s: float = HEARTBEAT_LIMIT_S,
     ) -> None:
         fields = {name: _text(status.get(name)) for name in STATUS_FIELDS}
-        self._now_ns = now_ns
+        self.now_ns: Final = now_ns
+        self.was_there: Final = any(fields.values())
+        """Whether a daemon has ever written here."""
+        self.state: Final = fields["state"][:40]
+        """The daemon's."""
+        self._beat_limit_s = beat_limit_s
         self._quiet_after_ns = int(quiet_after_s * _NS_PER_S)
-        self._state = fields["state"]
         self._storing = fields["storing"][:200]
         self._connected_since_ns = time_ns_of(fields["connected_since"])
         self._beat_ns = time_ns_of(fields["heartbeat"])
         self._gone = self._why_gone(fields)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no daemon that is at work."""
+        return self._gone is not None
+
+    def is_live_at(self, received_ns: int | None) -> bool:
+        """Whether a symbol that is subscribed and stored is live, its cached quote having been received then."""
+        if self._gone is not None or self.state not in ("live", _NOT_STORING):
+            return False
+        return self._lately(received_ns, None)[0] is Level.LIVE
+
     def judge(self, symbol: str, subscription: str | bytes | None, received_ns: int | None) -> Quality:
         """The verdict; `subscription` is the symbol's field in `quotes:subscriptions`, `received_ns` when its
         cached quote was received (or its venue time, where that is not known), each None when there is none."""
         level, reason, since_ns = self._verdict(subscription, received_ns)
-        age_s = None if received_ns is None else (self._now_ns - received_ns) / _NS_PER_S
+        age_s = None if received_ns is None else (self.now_ns - received_ns) / _NS_PER_S
         return Quality(symbol, level, reason, since_ns, age_s)
 
     def _verdict(
@@ -131,8 +148,8 @@ class QualityJudge:
         since_ns = time_ns_of(found.since)
         if found.state in _UNSUBSCRIBED:
             return Level.NOT_SUBSCRIBED, found.reason or _UNSUBSCRIBED[found.state], since_ns
-        if self._state not in ("live", _NOT_STORING):
-            why = _AWAY.get(self._state, f"the daemon is in state {self._state[:40]!r}")
+        if self.state not in ("live", _NOT_STORING):
+            why = _AWAY.get(self.state, f"the daemon is in state {self.state!r}")
             why += f": {self._storing}" if self._storing else ""
             return Level.STALE, why, since_ns if found.state == "requested" else received_ns
         if found.state == "requested":
@@ -152,7 +169,7 @@ class QualityJudge:
         if self._connected_since_ns is None or received_ns < self._connected_since_ns:
             # What happened before the feed came back was missed, and nothing has told since.
             return Level.QUIET, "no quote since the feed came back", received_ns
-        age_ns = self._now_ns - received_ns
+        age_ns = self.now_ns - received_ns
         if age_ns > self._quiet_after_ns:
             return Level.QUIET, f"no quote for {age_ns / _NS_PER_S:.0f} s", received_ns
         if age_ns < -HEARTBEAT_LIMIT_S * _NS_PER_S:
@@ -160,15 +177,15 @@ class QualityJudge:
         return Level.LIVE, None, since_ns
 
     def _why_gone(self, fields: Mapping[str, str]) -> str | None:
-        if not any(fields.values()):
+        if not self.was_there:
             return "no daemon has written here"
         waits = f"; {fields['standby'][:100]} stands by" if fields["standby"] else ""
-        if self._state in ("stopped", "stopping"):
+        if self.state in ("stopped", "stopping"):
             return f"the daemon was stopped{waits}"
         if self._beat_ns is None:
             return f"the daemon's heartbeat is not readable{waits}"
-        age_s = (self._now_ns - self._beat_ns) / _NS_PER_S
-        if age_s > HEARTBEAT_LIMIT_S:
+        age_s = (self.now_ns - self._beat_ns) / _NS_PER_S
+        if age_s > self._beat_limit_s:
             return f"the daemon's last heartbeat is {age_s:.0f} s old{waits}"
         if age_s < -HEARTBEAT_LIMIT_S:
             return f"the daemon's heartbeat lies {-age_s:.0f} s ahead of the server's clock"

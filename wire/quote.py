@@ -2,18 +2,22 @@
 
 Decides positions and names. Positions never change meaning; new ones are appended, and readers ignore what
 they do not know. Prices are the vendor's float64 in their shortest round-tripping form, sizes are shares, times
-are integer nanoseconds since the epoch, UTC. What the vendor did not send is null; a price of 0 is stored as
-it came, and means that this side has no active quote. An odd value of a side field, as another writer may leave
-one, is read as null: prices and time are not lost for its sake.
+are integer nanoseconds since the epoch, UTC, which exceed 2^53: a JSON reader that makes doubles of all numbers
+changes their last digits. What the vendor did not send is null; a price of 0 is stored as it came, and means that
+this side has no active quote. An odd value of a side field, as another writer may leave one, is read as null:
+prices and time are not lost for its sake.
 """
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from wire.values import READ_SIDE, OddValue, Size
+from wire.ids import MAX_AHEAD_NS
+from wire.prices import difference, midpoint
+from wire.times import to_datetime
+from wire.values import READ_SIDE, DelayUs, OddValue, Size, TimeNs, read_delay_us
 
 QuoteRow: TypeAlias = tuple[
     float | None,  # bp  bid price
@@ -28,8 +32,6 @@ QuoteRow: TypeAlias = tuple[
     int | None,  # r   receive delay, us
 ]
 """The array of one stream entry, position by position."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadEntry(ValueError):
@@ -64,22 +66,22 @@ class Quote(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def mid_price(self) -> float | None:
-        """Halfway between bid and ask, or None unless both sides are active."""
+        """Halfway between bid and ask in decimal, or None unless both sides are active."""
         if self.bid_price is None or self.ask_price is None:
             return None
-        return (self.bid_price + self.ask_price) / 2
+        return midpoint(self.bid_price, self.ask_price)
 
     @property
     def spread(self) -> float | None:
-        """Ask less bid, negative when crossed, or None unless both sides are active."""
+        """Ask less bid in decimal, negative when crossed, or None unless both sides are active."""
         if self.bid_price is None or self.ask_price is None:
             return None
-        return self.ask_price - self.bid_price
+        return difference(self.bid_price, self.ask_price)
 
     @property
     def time(self) -> datetime:
         """Venue time as an aware datetime, cut to microseconds."""
-        return _EPOCH + timedelta(microseconds=self.time_ns // 1000)
+        return to_datetime(self.time_ns)
 
     @property
     def received_ns(self) -> int | None:
@@ -98,8 +100,8 @@ class _Row(msgspec.Struct, array_like=True, gc=False):
     ax: str | None
     c: tuple[str, ...] | None
     z: str | None
-    t: int
-    r: int | None = None
+    t: TimeNs
+    r: DelayUs | None = None
 
 
 class _Latest(msgspec.Struct, rename={"as_": "as"}, gc=False):
@@ -119,7 +121,7 @@ class _Latest(msgspec.Struct, rename={"as_": "as"}, gc=False):
 
 class _LatestRead(msgspec.Struct, rename={"as_": "as"}, gc=False):
     S: str
-    t: int
+    t: TimeNs
     id: str | None = None
     bp: float | None = None
     bs: Size | None = None
@@ -129,7 +131,7 @@ class _LatestRead(msgspec.Struct, rename={"as_": "as"}, gc=False):
     ax: str | None = None
     c: tuple[str, ...] | None = None
     z: str | None = None
-    r: int | None = None
+    r: DelayUs | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -208,7 +210,7 @@ def _row_without_oddities(value: bytes | str, otherwise: BadEntry) -> _Row:
             if position < len(fields):
                 fields[position] = without_oddity(name, fields[position])
         if len(fields) > _DELAY_POSITION:
-            fields[_DELAY_POSITION] = _delay(fields[_DELAY_POSITION])
+            fields[_DELAY_POSITION] = read_delay_us(fields[_DELAY_POSITION])
         return msgspec.convert(fields, _Row)
     except UNREADABLE:
         raise otherwise from None
@@ -222,7 +224,7 @@ def _latest_without_oddities(value: bytes | str, otherwise: BadEntry) -> _Latest
         for name in READ_SIDE.keys() & fields.keys():
             fields[name] = without_oddity(name, fields[name])
         if "r" in fields:
-            fields["r"] = _delay(fields["r"])
+            fields["r"] = read_delay_us(fields["r"])
         return msgspec.convert(fields, _LatestRead)
     except UNREADABLE:
         raise otherwise from None
@@ -236,24 +238,35 @@ def without_oddity(name: str, value: object) -> Any:
         return None
 
 
-def _delay(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def newer(first: Quote | None, second: Quote | None) -> Quote | None:
     """Of two quotes of a symbol the one of the later venue time; None only when both are.
 
-    Of equal venue times the later receipt counts: the same quote, confirmed again, keeps the id that either has.
+    A date that lies further ahead of the receipt than an entry id may is believed no further than an id would be,
+    and one of REST, which has no id, not at all: it never stands above one that is believed. Of equal times the
+    later receipt counts: the same quote, confirmed again, keeps the id that either has.
     """
     if first is None or second is None:
         return second if first is None else first
-    if first.time_ns != second.time_ns:
-        return first if first.time_ns > second.time_ns else second
+    if (one := _rank(first)) != (other := _rank(second)):
+        return first if one > other else second
     later, earlier = (second, first) if _receipt(second) > _receipt(first) else (first, second)
     same = msgspec.structs.replace(earlier, id=later.id, receive_delay_us=later.receive_delay_us) == later
     if later.id is None and same:
         return msgspec.structs.replace(later, id=earlier.id)
     return later
+
+
+def is_ahead(quote: Quote) -> bool:
+    """Whether it is dated further ahead of its receipt than clocks differ."""
+    received_ns = quote.received_ns
+    return received_ns is not None and quote.time_ns > received_ns + MAX_AHEAD_NS
+
+
+def _rank(quote: Quote) -> tuple[bool, int]:
+    received_ns = quote.received_ns
+    if received_ns is None or quote.time_ns <= received_ns + MAX_AHEAD_NS:
+        return True, quote.time_ns
+    return (False, received_ns) if quote.id is None else (True, received_ns + MAX_AHEAD_NS)
 
 
 def _receipt(quote: Quote) -> float:

@@ -7,7 +7,7 @@ milliseconds, microseconds and nanoseconds these years have no number in common.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,6 +19,14 @@ _YEAR_2000_S: Final = 946_684_800
 _YEAR_2200_S: Final = 7_258_118_400
 UNITS: Final = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": _NS}
 """Each unit, and how many nanoseconds it has."""
+
+
+def to_datetime(time_ns: int) -> datetime:
+    """The instant as an aware datetime, cut to microseconds; the nearest one where no datetime can hold it."""
+    try:
+        return _EPOCH + timedelta(microseconds=time_ns // 1000)
+    except OverflowError:
+        return (datetime.max if time_ns > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 def parse_rfc3339(text: str) -> int:

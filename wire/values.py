@@ -22,6 +22,13 @@ Price: TypeAlias = Annotated[float, Meta(ge=0.0, le=sys.float_info.max)]
 """Finite and not negative; 0 means that the side has no active quote."""
 Size: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SIZE)] | Annotated[float, Meta(ge=0.0, le=float(MAX_SIZE))]
 """Shares, whole or not."""
+MIN_TIME_NS: Final = -(2**63)
+MAX_TIME_NS: Final = 2**63 - 1
+"""In the year 2262: what 64 bits hold, and with them every data frame. The daemon stores no quote beyond it."""
+MAX_DELAY_US: Final = 2**53
+TimeNs: TypeAlias = Annotated[int, Meta(ge=MIN_TIME_NS, le=MAX_TIME_NS)]
+"""Nanoseconds since the epoch, UTC."""
+DelayUs: TypeAlias = Annotated[int, Meta(ge=-MAX_DELAY_US, le=MAX_DELAY_US)]
 Code: TypeAlias = Annotated[str, Meta(max_length=MAX_CODE_LENGTH)]
 Conditions: TypeAlias = Annotated[list[Code], Meta(max_length=MAX_CONDITIONS)]
 
@@ -85,6 +92,12 @@ def read_conditions(value: object) -> list[str] | None:
     if None in codes:
         raise OddValue(WRONG_TYPE, "has a condition that is not text")
     return [code for code in codes if code is not None]
+
+
+def read_delay_us(value: object) -> int | None:
+    """The time from a quote to its receipt, or None where it is not known or none."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and -MAX_DELAY_US <= value <= MAX_DELAY_US else None  # type: ignore[operator,return-value]
 
 
 READ_SIDE: Final = {

@@ -1,7 +1,7 @@
-"""The stream: which symbols are read, and which handler a quote goes to.
+"""The stream: which symbols are read, and how it begins and ends.
 
 Decides that whatever alpaca-py's class does, this one does too, or says that it does not. Must never open a
-connection to Alpaca, wait for itself, or let a handler end it.
+connection to Alpaca, wait for itself, or fall silent: what ends a handler and is no failure ends `run`, as there.
 """
 
 import asyncio
@@ -10,24 +10,24 @@ import inspect
 import logging
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from consumers.alpaca.shapes import DataFeed, model, raw
+from consumers.alpaca.handing import EVERYTHING, Handing, Handler, OnGap
+from consumers.alpaca.places import carried, ends, places_before
+from consumers.alpaca.shapes import DataFeed
 from consumers.bus import Bus, connect, parts_of
-from consumers.errors import BusUnavailable, NotCarried
+from consumers.errors import BusError, BusUnavailable, NotCarried
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import parse_symbols
+from consumers.reading.unserved import Unserved
 from consumers.reconnect import Reconnect
-from wire import BadSymbol, Gap, Quote, parse_symbol
-
-Handler: TypeAlias = Callable[[Any], Awaitable[None]]
-OnGap: TypeAlias = Callable[[Gap], object]
+from consumers.tasks import TaskEnded, Together, together
+from wire import Level
 
 _log = logging.getLogger(__name__)
 
-EVERYTHING: Final = "*"
 LOOK_EVERY_S: Final = 0.5
 """How often the bus is asked which symbols it has, for who wants all of them."""
 FEED_EVERY_S: Final = 5.0
@@ -35,15 +35,12 @@ STOP_GRACE_S: Final = 5.0
 """How long a handler that is at work when the stream is stopped may go on."""
 BREATH_S: Final = 0.05
 """After so long the loop gets its turn: handlers that never wait would keep leases from being renewed."""
-FIRST_WAIT_S: Final = 5.0
-"""When nothing ever came for so long, why is told once, unasked."""
+FIRST_WAIT_S: Final = 4.0
+"""When nothing ever came of all that the bus carries for so long, why is told once, unasked."""
 SHOWN: Final = 20
 """Symbols in one line of the log."""
 CUSTOM_FEED: Final = "custom"
 """What the daemon says of an address that it was given by hand."""
-GAP_LINES: Final = 20
-"""Gaps told one by one per `GAP_LINES_S`; the rest is counted."""
-GAP_LINES_S: Final = 10.0
 OPENING: Final = Reconnect(first_delay_s=1.0, max_delay_s=30.0)
 
 
@@ -51,10 +48,13 @@ class StockDataStream:
     """alpaca-py's `StockDataStream` for quotes, read from the bus: no connection to Alpaca, so there may be many.
 
     Key, secret and `websocket_params` are accepted and not needed. `feed` is compared with what the bus carries,
-    and a difference is logged. `data_timeout` logs why nothing came for so many seconds (without it once, when
-    nothing came at all for 5 s); the daemon sees to the connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of
-    the environment, or `redis://127.0.0.1:6379/0`) and `namespace` say where the bus is. `on_gap`, a function or
-    coroutine function, gets each `Gap`; without it gaps are logged.
+    and a difference is logged. `data_timeout` logs why nothing came for so many seconds; the daemon sees to the
+    connection. `redis_url` (default: `QUOTEBUS_REDIS_URL` of the environment, or `redis://127.0.0.1:6379/0`) and
+    `namespace` say where the bus is. `on_gap`, a function or coroutine function, gets each `Gap`, else logged. A
+    `run` after a `stop` begins with what is new then; with `catch_up` it goes on where the one before ended.
+
+    Handlers are called one at a time. One that fails is logged, and the next quote goes on; one that ends in
+    `CancelledError`, `SystemExit` or `KeyboardInterrupt` ends `run`, as in the other class.
 
     Symbols are subscribed and unsubscribed at any time, from any thread, and from handlers: no call waits for the
     stream. Symbols named here are leased, so that the daemon subscribes them; `"*"` is all that the bus carries,
@@ -74,6 +74,7 @@ class StockDataStream:
         redis_url: str | None = None,
         namespace: str = "quotes",
         on_gap: OnGap | None = None,
+        catch_up: bool = False,
     ) -> None:
         if feed not in (DataFeed.IEX, DataFeed.SIP):
             raise ValueError("only IEX and SIP feeds are supported")
@@ -81,26 +82,26 @@ class StockDataStream:
             raise ValueError("data_timeout must be a positive number of seconds")
         if url_override is not None:
             _log.info("url_override is not used: quotes come from the bus")
-        self._raw_data: Final = raw_data
+        self._handing: Final = Handing(on_gap, raw_data=raw_data)
+        self._catch_up: Final = catch_up
         self._feed: Final = None if url_override is not None else feed.value
         self._data_timeout: Final = data_timeout
-        self._on_gap: Final = on_gap
         self._open: Final = partial(connect, redis_url, namespace=namespace)
         self._open()  # a URL that cannot be used is told here, not in a thread later
-        # Replaced, never changed: the loop looks into it without the lock.
-        self._handlers: dict[str, Handler] = {}
         self._lock: Final = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wakeup, self._stopped = asyncio.Event(), asyncio.Event()
+        self._wakeup, self._stopped, self._turn = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         self._is_stopping = False
         self._has_run = False
+        self._ending: BaseException | None = None
+        """What a handler ended with, that `run` is to end with."""
         # By whether it takes leases: the named symbols, and those that come with the asterisk.
         self._streams: dict[bool, QuoteStream] = {}
         self._readers: list[asyncio.Task[None]] = []
         self._places: dict[str, str] = {}
+        self._cut_off: dict[str, str] = {}
+        """Where those go on whose batch was not handed out to its end."""
         self._last_item_s = 0.0
-        self._gaps_since_s = 0.0
-        self._gaps_told = 0
 
     def subscribe_quotes(self, handler: Handler, *symbols: str) -> None:
         """Have this coroutine function called with each quote of these symbols, `"*"` for all that the bus carries.
@@ -111,23 +112,32 @@ class StockDataStream:
             raise ValueError("handler must be a coroutine function")
         self._check(symbols)
         with self._lock:
-            self._handlers = self._handlers | dict.fromkeys(symbols, handler)
+            self._handing.handlers = self._handing.handlers | dict.fromkeys(symbols, handler)
         self._wake()
 
     def unsubscribe_quotes(self, *symbols: str) -> None:
         """Call no handler for these any more, at once; a symbol that has none is ignored. Raises `BadSymbol`."""
         self._check(symbols)
         with self._lock:
-            self._handlers = {name: kept for name, kept in self._handlers.items() if name not in symbols}
+            kept = {name: handler for name, handler in self._handing.handlers.items() if name not in symbols}
+            self._handing.handlers = kept
         self._wake()
+
+    @property
+    def unserved(self) -> dict[str, Unserved]:
+        """The symbols that get no quotes now, each with its state and the reason."""
+        return {name: why for each in list(self._streams.values()) for name, why in each.unserved.items()}
 
     def run(self) -> None:
         """Hand out quotes until `stop`, or Ctrl-C."""
+        running = self._run_forever()
         try:
-            asyncio.run(self._run_forever())
+            asyncio.run(running)
         except KeyboardInterrupt:
             print("keyboard interrupt, bye")  # noqa: T201 - as the other class does
         finally:
+            # Where a loop runs already, it was never begun.
+            running.close()
             if self._has_run:
                 self.stop()
 
@@ -148,29 +158,43 @@ class StockDataStream:
 
     async def _run_forever(self) -> None:
         """What `run` runs, for programs that have a loop; cancelling it closes its connections."""
+        if self._loop is not None:
+            raise BusError("this stream runs already: make a second one, or stop it first")
         if self._has_run:
             self._is_stopping = False
-        self._has_run = True
-        self._wakeup, self._stopped = asyncio.Event(), asyncio.Event()
+        self._has_run, self._ending = True, None
+        if not self._catch_up:
+            self._places.clear()
+        self._wakeup, self._stopped, self._turn = asyncio.Event(), asyncio.Event(), asyncio.Lock()
         # Before the flag is read, as `stop` sets the flag before it looks for the loop.
         self._loop = asyncio.get_running_loop()
         try:
             if self._is_stopping:
                 return
-            async with asyncio.TaskGroup() as tasks:
-                sessions = tasks.create_task(self._sessions())
-                await self._stopped.wait()
-                for stream in self._streams.values():
-                    await stream.aclose()
-                if self._readers:
-                    await asyncio.wait(self._readers, timeout=STOP_GRACE_S)
-                sessions.cancel()
+            await self._until_stopped()
             _log.info("data stream stopped")
-        except BaseExceptionGroup as failures:
-            # One failure is the reason; others on the way out are its consequence.
-            raise failures.exceptions[0] from failures
+        except TaskEnded as ended:
+            if ended.was_cancelled:
+                # As there, where it is all one task.
+                raise asyncio.CancelledError(str(ended)) from ended
+            raise
         finally:
             self._loop = None
+            self._handing.tell_counts(all_of_them=True)
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            # Only now, when nothing is left behind: in the midst of tasks it would leave the loop with them undone.
+            raise ending
+
+    async def _until_stopped(self) -> None:
+        async with together() as tasks:
+            tasks.start(self._sessions(), "quotebus-stream")
+            await self._stopped.wait()
+            for stream in self._streams.values():
+                await stream.aclose()
+            if self._readers:
+                await asyncio.wait(self._readers, timeout=STOP_GRACE_S)
+            tasks.end()
 
     async def _sessions(self) -> None:
         failures = 0
@@ -188,42 +212,44 @@ class StockDataStream:
 
     async def _serve(self, bus: Bus) -> None:
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch(bus))
+            async with together() as tasks:
+                tasks.start(self._watch(bus), "quotebus-silence", may_end=True)
                 await self._steer(bus, tasks)
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
         finally:
             for stream in self._streams.values():
                 self._places |= stream.positions
+            # Their positions are those behind the batch.
+            self._places |= self._cut_off
+            self._cut_off.clear()
             self._streams.clear()
             self._readers.clear()
 
-    async def _steer(self, bus: Bus, tasks: asyncio.TaskGroup) -> None:
+    async def _steer(self, bus: Bus, tasks: Together) -> None:
         """Keep what is read equal to what has handlers."""
         feed_due_s = 0.0
         others: set[str] = set()
         while True:
             self._wakeup.clear()
-            named = set(self._handlers) - {EVERYTHING}
-            takes_all = EVERYTHING in self._handlers
+            named = set(self._handing.handlers) - {EVERYTHING}
+            takes_all = EVERYTHING in self._handing.handlers
             now_s = asyncio.get_running_loop().time()
             try:
-                others = await _carried(bus) if takes_all else set()
+                others = await carried(bus) if takes_all else set()
                 if now_s >= feed_due_s:
                     feed_due_s = now_s + FEED_EVERY_S if await self._feed_is_open(bus) else float("inf")
                 # Before anything is leased: the first quotes may come before the reader gets round to looking.
                 known = {name for stream in self._streams.values() for name in stream.symbols}
-                ends = await _ends(bus, sorted((named | others) - known - self._places.keys()))
-                self._places |= ends
+                found = await ends(bus, sorted((named | others) - known - self._places.keys()))
+                self._places |= found
             except BusUnavailable as error:
                 _log.debug("not looked now: %s", error)
             self._follow(bus, tasks, {True: named, False: others - named})
+            self._handing.tell_counts()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S if takes_all else FEED_EVERY_S):
                     await self._wakeup.wait()
 
-    def _follow(self, bus: Bus, tasks: asyncio.TaskGroup, wanted: dict[bool, set[str]]) -> None:
+    def _follow(self, bus: Bus, tasks: Together, wanted: dict[bool, set[str]]) -> None:
         # A symbol that only changes streams, or that a lost bus was reading, goes on where it stood.
         places, self._places = self._places, {}
         for lease, stream in self._streams.items():
@@ -241,49 +267,36 @@ class StockDataStream:
                 followed.add(*new, start=starts)
                 continue
             stream = self._streams[lease] = bus.quotes(*new, start=starts, lease=lease)
-            self._readers.append(tasks.create_task(self._read(stream)))
+            self._readers.append(tasks.start(self._read(stream, tasks), "quotebus-reader", may_end=True))
 
-    async def _read(self, stream: QuoteStream) -> None:
+    async def _read(self, stream: QuoteStream, tasks: Together) -> None:
         now_s = asyncio.get_running_loop().time
         breath_s = now_s() + BREATH_S
         async for batch in stream.batches():
-            for item in batch:
-                if self._is_stopping:
-                    return
-                await self._hand_over(item)
-                if (at_s := now_s()) > breath_s:
-                    await asyncio.sleep(0)
-                    breath_s = at_s + BREATH_S
+            done = 0
+            try:
+                for item in batch:
+                    async with self._turn:
+                        if self._is_stopping:
+                            return
+                        done += 1
+                        await self._handing.hand_over(item)
+                    if (at_s := now_s()) > breath_s:
+                        await asyncio.sleep(0)
+                        breath_s = at_s + BREATH_S
+            except BaseException as ending:
+                if tasks.is_ending or isinstance(ending, GeneratorExit):
+                    raise
+                self._end_with(ending)
+                return
+            finally:
+                self._cut_off |= places_before(batch[done:])
             self._last_item_s = now_s()
 
-    async def _hand_over(self, item: Quote | Gap) -> None:
-        handlers = self._handlers
-        handler = handlers.get(item.symbol) or handlers.get(EVERYTHING)
-        if handler is None:
-            return
-        try:
-            if isinstance(item, Gap):
-                await self._tell(item)
-            else:
-                await handler(raw(item) if self._raw_data else model(item))
-        except Exception:
-            _log.exception("a handler failed with %s; the next item goes on", item)
-
-    async def _tell(self, gap: Gap) -> None:
-        if self._on_gap is not None:
-            told = self._on_gap(gap)
-            if inspect.isawaitable(told):
-                await told
-            return
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._gaps_since_s >= GAP_LINES_S:
-            if self._gaps_told > GAP_LINES:
-                _log.warning("%d more gaps", self._gaps_told - GAP_LINES)
-            self._gaps_since_s, self._gaps_told = now_s, 0
-        self._gaps_told += 1
-        if self._gaps_told <= GAP_LINES:
-            missing = "" if gap.missing is None else f", {gap.missing} quotes"
-            _log.warning("%s: %.3f s are missing%s (%s)", gap.symbol, gap.duration_s, missing, gap.reason)
+    def _end_with(self, ending: BaseException) -> None:
+        self._ending = self._ending or ending
+        self._is_stopping = True
+        self._stopped.set()
 
     async def _watch(self, bus: Bus) -> None:
         """Say why nothing comes: again and again where that was asked for, else once, if nothing ever came."""
@@ -296,12 +309,13 @@ class StockDataStream:
                 await asyncio.sleep(wait_s)
                 continue
             told_s = now_s()
-            names = sorted(set(self._handlers) - {EVERYTHING})[:SHOWN]
+            names = sorted(set(self._handing.handlers) - {EVERYTHING})[:SHOWN]
+            if not is_asked_for and names:
+                return  # The bus itself tells of symbols with a name.
             try:
-                found = await bus.quality(*names) if names else {}
-                why = [
-                    f"{name} is {each.level}: {each.reason}" for name, each in found.items() if each.reason
-                ]
+                found = (await bus.quality(*(names or ["A"]))).values()
+                told = [each for each in found if each.reason and (names or each.level is Level.STALE)]
+                why = [f"{each.symbol if names else 'all'} is {each.level}: {each.reason}" for each in told]
             except BusUnavailable as error:
                 why = [str(error)]
             if why or is_asked_for:
@@ -365,30 +379,3 @@ for _name, _channel in {
     "unsubscribe_trading_statuses": "trading statuses",
 }.items():
     setattr(StockDataStream, _name, _not_carried(_channel))
-
-
-async def _carried(bus: Bus) -> set[str]:
-    """All symbols that the daemon subscribes, or would."""
-    link, keys = parts_of(bus)
-    (names,) = await link.ask(("HKEYS", keys.subscriptions))
-    carried: set[str] = set()
-    for name in names:
-        # The daemon shows names that it refused, too.
-        with contextlib.suppress(BadSymbol, UnicodeDecodeError):
-            carried.add(parse_symbol(name.decode()))
-    return carried
-
-
-async def _ends(bus: Bus, symbols: list[str]) -> dict[str, str]:
-    """Where the stream of each symbol ends now; `earliest` where there is none yet."""
-    if not symbols:
-        return {}
-    link, keys = parts_of(bus)
-    replies = await link.ask_each(
-        *(("XREVRANGE", keys.stream(symbol), "+", "-", "COUNT", 1) for symbol in symbols)
-    )
-    return {
-        symbol: reply[0][0].decode() if reply else "earliest"
-        for symbol, reply in zip(symbols, replies, strict=True)
-        if isinstance(reply, list)
-    }

@@ -20,6 +20,7 @@ does every whole number whose name ends with `_ns`. Times are nanoseconds since 
 null; a price of a side without an active quote, for instance.
 """
 
+import logging
 import types
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
@@ -29,6 +30,9 @@ from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 import msgspec
 
 from wire import Gap, Quote
+from wire.values import MAX_TIME_NS, MIN_TIME_NS
+
+_log = logging.getLogger(__name__)
 
 
 class Kind(Enum):
@@ -45,12 +49,35 @@ class Kind(Enum):
     TEXTS = "list of text"
 
 
+_LEAST: Final = {Kind.TIME: MIN_TIME_NS + 1, Kind.INTEGER: MIN_TIME_NS}
+"""What 64 bits hold at least; numpy reads the smallest number as no time."""
+
+
 class Column(NamedTuple):
     """One column: `read` gives the values of all rows at once, as None, str, int, float, bool or a tuple of str."""
 
     name: str
     kind: Kind
     read: Callable[[Sequence[Any]], list[Any]]
+
+    def fitting(self, rows: Sequence[Any]) -> list[Any]:
+        """The same, with None for what the column cannot hold: an odd one must not cost all the others."""
+        values = self.read(rows)
+        if self.kind not in _LEAST:
+            return values
+        least, most = _LEAST[self.kind], MAX_TIME_NS
+        present = [value for value in values if value is not None]
+        if not present or (min(present) >= least and max(present) <= most):
+            return values
+        fitting = [value if value is None or least <= value <= most else None for value in values]
+        lost = len(present) - (len(fitting) - fitting.count(None))
+        _log.warning(
+            "%d of %d values of %s are null in the frame: 64 bits do not hold them",
+            lost,
+            len(values),
+            self.name,
+        )
+        return fitting
 
 
 def _field(name: str, kind: Kind, field: str | None = None) -> Column:

@@ -28,8 +28,9 @@ def to_pandas(items: Iterable[Any], *, of: type[msgspec.Struct] | None = None) -
     Times are `datetime64[ns, UTC]`, numbers `float64` with NaN, whole numbers `Int64`, text `string`; conditions
     are tuples.
 
-    Raises `ExtraMissing` without pandas, `TypeError` for items that are no such things or an async iteration, and
-    `OverflowError` for times outside the years 1677 to 2262.
+    A time outside the years 1677 to 2262, which no column can hold, is null, and so is a whole number beyond 64
+    bits; the log says how many. Raises `ExtraMissing` without pandas, `TypeError` for items that are no such things
+    or an async iteration.
     """
     try:
         import numpy as np
@@ -39,7 +40,7 @@ def to_pandas(items: Iterable[Any], *, of: type[msgspec.Struct] | None = None) -
     columns, rows = _prepared(items, of)
 
     def series(column: Column) -> Any:
-        values = column.read(rows)
+        values = column.fitting(rows)
         match column.kind:
             case Kind.TIME:
                 whole = np.array([_NAT if value is None else value for value in values], dtype=np.int64)
@@ -75,7 +76,7 @@ def to_polars(items: Iterable[Any], *, of: type[msgspec.Struct] | None = None) -
     }
 
     def series(column: Column) -> "pl.Series":
-        values = column.read(rows)
+        values = column.fitting(rows)
         if column.kind is Kind.TEXTS:
             lists, codes = distinct(values)
             return pl.Series(column.name, lists, dtype=types[Kind.TEXTS]).gather(codes)
@@ -109,7 +110,7 @@ def to_arrow(items: Iterable[Any], *, of: type[msgspec.Struct] | None = None) ->
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
 
     def array(column: Column) -> Any:
-        values = column.read(rows)
+        values = column.fitting(rows)
         if column.kind is Kind.TEXTS:
             lists, codes = distinct(values)
             return pa.array(lists, type=types[Kind.TEXTS]).take(pa.array(codes, type=pa.int64()))

@@ -18,6 +18,7 @@ from consumers.errors import BusClosed, BusUnavailable
 from consumers.leases.book import LeaseBook, Note
 from consumers.leases.refusals import understand
 from consumers.shared_link import SharedLink
+from consumers.tasks import Companion
 from wire import Keyspace
 
 _log = logging.getLogger(__name__)
@@ -33,9 +34,8 @@ class LeaseKeeper:
         self._shared: Final = shared
         self._key: Final = keys.interest
         self._book: Final = LeaseBook(keys.interest, consumer_id)
-        self._wake: Final = asyncio.Event()
         self._waiting: list[asyncio.Event] = []
-        self._task: asyncio.Task[None] | None = None
+        self._task: Final = Companion(self._step, "quotebus-leases")
         self._closing = False
         self._pid: Final = os.getpid()
 
@@ -60,29 +60,25 @@ class LeaseKeeper:
         if self._closing or not symbols or self._pid != os.getpid():
             return
         self._book.hold(symbols)
-        if self._task is None:
-            # Not a TaskGroup: a bus may be closed by another task than the one that opened it, as in a notebook,
-            # where each cell is a task. `aclose` awaits this one and raises what it raised.
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="quotebus-leases")
-        self._wake.set()
+        self._task.wake()
 
     def release(self, symbols: Iterable[str]) -> None:
         """Give back what `hold` took; does not wait."""
         self._book.release(symbols)
-        self._wake.set()
+        self._wake()
 
     def server_is_back(self) -> None:
         """Somebody has reached Redis again, which may have lost the leases while it was away."""
         self._book.beat_now()
-        self._wake.set()
+        self._wake()
 
     async def tried(self, timeout_s: float) -> None:
         """Wait until what was held before this call was written or refused, or until that long has passed."""
-        if self._task is None or self._closing or self._book.trouble is not None:
+        if not self._task.is_running or self._closing or self._book.trouble is not None:
             return
         tried = asyncio.Event()
         self._waiting.append(tried)
-        self._wake.set()
+        self._task.wake()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await tried.wait()
@@ -91,36 +87,23 @@ class LeaseKeeper:
         """Give all leases back, within `LEAVE_S`, and end. May be called again."""
         self._closing = True
         self._book.release_all()
-        self._wake.set()
-        task = self._task
-        if task is None or self._pid != os.getpid():
-            # In a forked process the task, like the leases, is the parent's.
-            return
-        try:
-            await asyncio.wait((task,), timeout=LEAVE_S)
-        finally:
-            task.cancel()
-        await asyncio.wait((task,))
-        if not task.cancelled():
-            task.result()
+        await self._task.aclose(LEAVE_S)
 
-    async def _run(self) -> None:
-        now_s = asyncio.get_running_loop().time
-        while True:
-            self._wake.clear()
-            wait_s = self._book.wait_s(now_s())
-            if wait_s == 0:
-                await self._send()
-                continue
-            # Nothing is left to send: whoever waits for that has it, or waits for a server that refuses.
-            for tried in self._waiting:
-                tried.set()
-            self._waiting.clear()
-            if self._closing:
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
+    def _wake(self) -> None:
+        # What was never held needs no task to be given back.
+        if self._task.is_running:
+            self._task.wake()
+
+    async def _step(self) -> float | None:
+        wait_s = self._book.wait_s(asyncio.get_running_loop().time())
+        if wait_s == 0:
+            await self._send()
+            return 0.0
+        # Nothing is left to send: whoever waits for that has it, or waits for a server that refuses.
+        for tried in self._waiting:
+            tried.set()
+        self._waiting.clear()
+        return wait_s
 
     async def _send(self) -> None:
         now_s = asyncio.get_running_loop().time

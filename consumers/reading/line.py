@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
+WARN_EVERY_S: Final = 60.0
+"""How often a failure is a warning at most; attempts in between are told for information."""
 IDLE_S: Final = 0.25
 """Pause when there is nothing to read: all symbols removed, or all keys of another type."""
 
@@ -57,6 +59,7 @@ class Line(ABC):
         self._pid: Final = os.getpid()
         self._is_reading = False
         self._failures = 0
+        self._warned_at_s = -math.inf
         self._barred: list[str] = []
 
     @property
@@ -151,6 +154,8 @@ class Line(ABC):
                 try:
                     runs = await step(self._link or await self._connect())
                 except (RedisError, OSError) as error:
+                    # What was lost in a fork is the parent's, and no news.
+                    self.check_process()
                     await self.hang_up()
                     if not self._closing.is_set():
                         await self._pause(self._failed(error))
@@ -184,7 +189,12 @@ class Line(ABC):
                 self.target.address, reason(error), attempts=failures, is_passing=passing
             ) from None
         delay_s = self._reconnect.delay_s(failures, random.random())
-        _log.warning(
+        now_s = asyncio.get_running_loop().time()
+        is_due = now_s - self._warned_at_s >= WARN_EVERY_S
+        if is_due:
+            self._warned_at_s = now_s
+        _log.log(
+            logging.WARNING if is_due else logging.INFO,
             "%s Redis at %s failed (%s); attempt %d%s in %.2f s",
             self._task,
             self.target.address,

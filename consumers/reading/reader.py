@@ -3,17 +3,14 @@
 Must never know how entries are asked for (`source` does) nor how they are handed over (`quotes` and `newest` do).
 """
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from consumers.command import Command
 from consumers.reading.freshness import AgeGuard, check_max_age_s
-from consumers.reading.gaps import read_facts
-from consumers.reading.lag import COUNT_MAX, PAGE, Lag, Span, assess
-from consumers.reading.pursuit import LOOKS_AT_ONCE
+from consumers.reading.lag import Lag
+from consumers.reading.lags import Standing, lags_of
 from consumers.reading.source import Source
 from consumers.reading.start import parse_symbols
 from consumers.reading.stream import Attendance, Stream
-from consumers.reading.track import Track
 from wire import EntryId
 
 T = TypeVar("T")
@@ -54,30 +51,15 @@ class Reader(Stream[T]):
         followed, or whose start Redis has not yet been asked for, is absent. Raises `BadSymbol`,
         `BusUnavailable`, `BusClosed`.
         """
-        positions = self.positions
-        wanted = parse_symbols(symbols) if symbols else list(positions)
-        tracks = [track for symbol in wanted if (track := self._source.pursuit.track(symbol)) is not None]
-        lags: dict[str, Lag] = {}
-        for start in range(0, len(tracks), LOOKS_AT_ONCE):
-            some = tracks[start : start + LOOKS_AT_ONCE]
-            looks: list[Command] = [("XINFO", "STREAM", track.key) for track in some]
-            # In a transaction the error for a stream that is missing concerns that one alone.
-            *_, answers = await self._shared.ask(("MULTI",), *looks, ("EXEC",))
-            for track, answer in zip(some, answers, strict=True):
-                lag, span = assess(track, EntryId.parse(positions[track.symbol]), read_facts(answer))
-                lags[track.symbol] = lag if span is None else await self._counted(track, lag, span)
-        return lags
-
-    async def _counted(self, track: Track, lag: Lag, span: Span) -> Lag:
-        low, counted = span.low, 0
-        while counted < COUNT_MAX:
-            (page,) = await self._shared.ask(("XRANGE", track.key, f"({low}", str(span.high), "COUNT", PAGE))
-            counted += len(page)
-            if len(page) < PAGE:
-                return Lag(lag.symbol, lag.entries + counted, is_exact=True, ms=lag.ms)
-            low = EntryId.parse(page[-1][0])
-        return Lag(lag.symbol, lag.entries + counted, is_exact=False, ms=lag.ms)
+        return await lags_of(self._shared, standings_of(self, *parse_symbols(symbols) if symbols else ()))
 
     def _forget(self, symbol: str) -> None:
         if self._guard is not None:
             self._guard.forget(symbol)
+
+
+def standings_of(reader: Reader[Any], *symbols: str) -> list[Standing]:
+    """Where it stands in each of these symbols (all of them, if none is named); not for strategies."""
+    positions = reader.positions
+    tracks = [reader._source.pursuit.track(symbol) for symbol in symbols or positions]
+    return [Standing(track, EntryId.parse(positions[track.symbol])) for track in tracks if track is not None]

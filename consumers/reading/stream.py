@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Generic, Protocol, Self, TypeVar, cast
 from consumers.errors import BusClosed, BusError
 from consumers.reading.line import Line
 from consumers.reading.start import parse_starts, parse_symbols
+from consumers.reading.unserved import Unserved
 from consumers.shared_link import SharedLink
 from wire import BadEntry
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 LOG_EVERY_S: Final = 60.0
 
 
-class Attendance(Protocol):
+class Holding(Protocol):
     """Whoever must know which symbols are being read, such as a lease. No call may block or raise.
 
     A symbol is told when its place in its stream is known, and not before: whoever brings quotes about by it would
@@ -39,6 +40,21 @@ class Attendance(Protocol):
 
     def ended(self) -> None:
         """No loop reads any more; another may begin later."""
+
+
+class Attendance(Holding, Protocol):
+    """The same, for who also says why a loop waits."""
+
+    def follows(self, symbols: frozenset[str]) -> None:
+        """A loop waits for quotes of these, whether or not their place is known; of none, when it has ended."""
+
+    @property
+    def unserved(self) -> dict[str, Unserved]:
+        """Those of them that get no quotes now, and why."""
+
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """Those of them that Alpaca has confirmed."""
 
 
 class Stream(ABC, Generic[T]):
@@ -130,6 +146,19 @@ class Stream(ABC, Generic[T]):
         """Failures in a row since Redis answered last; 0 while it does."""
         return self._line.failures
 
+    @property
+    def unserved(self) -> dict[str, Unserved]:
+        """The symbols that get no quotes now, each with its state and the reason, as of about a second ago.
+
+        Empty while no loop runs. The log says the same, once and when it changes.
+        """
+        return {} if self._attendance is None else self._attendance.unserved
+
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """The symbols of which the daemon says that Alpaca has confirmed them, as of about a second ago."""
+        return frozenset() if self._attendance is None else self._attendance.subscribed
+
     def add(self, *symbols: str, start: object = "now") -> None:
         """Follow more symbols, from the next read on (within half a second). One that is followed stays as it is.
 
@@ -141,6 +170,8 @@ class Stream(ABC, Generic[T]):
         added = {symbol: origin for symbol, origin in starts.items() if symbol not in known}
         self._line.begin(added)
         self._settled(self._line.settled.intersection(added))
+        if self._is_attended and self._attendance is not None:
+            self._attendance.follows(self.symbols)
 
     def remove(self, *symbols: str) -> None:
         """Follow these symbols no more, at once; one that is not followed is ignored. Raises `BadSymbol`.
@@ -153,6 +184,7 @@ class Stream(ABC, Generic[T]):
             self._forget(symbol)
         if removed and self._is_attended and self._attendance is not None:
             self._attendance.changed(frozenset(), removed)
+            self._attendance.follows(self.symbols)
 
     async def aclose(self) -> None:
         """End the iteration, wherever it waits, and close its connection. May be called again."""
@@ -188,6 +220,7 @@ class Stream(ABC, Generic[T]):
         if self._attendance is not None and not self._is_attended and not self._line.is_closed:
             self._is_attended = True
             self._attendance.began(self._line.settled)
+            self._attendance.follows(self.symbols)
         return turn
 
     async def _leave(self, turn: int) -> None:
@@ -203,6 +236,7 @@ class Stream(ABC, Generic[T]):
         if self._is_attended and self._attendance is not None:
             self._is_attended = False
             self._attendance.ended()
+            self._attendance.follows(frozenset())
 
     def _taken_over(self) -> BusError:
         return BusError(f"{self!r} is read by another loop: ask the bus for a second one")

@@ -1,28 +1,60 @@
-"""Which followed symbols get no quotes because of their state, and which lines of the log that is worth.
+"""Which followed symbols get no quotes now, why, and which lines of the log that is worth.
 
-Decides from what the daemon writes in `quotes:subscriptions`. Must never ask Redis, wait, or read a clock: seconds
-of any monotonic clock are an argument. A symbol is told at once, again when its state or reason has changed, and at
-most once a minute; that it is served again is told by the same rule.
+Decides from what the daemon writes of itself and of each symbol, and from how old the cached quotes are; `telling`
+decides how often that is told. Must never ask Redis, wait, or read a clock: seconds of any monotonic clock are an
+argument.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
 
-TOLD_EVERY_S: Final = 60.0
-SHOWN: Final = 20
-"""Symbols in one line."""
-UNSERVED: Final = frozenset({"waiting", "refused"})
-"""The states in which no quote will come until somebody or something changes."""
+from consumers.reading.telling import GRACE_S, QUIET, SERVED, Cause, Layer, Telling, Told, as_cause
+from wire import STATUS_FIELDS, Level, QualityJudge
+from wire.quote import UNREADABLE
+
+FIELDS: Final = (*STATUS_FIELDS, "market")
+"""The fields of `quotes:status` that are looked at."""
+BEAT_LIMIT_S: Final = 3.2
+"""A daemon whose last heartbeat is older has missed three; a standby takes over then."""
+REQUEST_GRACE_S: Final = 2.8
+"""As `GRACE_S`, for a state of the symbol itself: Alpaca may take a moment to confirm or to refuse it."""
+QUIET_AGAIN_S: Final = 10.0
+"""How often a cached quote is looked at, once the symbol has been looked at for the first time."""
+MOST_STATES: Final = 2_000
+MOST_QUOTES: Final = 500
+"""Symbols of one look; of more, some are looked at each time, longest unseen first."""
+
+WAITING: Final = "waiting"
+REFUSED: Final = "refused"
+NO_REDIS: Final = "no_redis"
+NO_DAEMON: Final = "no_daemon"
 
 
-class Told(NamedTuple):
-    """A line for the log."""
+class Unserved(msgspec.Struct, frozen=True, gc=False):
+    """A symbol that is followed and gets no quotes now.
 
-    is_warning: bool
-    text: str
+    `state` is its own as the daemon writes it (`waiting`, `refused`, `requested`, `not_stored`, …; `live` where it
+    is subscribed and the daemon has a remark), `not_subscribed` where nothing is written of it, the daemon's
+    (`connecting`, `redis_away`, …) where that is why, `no_daemon`, `no_redis`, or `quiet` for one that is
+    subscribed and has had no quote lately. `reason` says it in words.
+    """
+
+    symbol: str
+    state: str
+    reason: str
+
+
+class Answers(NamedTuple):
+    """What one look brought; what could not be asked, such as by a user without the right, is None or absent."""
+
+    now_ns: int | None
+    status: Mapping[str, bytes | None] | None
+    states: Mapping[str, bytes | None]
+    received_ns: Mapping[str, int | None]
+    """When the cached quote was received, of the symbols whose field was looked at."""
 
 
 class _State(msgspec.Struct, gc=False):
@@ -30,59 +62,157 @@ class _State(msgspec.Struct, gc=False):
     reason: str | None = None
 
 
-class _Why(NamedTuple):
-    state: str
-    reason: str
-
-
-_SERVED: Final = _Why("live", "")
 _decode: Final = msgspec.json.Decoder(_State).decode
+_NOWHERE: Final = _State("not_subscribed")
+_SUBSCRIBED: Final = ("live", "not_stored")
 
 
-@dataclass(slots=True)
-class _Last:
-    why: _Why
-    at_s: float
+@dataclass(slots=True, eq=False)
+class _Symbol:
+    followed_s: float
+    state_s: float = -1.0
+    """When its state was seen; before 0: never."""
+    quote_due_s: float = 0.0
+    quote_seen_s: float = -1.0
+    state: bytes | None = None
+    own: _State = _NOWHERE
+    received_ns: int | None = None
+    cause: Cause = SERVED
+    since_s: float = 0.0
+    """From when on the cause is this."""
 
 
-class Unserved:
-    """Call `look` every few seconds with the state of every symbol that is followed then."""
+class Lookout:
+    """Knows who is followed; `questions`, then `digest`, every second."""
 
     def __init__(self) -> None:
-        self._last: dict[str, _Last] = {}
-        """What was told of a symbol; kept for a minute when nobody follows it, for a loop that begins again."""
+        self._symbols: Final[dict[str, _Symbol]] = {}
+        self._telling: Final = Telling()
+        self.unserved: dict[str, Unserved] = {}
+        """By symbol, as of the last look. Replaced, never changed."""
+        self.subscribed: frozenset[str] = frozenset()
+        """The symbols of which the daemon says that Alpaca has confirmed them, as of the last look."""
 
-    def look(self, states: Mapping[str, bytes | None], now_s: float) -> list[Told]:
-        """What to tell now, symbols with the same state and reason in one line; a state of None is not known."""
-        lines: dict[_Why, list[str]] = {}
-        for symbol, value in states.items():
-            why, last = _read(value), self._last.get(symbol)
-            if why is None or why == (_SERVED if last is None else last.why):
+    def follow(self, symbols: Iterable[str], now_s: float) -> None:
+        """Look at these from now on."""
+        for symbol in symbols:
+            self._symbols[symbol] = _Symbol(now_s, quote_due_s=now_s)
+
+    def drop(self, symbols: Iterable[str]) -> None:
+        """Look at these no more."""
+        for symbol in symbols:
+            self._symbols.pop(symbol, None)
+
+    def questions(self, now_s: float) -> tuple[list[str], list[str]]:
+        """The symbols whose states are to be asked for, and those whose cached quotes are."""
+        states = list(self._symbols)
+        if len(states) > MOST_STATES:
+            states = sorted(states, key=lambda symbol: self._symbols[symbol].state_s)[:MOST_STATES]
+        due = [symbol for symbol, known in self._symbols.items() if known.quote_due_s <= now_s]
+        due.sort(key=lambda symbol: self._symbols[symbol].quote_due_s)
+        return states, due[:MOST_QUOTES]
+
+    def digest(self, answers: Answers, now_s: float) -> list[Told]:
+        """What to tell after this look."""
+        for symbol, state in answers.states.items():
+            if (known := self._symbols.get(symbol)) is not None:
+                known.state_s = now_s
+                if state != known.state:
+                    known.state, known.own = state, _read(state)
+        for symbol, received_ns in answers.received_ns.items():
+            if (known := self._symbols.get(symbol)) is not None:
+                known.received_ns, known.quote_seen_s = received_ns, now_s
+                known.quote_due_s = now_s + QUIET_AGAIN_S
+        self.subscribed = frozenset(
+            symbol for symbol, known in self._symbols.items() if known.own.state in _SUBSCRIBED
+        )
+        if answers.now_ns is None or answers.status is None:
+            causes = {s: _by_state(known) for s, known in self._symbols.items() if known.state_s >= 0}
+            return self._told(causes, now_s)
+        judge = QualityJudge(answers.now_ns, answers.status, beat_limit_s=BEAT_LIMIT_S)
+        is_closed = answers.status.get("market") == b"closed"
+        return self._told(
+            {
+                symbol: self._judged(judge, symbol, known, now_s, is_closed=is_closed)
+                for symbol, known in self._symbols.items()
+                if known.state_s >= 0
+            },
+            now_s,
+        )
+
+    def away(self, why: str, now_s: float, *, for_long: bool = False) -> list[Told]:
+        """Redis cannot be asked; `for_long`: it has been waited for already. What to tell."""
+        cause = Cause(NO_REDIS, why, Layer.REDIS, 0.0 if for_long else GRACE_S)
+        return self._told(dict.fromkeys(self._symbols, cause), now_s)
+
+    def _judged(
+        self, judge: QualityJudge, symbol: str, known: _Symbol, now_s: float, *, is_closed: bool
+    ) -> Cause:
+        own = known.own
+        if own.state == "live" and judge.is_live_at(known.received_ns):
+            # The usual case, of thousands of symbols every second.
+            return SERVED
+        if own.state in (WAITING, REFUSED) and not judge.was_there:
+            return _by_state(known)
+        found = judge.judge(symbol, known.state, known.received_ns)
+        reason = found.reason or ""
+        if judge.is_gone:
+            # The age of a heartbeat is a grace of its own.
+            return as_cause(NO_DAEMON, reason, Layer.DAEMON, grace_s=0.0 if judge.was_there else GRACE_S)
+        if found.level is Level.NOT_SUBSCRIBED:
+            return _by_state(known, reason)
+        if found.level is Level.STALE:
+            if own.state == "not_stored":
+                return as_cause(own.state, reason, Layer.SYMBOL)
+            return as_cause(judge.state, reason, Layer.DAEMON)
+        if found.level is Level.LIVE:
+            return SERVED
+        if known.quote_seen_s != now_s:
+            # By a cached quote of some seconds ago nothing can be said of the present.
+            known.quote_due_s = min(known.quote_due_s, now_s) if known.cause is SERVED else known.quote_due_s
+            return known.cause if known.cause.state in (QUIET, "live") else SERVED
+        if found.since_ns is not None and judge.now_ns - found.since_ns < GRACE_S * 1e9:
+            known.quote_due_s = now_s
+            return SERVED
+        if own.reason:
+            return as_cause("live", own.reason, Layer.SYMBOL, grace_s=0.0)
+        if is_closed:
+            return Cause(QUIET, "the market is closed", Layer.QUOTES, 0.0, is_fault=False)
+        is_new = now_s - known.followed_s < 2 * QUIET_AGAIN_S
+        words = f"{reason}; a halt looks the same"
+        return as_cause(QUIET, words, Layer.QUOTES, grace_s=0.0, is_new=is_new)
+
+    def _told(self, causes: Mapping[str, Cause], now_s: float) -> list[Told]:
+        due: dict[str, Cause] = {}
+        unserved: dict[str, Unserved] = {}
+        for symbol, cause in causes.items():
+            known = self._symbols[symbol]
+            if cause is SERVED:
+                known.cause = SERVED
+                if symbol in self._telling:
+                    due[symbol] = SERVED
                 continue
-            if last is None or now_s - last.at_s >= TOLD_EVERY_S:
-                self._last[symbol] = _Last(why, now_s)
-                lines.setdefault(why, []).append(symbol)
-        for symbol, last in list(self._last.items()):
-            if symbol not in states and now_s - last.at_s >= TOLD_EVERY_S:
-                del self._last[symbol]
-        return [_line(why, symbols) for why, symbols in lines.items()]
+            if known.cause.key != cause.key:
+                known.cause, known.since_s = cause, now_s
+            if now_s - known.since_s >= cause.grace_s:
+                due[symbol] = cause
+                unserved[symbol] = Unserved(symbol, cause.state, cause.reason)
+        self.unserved = unserved
+        return self._telling.tell(due, self._symbols, now_s)
 
 
-def _read(value: bytes | None) -> _Why | None:
-    if value is None:
-        return None
+def _read(state: bytes | None) -> _State:
+    if state is None:
+        return _NOWHERE
     try:
-        found = _decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    if found.state in UNSERVED:
-        return _Why(found.state, found.reason or "no reason is given")
-    return _SERVED if found.state == "live" else None
+        return _decode(state)
+    except UNREADABLE:
+        return _State("unreadable", "its state is not readable")
 
 
-def _line(why: _Why, symbols: list[str]) -> Told:
-    more = f" and {len(symbols) - SHOWN} more" if len(symbols) > SHOWN else ""
-    names = ", ".join(symbols[:SHOWN]) + more
-    if why == _SERVED:
-        return Told(False, f"{names}: live, quotes come again")
-    return Told(True, f"{names}: {why.state}, no quotes come: {why.reason[:300]}")
+def _by_state(known: _Symbol, reason: str = "") -> Cause:
+    own = known.own
+    if own.state in _SUBSCRIBED:
+        return SERVED
+    words = own.reason or reason or "no reason is given"
+    return Cause(own.state[:40], words, grace_s=0.0 if own.state in (WAITING, REFUSED) else REQUEST_GRACE_S)

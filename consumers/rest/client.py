@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from consumers.rest.asker import Account, Asker
 from consumers.rest.budget import Budget
 from consumers.rest.errors import RestError, RestUnavailable
+from consumers.rest.paging import NoProgress, Paging
 from consumers.rest.retry import Retry
 from consumers.rest.rows import (
     Asset,
@@ -236,18 +237,21 @@ class AlpacaRest:
         if end is not None:
             params["end"] = format_rfc3339(to_ns(end, "end"))
         left = limit
+        paging = Paging()
         while left is None or left > 0:
             params["limit"] = PAGE if left is None else min(PAGE, left)
             answer = await self._asker.ask("data", f"/stocks/{kind}", params)
             rows, token = self._read(page, answer.raw, kind, name)
+            try:
+                paging.turned(rows, token)
+            except NoProgress as why:
+                raise RestUnavailable(f"Alpaca REST: {why}; what came until then is not all") from None
             rows = rows if left is None else rows[:left]
             for raw in rows:
                 yield raw
             left = None if left is None else left - len(rows)
             if token is None:
                 return
-            if token == params.get("page_token"):
-                raise RestUnavailable("Alpaca REST: the same page is named as its own next one")
             params["page_token"] = token
 
     def _read(self, read: Any, *raw: Any) -> Any:

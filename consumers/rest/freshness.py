@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from consumers.rest.errors import RestError
 from wire import Quote
-from wire.quote import newer
+from wire.quote import is_ahead, newer
 
 CLOCKS_APART_S: Final = 2.0
 """How far in the future a receipt may lie, because the clocks of two machines differ, and still be believed.
@@ -90,6 +90,9 @@ def _outcome(asked: Asked, known: Quote | None) -> str:
     if isinstance(asked, RestError):
         return str(asked)
     if isinstance(asked, Quote):
+        if is_ahead(asked):
+            ahead_s = (asked.time_ns - (asked.received_ns or 0)) / 1e9
+            return f"REST answers with a quote that is dated {ahead_s:.1f} s ahead; are the clocks right?"
         if known is not None and asked.time_ns < known.time_ns:
             return "REST answers with an earlier quote than the cache holds; are both of the same feed?"
         return "REST confirmed it, but its answer has become too old meanwhile"

@@ -14,7 +14,7 @@ import msgspec
 from wire import Quote
 from wire.quote import without_oddity
 from wire.times import parse_rfc3339
-from wire.values import READ_SIDE, Price, Size
+from wire.values import MAX_TIME_NS, MIN_TIME_NS, READ_SIDE, Price, Size
 
 _Row = TypeVar("_Row")
 
@@ -87,13 +87,13 @@ class _RawQuote(msgspec.Struct, rename={"as_": "as"}, gc=False):
 
 class _RawBar(msgspec.Struct, gc=False):
     t: str
-    o: float
-    h: float
-    l: float  # noqa: E741
-    c: float
-    v: int | float
-    n: int | float | None = None
-    vw: float | None = None
+    o: Price
+    h: Price
+    l: Price  # noqa: E741
+    c: Price
+    v: Size
+    n: Size | None = None
+    vw: Price | None = None
 
 
 class _RawClock(msgspec.Struct, gc=False):
@@ -141,9 +141,12 @@ def _convert_quote(raw: object, what: str) -> _RawQuote:
 
 def _time(text: str, what: str) -> int:
     try:
-        return parse_rfc3339(text)
+        time_ns = parse_rfc3339(text)
     except ValueError as error:
         raise BadAnswer(f"{what} is not readable: {error}") from None
+    if not MIN_TIME_NS <= time_ns <= MAX_TIME_NS:
+        raise BadAnswer(f"{what} is not readable: its time does not lie between the years 1677 and 2262")
+    return time_ns
 
 
 def read_quote(symbol: str, raw: object, confirmed_ns: int | None = None) -> Quote:

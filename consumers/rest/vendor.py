@@ -1,8 +1,10 @@
-"""alpaca-py's clients, made to end: a time-out on every request, no retry that sleeps, a bound on every body.
+"""alpaca-py's client, made to end: a time-out on every request, no retry that sleeps, a bound on every body.
 
-Decides what an exception of theirs means. Must never be imported before the first question: it brings alpaca-py,
-and pandas with it. Everything it returns is free of key and secret, and it raises nothing, because the exceptions
-of `requests` carry the request with its headers.
+Decides what an exception of its means. Must never be imported before the first question: it brings a part of
+alpaca-py. Not its clients for data and trading, which are the same client with models that nobody here reads, and
+pandas: to import them takes a second, in which whoever else has something to do is held up again and again.
+Everything it returns is free of key and secret, and it raises nothing, because the exceptions of `requests` carry
+the request with its headers.
 """
 
 import threading
@@ -12,9 +14,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 import requests
 import urllib3
+from alpaca.common.enums import BaseURL
 from alpaca.common.exceptions import APIError
-from alpaca.data.historical.stock import StockHistoricalDataClient
-from alpaca.trading.client import TradingClient
+from alpaca.common.rest import RESTClient
 from requests.adapters import HTTPAdapter
 
 from consumers.rest.calls import Answer, Call
@@ -114,8 +116,9 @@ class Clients:
         timeout_s: float,
         threads: int,
     ) -> None:
-        data = StockHistoricalDataClient(key_id, secret_key, raw_data=True, url_override=data_url)
-        trading = TradingClient(key_id, secret_key, paper=paper, raw_data=True, url_override=trading_url)
+        trading_host = BaseURL.TRADING_PAPER if paper else BaseURL.TRADING_LIVE
+        data = RESTClient(data_url or BaseURL.DATA.value, key_id, secret_key, raw_data=True)
+        trading = RESTClient(trading_url or trading_host.value, key_id, secret_key, raw_data=True)
         for client in (data, trading):
             # Its own retries sleep in the thread, three seconds whatever the service says.
             client._retry = 0

@@ -4,10 +4,11 @@ Decides the callbacks of a quote and their order. Must never call one: what a ca
 the shell's affair.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeAlias
 
-from wire import ZERO_ID, EntryId, Quote, Symbol
+from wire import EntryId, Quote, Symbol
 
 Callback: TypeAlias = Callable[[Quote], Any]
 """Called with one quote. What it returns is awaited if it can be, and thrown away."""
@@ -64,29 +65,78 @@ class CallbackBook:
         return self._by_symbol.get(symbol, ())
 
 
-class OnceEach:
-    """Lets each entry of a stream pass once, whichever of several readers brings it first."""
+RANGES_MAX: Final = 256
+"""Stretches of one stream that are remembered apart; beyond that the earliest is forgotten, and may pass again."""
 
-    __slots__ = ("_passed",)
+
+class _Ranges:
+    """Ids of one stream that have passed, as stretches without a hole: first and last id of each, in order."""
+
+    __slots__ = ("_firsts", "_lasts")
 
     def __init__(self) -> None:
-        self._passed: Final[dict[str, EntryId]] = {}
+        self._firsts: Final[list[EntryId]] = []
+        self._lasts: Final[list[EntryId]] = []
 
-    def lets_pass(self, quote: Quote) -> bool:
-        """Whether this entry is later than all that passed before it."""
-        entry_id = EntryId.parse(quote.id) if quote.id is not None else ZERO_ID
-        if entry_id <= self._passed.get(quote.symbol, ZERO_ID):
-            return False
-        self._passed[quote.symbol] = entry_id
-        return True
+    def has(self, entry_id: EntryId) -> bool:
+        """Whether this id lies within one of them."""
+        at = bisect_right(self._firsts, entry_id) - 1
+        return at >= 0 and entry_id <= self._lasts[at]
 
-    def begin_anew(self, symbol: str) -> None:
-        """The symbol's stream is another one now, or nobody listens to it: its ids may be smaller."""
-        self._passed.pop(symbol, None)
+    def add(self, first: EntryId, last: EntryId) -> None:
+        """Everything from `first` to `last` has passed."""
+        firsts, lasts = self._firsts, self._lasts
+        low = bisect_left(lasts, first)
+        high = bisect_right(firsts, last)
+        if low < high:
+            first, last = min(first, firsts[low]), max(last, lasts[high - 1])
+        firsts[low:high], lasts[low:high] = [first], [last]
+        if len(firsts) > RANGES_MAX:
+            del firsts[0], lasts[0]
 
-    def clear(self) -> None:
-        """Forget all that has passed."""
-        self._passed.clear()
+
+class OnceEach:
+    """Lets each entry of one stream pass once, whichever of several readers brings it first.
+
+    Each reader brings entries in their order, and is known by any name that is its own. Readers may be at different
+    places: one that catches up brings what nobody has brought before, though later entries have passed already.
+    """
+
+    __slots__ = ("_at", "_newest", "_passed")
+
+    def __init__(self) -> None:
+        self._newest = _Ranges()
+        self._passed: Final[dict[Hashable, _Ranges]] = {}
+        """By reader: what has passed of the stream that it reads, which one begun anew may have replaced."""
+        self._at: Final[dict[Hashable, EntryId]] = {}
+        """The last entry of each reader; from there to its next one there is no other."""
+
+    def lets_pass(self, reader: Hashable, entry_id: EntryId) -> bool:
+        """Whether nobody has brought this entry before."""
+        passed, newest = self._passed.setdefault(reader, self._newest), self._newest
+        # Who has not noticed a new stream may read from it all the same.
+        is_new = not passed.has(entry_id) and (passed is newest or not newest.has(entry_id))
+        passed.add(min(self._at.get(reader, entry_id), entry_id), entry_id)
+        if passed is not newest:
+            newest.add(entry_id, entry_id)
+        self._at[reader] = entry_id
+        return is_new
+
+    def skipped(self, reader: Hashable) -> None:
+        """Between this reader's last entry and its next one there may be some that it does not bring."""
+        self._at.pop(reader, None)
+
+    def begin_anew(self, reader: Hashable) -> None:
+        """This reader's stream is another one now: its ids may be smaller, or those of other quotes."""
+        self._at.pop(reader, None)
+        if self._passed.get(reader, self._newest) is self._newest:
+            self._newest = _Ranges()
+        self._passed[reader] = self._newest
+
+    def forget(self, reader: Hashable) -> None:
+        """It brings nothing any more."""
+        self._at.pop(reader, None)
+        self._passed.pop(reader, None)
 
 
 class Seldom:

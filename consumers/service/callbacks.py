@@ -8,11 +8,11 @@ one read and Redis holds the rest.
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from consumers.service.book import CallbackBook, OnceEach, Seldom
-from wire import Gap, Quote
+from consumers.service.book import Callback, CallbackBook, OnceEach, Seldom
+from wire import EntryId, Gap, Quote, Symbol
 
 _log = logging.getLogger(__name__)
 
@@ -69,29 +69,72 @@ class Caller:
 
 
 class SharedCallbacks:
-    """The callbacks of a service: told of each entry once, though several streams may bring it."""
+    """The callbacks of a service: each is told of each entry once, though several streams may bring it.
+
+    `reader` is any name of a stream that is its own.
+    """
 
     def __init__(self, caller: Caller) -> None:
         self._caller: Final = caller
-        self._once: Final = OnceEach()
+        self._once: Final[dict[str, dict[int, OnceEach]]] = {}
+        """By symbol, and by the identity of the callback in the book, which may have no hash."""
         self._locks: Final[dict[str, asyncio.Lock]] = {}
-        self.book: Final = CallbackBook()
+        self._book: Final = CallbackBook()
 
-    async def tell(self, quote: Quote) -> None:
-        """Call the symbol's callbacks, unless another stream has brought this quote; raises as `Caller.call`."""
-        callbacks = self.book.of(quote.symbol)
-        if not callbacks or not self._once.lets_pass(quote):
+    def __len__(self) -> int:
+        return len(self._book)
+
+    def add(self, symbol: Symbol, callback: Callback) -> None:
+        """Tell this callback of what is brought from now on; one that is there already stays as it is."""
+        self._book.add(symbol, callback)
+        self._tidy(symbol)
+
+    def remove(self, symbol: Symbol, callback: Callback | None = None) -> int:
+        """Tell this callback no more, or None of them where it is None; how many that were."""
+        removed = self._book.remove(symbol, callback)
+        self._tidy(symbol)
+        return removed
+
+    async def tell(self, reader: Hashable, quote: Quote) -> None:
+        """Call the symbol's callbacks, each unless it was told of this quote; raises as `Caller.call`."""
+        if not self._book.of(quote.symbol):
             return
-        # Without the lock a second stream would call a slow callback again before it has ended.
+        # Without the lock a second stream would call a slow callback again before it has ended. What has passed is
+        # asked under it: a stream that ends while it waits has told nobody.
         async with self._locks.setdefault(quote.symbol, asyncio.Lock()):
-            for callback in callbacks:
-                await self._caller.call(callback, quote)
+            for callback in self._book.of(quote.symbol):
+                once = self._once.get(quote.symbol, {}).get(id(callback))
+                if once is None:
+                    continue  # removed meanwhile
+                if quote.id is None or once.lets_pass(reader, EntryId.parse(quote.id)):
+                    await self._caller.call(callback, quote)
 
-    def begin_anew(self, symbol: str) -> None:
-        """The symbol's stream was replaced: smaller ids are news."""
-        self._once.begin_anew(symbol)
+    def skipped(self, reader: Hashable, symbol: str) -> None:
+        """This stream may not bring every entry up to its next one; another one may."""
+        for once in self._once.get(symbol, {}).values():
+            once.skipped(reader)
+
+    def begin_anew(self, reader: Hashable, symbol: str) -> None:
+        """What this stream reads of the symbol was replaced: smaller ids are news."""
+        for once in self._once.get(symbol, {}).values():
+            once.begin_anew(reader)
+
+    def forget(self, reader: Hashable) -> None:
+        """This stream has ended."""
+        for callbacks in self._once.values():
+            for once in callbacks.values():
+                once.forget(reader)
 
     def clear(self) -> None:
         """Forget all callbacks, and what they have been told."""
-        self.book.clear()
+        self._book.clear()
         self._once.clear()
+
+    def _tidy(self, symbol: Symbol) -> None:
+        """Keep account for the callbacks that are in the book, and for no others."""
+        known = self._once.get(symbol, {})
+        kept = {id(callback): known.get(id(callback)) or OnceEach() for callback in self._book.of(symbol)}
+        if kept:
+            self._once[symbol] = kept
+        else:
+            self._once.pop(symbol, None)

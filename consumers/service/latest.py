@@ -27,6 +27,7 @@ from consumers.service.book import Seldom
 from consumers.service.callbacks import LOG_EVERY_S
 from wire import Quote, Symbol
 from wire.quality import time_ns_of
+from wire.quote import newer
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +148,8 @@ class Latest:
         # By the server's clock, like the ages of the others.
         here = known.restamped(found)
         if bus is None:
-            self._kept.update(here)
+            for name, quote in here.items():
+                self._kept[name] = newer(self._kept.get(name), quote) or quote
             return here
         try:
             shared = await share(*parts_of(bus), found.values())

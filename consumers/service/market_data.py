@@ -13,7 +13,8 @@ from typing import Any, Final, Self, TypeAlias, overload
 
 from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusClosed, BusError, BusUnavailable
-from consumers.reading.lag import Lag
+from consumers.reading.lags import Standing, lags_of
+from consumers.reading.reader import standings_of
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
 from consumers.rest.budget import CALLS_PER_MINUTE
@@ -133,11 +134,11 @@ class MarketDataService:
         start: Start | Mapping[str, Start] = "now",
         max_age_s: float | None = None,
     ) -> ServiceStream:
-        """Each quote of these symbols from `start` on, to a loop and to the callback; any number at once.
+        """Each quote of these symbols from `start` on, to a loop, or to the callback of one that is awaited.
 
-        Taking part makes the symbols desired: nobody else has to ask the daemon for them. `callback` and `on_gap`
-        may be functions or coroutine functions. A `Gap` is not yielded: it is counted, and given to `on_gap`.
-        With `max_age_s` a quote that was received longer ago when its turn comes is left out, and the gap says so.
+        Any number at once, also as tasks: `create_task(service.stream_quotes("AAPL", decide))`. The symbols become
+        desired. `callback` and `on_gap` may be coroutine functions. A `Gap` is not yielded: it is counted, and goes
+        to `on_gap`. With `max_age_s` a quote received longer ago than that is left out, and the gap says so.
 
         Raises `BadSymbol`, `BadStart` and `TypeError` here; `BusUnavailable` from the loop, after the last attempt.
         """
@@ -177,19 +178,17 @@ class MarketDataService:
     def add_callback(self, symbol: str, callback: Callback) -> None:
         """Call this once for each quote of a symbol, whichever stream of this service brings it.
 
+        What a stream brings that catches up is told when it comes, though later quotes may have been told before.
         It outlives the streams, until it is removed or `disconnect_stream()`. Raises `BadSymbol`, `TypeError`.
         """
         self._check_usable()
         (name,) = symbols_of(symbol)
-        self._shared.book.add(name, callback)
+        self._shared.add(name, callback)
 
     def remove_callback(self, symbol: str, callback: Callback | None = None) -> int:
         """Call it no more, or, without one, none of the symbol's; how many that were. Raises `BadSymbol`."""
         (name,) = symbols_of(symbol)
-        removed = self._shared.book.remove(name, callback)
-        if not self._shared.book.of(name):
-            self._shared.begin_anew(name)
-        return removed
+        return self._shared.remove(name, callback)
 
     async def disconnect_stream(self) -> None:
         """End all streams as if there were no more quotes, and forget all callbacks. May be called again.
@@ -203,7 +202,7 @@ class MarketDataService:
     def get_stream_status(self) -> ServiceStatus:
         """How the streams stand, from their own state: nothing is asked, so it may be called often."""
         streams = [(stream.status(), stream.is_running) for stream in list(self._streams)]
-        return summed_up(streams, self._past, len(self._shared.book), self._caller.errors)
+        return summed_up(streams, self._past, len(self._shared), self._caller.errors)
 
     async def fetch_stream_status(self) -> DaemonStatus:
         """The same, and what stands on Redis: the daemon's own status, trust and lag of each symbol.
@@ -214,19 +213,19 @@ class MarketDataService:
         link, keys = parts_of(bus)
         (raw,) = await link.ask(("HGETALL", keys.status))
         symbols: set[str] = set()
-        lags: dict[str, Lag] = {}
+        furthest: dict[str, Standing] = {}
         for stream in list(self._streams):
             symbols |= stream.symbols
-            if stream.is_running and stream.source is not None and stream.symbols:
-                for symbol, lag in (await stream.source.lag()).items():
-                    known = lags.get(symbol)
-                    if known is None or (lag.entries or 0) > (known.entries or 0):
-                        lags[symbol] = lag
+            if stream.is_running and stream.source is not None:
+                for standing in standings_of(stream.source):
+                    known = furthest.setdefault(standing.track.symbol, standing)
+                    if standing.position < known.position:
+                        furthest[standing.track.symbol] = standing
         return DaemonStatus(
             **self.get_stream_status(),
             daemon={name.decode(): value.decode() for name, value in zip(raw[::2], raw[1::2], strict=True)},
             quality=await bus.quality(*sorted(symbols)) if symbols else {},
-            lag=lags,
+            lag=await lags_of(link, list(furthest.values())),
         )
 
     # -- questions ---------------------------------------------------------------------------------------------

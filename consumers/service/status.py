@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict
 
 from consumers.reading.lag import Lag
+from consumers.reading.unserved import Unserved
 from wire import Quality
 
 COUNTS: Final = ("quotes", "gaps", "malformed", "callback_errors")
@@ -14,10 +15,16 @@ COUNTS: Final = ("quotes", "gaps", "malformed", "callback_errors")
 
 
 class StreamStatus(TypedDict):
-    """What one stream knows of itself; counts are since it was made."""
+    """What one stream knows of itself; counts are since it was made.
+
+    `wanted_symbols` is what it follows, `subscribed_symbols` those of them that Alpaca has confirmed, and
+    `unserved` says of each that gets no quotes now why, in the daemon's words of about a second ago.
+    """
 
     connected: bool
+    wanted_symbols: list[str]
     subscribed_symbols: list[str]
+    unserved: dict[str, Unserved]
     active_callbacks: int
     reconnect_attempts: int
     quotes: int
@@ -59,7 +66,9 @@ def summed_up(
     counts = {name: past[name] + sum(status[name] for status in each) for name in COUNTS}
     return ServiceStatus(
         connected=bool(running) and all(status["connected"] for status in running),
+        wanted_symbols=sorted({symbol for status in each for symbol in status["wanted_symbols"]}),
         subscribed_symbols=sorted({symbol for status in each for symbol in status["subscribed_symbols"]}),
+        unserved={symbol: why for status in each for symbol, why in status["unserved"].items()},
         active_callbacks=shared_callbacks + sum(status["active_callbacks"] for status in each),
         reconnect_attempts=max((status["reconnect_attempts"] for status in each), default=0),
         quotes=counts["quotes"],

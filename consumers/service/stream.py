@@ -6,7 +6,9 @@ decide how entries are read or when a connection is given up: that is the bus's 
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -17,15 +19,18 @@ from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
 from consumers.reading.freshness import check_max_age_s
 from consumers.reading.gaps import STREAM_RECREATED
+from consumers.reading.line import WARN_EVERY_S
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start, parse_starts, parse_symbols
 from consumers.reconnect import Reconnect
+from consumers.service.awaiting import RunsWhenAwaited
 from consumers.service.book import Callback, CallbackBook, checked
 from consumers.service.callbacks import Caller, SharedCallbacks
 from consumers.service.status import StreamStatus
-from wire import Gap, Level, Quote, Symbol
+from wire import Gap, Quote, Symbol
 
 _log = logging.getLogger(__name__)
+_names: Final = itertools.count(1)
 
 
 def symbols_of(symbols: object) -> list[Symbol]:
@@ -35,12 +40,13 @@ def symbols_of(symbols: object) -> list[Symbol]:
     return parse_symbols(tuple(symbols))
 
 
-class ServiceStream:
+class ServiceStream(RunsWhenAwaited):
     """The quotes of some symbols; made by `MarketDataService.stream_quotes`.
 
-    Read it with `async for`, which yields each `Quote`, or `await stream.run()` to live by callbacks alone. For
-    each quote the callbacks are called first, one after the other, and then the loop has it. They are awaited: a
-    slow one makes this stream slower and no other, and nothing piles up in memory.
+    Read it with `async for`, which yields each `Quote`, or await it to live by callbacks alone: `await stream`,
+    `asyncio.create_task(stream)` and `await stream.run()` are the same. For each quote the callbacks are called
+    first, one after the other, and then the loop has it. They are awaited: a slow one makes this stream slower and
+    no other, and nothing piles up in memory.
 
     It is read once. Leaving the loop, an exception, cancellation, `aclose()` and the garbage collector all end it:
     its lease on the symbols is withdrawn, its callbacks are forgotten, its connection is closed.
@@ -70,6 +76,8 @@ class ServiceStream:
         self._ended: Final = ended
         self._reconnect: Final = reconnect
         self._shared: Final = shared
+        self._name: Final = next(_names)
+        """Which stream of the service it is, for the callbacks that several may bring the same to."""
         self._callback = None if callback is None else checked(callback)
         self._on_gap = None if on_gap is None else checked(on_gap)
         self._max_age_s: Final = max_age_s
@@ -80,6 +88,7 @@ class ServiceStream:
         self._own: AsyncGenerator[Quote, None] | None = None
         self._is_begun = False
         self._opening_failures = 0
+        self._warned_at_s = -math.inf
         self._quotes = 0
         self._gaps = 0
         self._lag_ms: float | None = None
@@ -124,6 +133,7 @@ class ServiceStream:
         for name in symbols_of(symbols):
             self._book.remove(name)
             self._starts.pop(name, None)
+            self._shared.skipped(self._name, name)
             if self._source is not None:
                 self._source.remove(name)
 
@@ -159,17 +169,18 @@ class ServiceStream:
 
     async def run(self) -> None:
         """Read until the stream is ended, for the callbacks alone. Raises as the loop does."""
+        if self._callback is self._on_gap is None and not len(self._book) + len(self._shared):
+            _log.warning(
+                "quotes of %s go to nobody: pass a callback, add one, or read with `async for`",
+                ", ".join(sorted(self._starts)[:5]) or "no symbols",
+            )
         async with contextlib.aclosing(self._items()) as quotes:
             async for _ in quotes:
                 pass
 
     async def aclose(self) -> None:
         """End it wherever it waits, and let go of all it holds; a callback under way ends by itself."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self._ended(self)
-        self._callback = self._on_gap = None
-        self._book.clear()
+        self._let_go()
         if self._source is not None:
             await self._source.aclose()
 
@@ -179,7 +190,9 @@ class ServiceStream:
         reading = source is not None and self.is_running
         return StreamStatus(
             connected=reading and source is not None and source.is_connected,
-            subscribed_symbols=sorted(self.symbols),
+            wanted_symbols=sorted(self.symbols),
+            subscribed_symbols=[] if source is None else sorted(source.subscribed),
+            unserved={} if source is None else source.unserved,
             active_callbacks=len(self._book) + (self._callback is not None) + (self._on_gap is not None),
             reconnect_attempts=self._opening_failures if source is None else source.failures,
             quotes=self._quotes,
@@ -195,13 +208,21 @@ class ServiceStream:
         if closing is not None and not closing.is_set() and not self._is_begun:
             _log.warning(
                 "a stream of %s was made and never read, so no callback was called: "
-                "use `async for`, or `await stream.run()`",
+                "use `async for`, or await it",
                 ", ".join(sorted(self._starts)[:5]) or "no symbols",
             )
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "ended" if self._closing.is_set() else "not begun"
         return f"<ServiceStream {state} {len(self.symbols)} symbols>"
+
+    def _let_go(self) -> None:
+        if not self._closing.is_set():
+            self._closing.set()
+            self._ended(self)
+        self._callback = self._on_gap = None
+        self._book.clear()
+        self._shared.forget(self._name)
 
     async def _items(self) -> AsyncGenerator[Quote, None]:
         if self._closing.is_set() and not self._is_begun:
@@ -214,9 +235,6 @@ class ServiceStream:
         try:
             bus = await self._reach()
             if bus is None:
-                return
-            await self._tell_silence(bus)
-            if self._closing.is_set():
                 return
             self._source = self._begin(bus)
             # Its __aiter__ returns a generator, which has to be closed here and now, not by the garbage collector.
@@ -236,7 +254,10 @@ class ServiceStream:
         if isinstance(item, Gap):
             self._gaps += 1
             if item.reason == STREAM_RECREATED:
-                self._shared.begin_anew(item.symbol)
+                self._shared.begin_anew(self._name, item.symbol)
+            elif item.id is None:
+                # Found by this reader: what it passes over here, another one may bring.
+                self._shared.skipped(self._name, item.symbol)
             if self._on_gap is not None:
                 await call(self._on_gap, item)
             return
@@ -246,7 +267,7 @@ class ServiceStream:
             await call(self._callback, item)
         for callback in self._book.of(item.symbol):
             await call(callback, item)
-        await self._shared.tell(item)
+        await self._shared.tell(self._name, item)
 
     async def _reach(self) -> Bus | None:
         while not self._closing.is_set():
@@ -261,23 +282,17 @@ class ServiceStream:
                     ) from None
                 delay_s = self._reconnect.delay_s(failures, random.random())
                 limit = "" if self._reconnect.attempts is None else f" of {self._reconnect.attempts}"
-                _log.warning("%s; attempt %d%s in %.2f s", error, failures, limit, delay_s)
+                now_s = asyncio.get_running_loop().time()
+                is_due = now_s - self._warned_at_s >= WARN_EVERY_S
+                self._warned_at_s = now_s if is_due else self._warned_at_s
+                level = logging.WARNING if is_due else logging.INFO
+                _log.log(level, "%s; attempt %d%s in %.2f s", error, failures, limit, delay_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await self._closing.wait()
             else:
                 return None if self._closing.is_set() else bus
         return None
-
-    async def _tell_silence(self, bus: Bus) -> None:
-        """Log why nothing will come, where that is known: nobody should wait for a daemon that does not run."""
-        if not self._starts:
-            return
-        with contextlib.suppress(BusError):
-            quality = await bus.quality(next(iter(self._starts)))
-            for found in quality.values():
-                if found.level is Level.STALE:
-                    _log.warning("waiting for quotes, and none come for now: %s", found.reason)
 
     def _begin(self, bus: Bus) -> QuoteStream:
         starts = dict(self._starts)

@@ -57,7 +57,7 @@ class Pump(Generic[T]):
     def take(self, last: Any, timeout_s: float | None = None) -> list[T] | None:
         """The batch after `last`, or None at the end; `TimeoutError` when there is none in time.
 
-        Raises what the source raises, `BusClosed` when the loop is gone.
+        Raises what the source raises, `BusClosed` when the loop is gone, `BusError` when somebody else ended it.
         """
         is_asked = False
         while True:
@@ -68,6 +68,11 @@ class Pump(Generic[T]):
                 self.is_over = True
                 raise self._error
             if self._is_ended:
+                if self._future.cancelled() and not (self.is_over or self._portal.is_closed):
+                    self.is_over = True
+                    raise BusError(
+                        "the task that reads was cancelled by somebody else; what was not handed out comes again"
+                    )
                 return None
             if not is_asked:
                 # Said by number, so that it may be said twice.

@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 from consumers import bus as native
 from consumers.errors import BusClosed, BusError
 from consumers.reading.start import parse_symbols
+from consumers.reading.unserved import Unserved
 from consumers.sync.portal import Portal
 from consumers.sync.pump import Pump
 
@@ -88,6 +89,19 @@ class Reading(Generic[T]):
     def failures(self) -> int:
         """Failures in a row since Redis answered last; 0 while it does."""
         return int(self._source.failures)
+
+    @property
+    def unserved(self) -> dict[str, Unserved]:
+        """The symbols that get no quotes now, each with its state and the reason, as of about a second ago.
+
+        Empty while no loop runs. The log says the same, once and when it changes.
+        """
+        return dict(self._even_closed(lambda: self._source.unserved))
+
+    @property
+    def subscribed(self) -> frozenset[str]:
+        """The symbols of which the daemon says that Alpaca has confirmed them, as of about a second ago."""
+        return frozenset(self._even_closed(lambda: self._source.subscribed))
 
     def add(self, *symbols: str, start: object = "now") -> None:
         """Follow more symbols, from the next read on (within half a second). One that is followed stays as it is.

@@ -1,9 +1,10 @@
-"""The question for Alpaca's assets: alpaca-py's trading client, in a thread that nobody ever waits for.
+"""The question for Alpaca's assets: alpaca-py's client, in a thread that nobody ever waits for.
 
 Decides which host is asked, how long it may take, and what a failure is called. Must never be waited for without a
-bound, nor joined at exit: a thread that hangs dies with the process. alpaca-py is imported there, with the first
-question: it takes a second, and a hundred megabytes. Everything that leaves this module is free of key and secret:
-the exceptions of `requests` carry the request with its headers.
+bound, nor joined at exit: a thread that hangs dies with the process. Of alpaca-py the plain client alone is
+imported there, with the first question; its client for trading would bring models that nobody reads, and pandas: a
+second in which quotes wait again and again, and eighty megabytes. Everything that leaves this module is free of key
+and secret: the exceptions of `requests` carry the request with its headers.
 """
 
 import asyncio
@@ -123,21 +124,19 @@ def _asked(
 
 
 def _fetch(credentials: Credentials, host: Host, deadline_s: float) -> list[Asset]:
+    from alpaca.common.enums import BaseURL
     from alpaca.common.exceptions import APIError
-    from alpaca.trading.client import TradingClient
-    from alpaca.trading.enums import AssetClass
-    from alpaca.trading.requests import GetAssetsRequest
+    from alpaca.common.rest import RESTClient
 
-    client: Any = TradingClient(
-        credentials.key, credentials.secret, paper=host.paper, raw_data=True, url_override=host.url
-    )
+    url = host.url or (BaseURL.TRADING_PAPER if host.paper else BaseURL.TRADING_LIVE).value
+    client: Any = RESTClient(url, credentials.key, credentials.secret, raw_data=True)
     # Its own retries sleep in the thread; the next question is the caller's to decide.
     client._retry = 0
     adapter = _adapter(deadline_s)
     for scheme in ("https://", "http://"):
         client._session.mount(scheme, adapter)
     try:
-        assets = client.get_all_assets(GetAssetsRequest(asset_class=AssetClass.US_EQUITY))
+        assets = client.get("/assets", {"asset_class": "us_equity"})
     except APIError as refusal:
         status = refusal.status_code
         raise AssetsUnavailable(

@@ -80,7 +80,7 @@ def _run(settings: Settings, config: Path | None, reload: Reload) -> int:
         end, code = _ENDS[type(problem)]
         log.error(end, reason=str(problem))  # noqa: TRY400 - expected, no traceback
         return code
-    except Exception:
+    except (Exception, asyncio.CancelledError):
         # A defect. Better a restart by the supervisor than a daemon that lives on without one of its parts.
         log.exception("crashed")
         return 1
@@ -109,7 +109,7 @@ async def _until_signalled(settings: Settings, config: Path | None, reload: Relo
     loop.add_signal_handler(signal.SIGHUP, reload.on_hangup)
     if early_signals.has_hung_up:
         reload.on_hangup()
-    defects: list[Exception] = []
+    defects: list[BaseException] = []
     loop.set_exception_handler(lambda loop, context: _on_defect(loop, context, defects, stop))
     try:
         await run_app(settings, _protected_credentials, stop, lambda: _redis_url(config), reload)
@@ -121,7 +121,10 @@ async def _until_signalled(settings: Settings, config: Path | None, reload: Relo
 
 
 def _on_defect(
-    loop: asyncio.AbstractEventLoop, context: dict[str, Any], defects: list[Exception], stop: asyncio.Event
+    loop: asyncio.AbstractEventLoop,
+    context: dict[str, Any],
+    defects: list[BaseException],
+    stop: asyncio.Event,
 ) -> None:
     """An exception within a callback is a defect: store what can be stored, and end with exit code 1.
 
@@ -129,7 +132,8 @@ def _on_defect(
     """
     loop.default_exception_handler(context)
     error = context.get("exception")
-    if isinstance(error, Exception) and not isinstance(error, OSError):
+    # A cancellation is no `Exception`, and a callback that ends in one has not done its work either.
+    if isinstance(error, Exception | asyncio.CancelledError) and not isinstance(error, OSError):
         defects.append(error)
         stop.set()
 

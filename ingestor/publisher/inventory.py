@@ -80,9 +80,10 @@ class Missing:
     def __bool__(self) -> bool:
         return bool(self._packed or self._whole) or self.unknown_from_ns is not None
 
-    def add(self, at_ns: int, packed: list[bytes], *, is_all: bool = True) -> None:
+    def add(self, at_ns: int, packed: bytes, *, is_all: bool = True) -> None:
         """Some records more, in their order; `is_all` is whether the spans are all that was in them."""
-        self._packed += packed
+        if packed:
+            self._packed.append(packed)
         if not is_all and (self.unknown_from_ns is None or at_ns < self.unknown_from_ns):
             self.unknown_from_ns = at_ns
 
@@ -98,6 +99,12 @@ class Missing:
             if taken_bytes >= STEP_BYTES:
                 taken_bytes = 0
                 yield
+
+    def pack(self) -> bytes:
+        """What is to be remembered of all of them, as of one record."""
+        for _ in self.steps():
+            pass
+        return _pack(list(self._whole.values()))
 
     def losses(self, reason: str, epoch: int | None) -> Losses:
         """What is left of them: one marker for each symbol, in the place of its last entry."""
@@ -135,7 +142,7 @@ class Run:
     first: int
     end: int
     at_ns: int
-    packed: list[bytes]
+    packed: bytes
     is_all: bool
 
     def part(self, first: int, end: int) -> "Run | None":
@@ -168,7 +175,7 @@ class Inventory:
     def add(self, position: int, at_ns: int, spans: bytes) -> None:
         """A record was written, behind all others."""
         if self._bytes + len(spans) <= self._max_bytes:
-            self._runs.append(Run(position, position + 1, at_ns, [spans], True))
+            self._runs.append(Run(position, position + 1, at_ns, spans, True))
             self._bytes += len(spans)
             return
         last = self._runs[-1] if self._runs else None
@@ -176,7 +183,7 @@ class Inventory:
         if last is not None and is_more and position - last.first < MOST_IN_A_RUN:
             last.end = position + 1
         else:
-            self._runs.append(Run(position, position + 1, at_ns, [], False))
+            self._runs.append(Run(position, position + 1, at_ns, b"", False))
 
     def came(self, position: int) -> None:
         """The record at this position was read back, and all before it were asked for."""
@@ -188,7 +195,7 @@ class Inventory:
         while self._runs and (position is None or self._runs[0].first < position):
             run = self._runs.popleft()
             missing.add(run.at_ns, run.packed, is_all=run.is_all)
-            self._bytes -= sum(map(len, run.packed))
+            self._bytes -= len(run.packed)
             if position is not None and (rest := run.part(position, run.end)) is not None:
                 self._runs.appendleft(rest)
         return missing
@@ -205,20 +212,19 @@ class Inventory:
     def shed(self, positions: range, told: Container[int], digest: int | None) -> Missing:
         """Records at these positions were replaced by the digest at one of them, if there is one, or else given up.
         What is returned could not be read for the digest, and is not told by it."""
-        missing = Missing()
-        kept: Run | None = None
+        missing, kept = Missing(), Missing()
         before, taken = self._take_out(positions)
         for run in taken:
             untold = sum(position not in told for position in range(run.first, run.end))
             if untold:
                 missing.add(run.at_ns, run.packed, is_all=run.is_all)
-            if digest is not None and untold < run.end - run.first:
-                kept = kept or Run(digest, digest + 1, run.at_ns, [], True)
-                kept.packed += run.packed
-                kept.is_all = kept.is_all and run.is_all
-        if kept is not None:
-            self._runs.appendleft(kept)
-            self._bytes += sum(map(len, kept.packed))
+            if untold < run.end - run.first:
+                kept.add(run.at_ns, run.packed, is_all=run.is_all)
+        if digest is not None and kept:
+            packed, is_all = kept.pack(), kept.unknown_from_ns is None
+            at_ns = min(run.at_ns for run in taken)
+            self._runs.appendleft(Run(digest, digest + 1, at_ns, packed, is_all))
+            self._bytes += len(packed)
         self._runs.extendleft(reversed(before))
         return missing
 
@@ -236,7 +242,7 @@ class Inventory:
                 before.append(earlier)
             if (inside := run.part(positions.start, positions.stop)) is not None:
                 taken.append(inside)
-                self._bytes -= sum(map(len, inside.packed))
+                self._bytes -= len(inside.packed)
             if (later := run.part(positions.stop, run.end)) is not None:
                 self._runs.appendleft(later)
                 break

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from ingestor.journal import Journal
+from ingestor.parts import rest, together
 from ingestor.publisher.backlog import Backlog
 from ingestor.publisher.batch import Batch, to_record
 from ingestor.publisher.copies import Copies
@@ -211,10 +212,8 @@ class Spooling:
         """Keep moving; never returns. A disk that fails is told, and tried again a little later; one that hangs is
         told, and after a while gone around."""
         if self._disk is None:
-            return
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_moving(), name="spool rounds")
-            group.create_task(self._keep_looking(), name="spool watch")
+            await rest()
+        await together({"spool rounds": self._keep_moving(), "spool watch": self._keep_looking()})
 
     async def _keep_moving(self) -> None:
         while True:

@@ -1,18 +1,20 @@
 """Stands before the HTTP pages: so many visitors at a time, nobody for long, and nothing that is no request.
 
-Decides when a visit is over. Must never know what a page holds. Bytes go on only when they are the whole head of a
-request that may be answered; whatever else comes is answered here, counted, and told at most once a minute.
+Decides when a visit is over. Must never know how a page is made. Bytes go on only when they are the whole head of a
+request that may be answered; whatever else comes is answered here, counted, and told at most once a minute. Pages
+that hold one word at all times are answered here too, in the turn of the event loop in which they are asked for:
+made by a task, they would wait for several turns of a loop that has much to do.
 """
 
 import asyncio
 import ipaddress
 import resource
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from ingestor.watching.places import MOST, Places, places_within
-from ingestor.watching.request_head import END, MAX_BYTES, TOO_LARGE, HostNames, Refusal, examine
+from ingestor.watching.request_head import END, MAX_BYTES, TOO_LARGE, HostNames, Refusal, answer, examine
 
 FIRST_BYTE_S: Final = 1.0
 HEAD_S: Final = 3.0
@@ -30,9 +32,12 @@ class Gate:
         guarded: Callable[[], asyncio.Protocol],
         names: HostNames,
         tell: Callable[[dict[str, int]], None],
+        words: Mapping[str, str],
     ) -> None:
         self.guarded: Final = guarded
         self.names: Final = names
+        self.words: Final = words
+        """Pages of one word, by their path."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.places: Final = Places["Visit"](
             MOST if limit == resource.RLIM_INFINITY else places_within(limit)
@@ -148,15 +153,23 @@ class Visit(asyncio.Protocol):
     def _hand_on(self, head: bytes) -> None:
         assert self._transport is not None
         self._gate.places.has_asked(self)
+        method, target, _ = head.decode("ascii").split(" ", 2)
+        word = self._gate.words.get(target.partition("?")[0])
+        if word is not None:
+            self._answer(answer("200 OK", word, has_body=method == "GET"))
+            return
         self._inner = self._gate.guarded()
         self._inner.connection_made(self._transport)
         self._inner.data_received(head)
 
     def _refuse(self, refusal: Refusal) -> None:
+        self._gate.count(refusal.counted_as)
+        self._answer(refusal.response())
+
+    def _answer(self, whole: bytes) -> None:
         assert self._transport is not None
         self._is_over = True
-        self._gate.count(refusal.counted_as)
-        self._transport.write(refusal.response())
+        self._transport.write(whole)
         self._transport.close()
 
 

@@ -73,7 +73,6 @@ async def serve(host: str, port: int, names: str, sources: Sources) -> AsyncIter
     app.add_routes(
         [
             web.get("/metrics", partial(_metrics, metrics)),
-            web.get("/livez", _live),
             web.get("/readyz", partial(_ready, sources)),
             web.get("/status", partial(_status, sources)),
         ]
@@ -83,7 +82,7 @@ async def serve(host: str, port: int, names: str, sources: Sources) -> AsyncIter
     await runner.setup()
     assert runner.server is not None
     server: asyncio.Server | None = None
-    gate = Gate(runner.server, HostNames(names), sources.refused)
+    gate = Gate(runner.server, HostNames(names), sources.refused, {"/livez": "ok"})
     try:
         try:
             server = await asyncio.get_running_loop().create_server(gate, host, port)
@@ -114,10 +113,6 @@ async def _metrics(metrics: Rendering, _: web.Request) -> web.Response:
     return web.Response(
         body=metrics.page(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
     )
-
-
-async def _live(_: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
 
 
 async def _ready(sources: Sources, request: web.Request) -> web.Response:

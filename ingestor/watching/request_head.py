@@ -19,6 +19,16 @@ _REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
 
 
+def answer(status: str, words: str, *, has_body: bool = True) -> bytes:
+    """A whole answer of one line, behind which the connection ends; to HEAD, what is said of it."""
+    body = f"{words}\n".encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + (body if has_body else b"")
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An answer without a page: the status, in words for the visitor, and under which name it is counted."""
@@ -29,12 +39,7 @@ class Refusal:
 
     def response(self) -> bytes:
         """The whole answer; the connection ends with it."""
-        body = f"{self.words}\n".encode()
-        head = (
-            f"HTTP/1.1 {self.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + body
+        return answer(self.status, self.words)
 
 
 MALFORMED: Final = Refusal("malformed", "400 Bad Request", "this is no HTTP request for a page")

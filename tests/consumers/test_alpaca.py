@@ -20,7 +20,7 @@ from alpaca.data.live import StockDataStream as Original
 from msgpack import Timestamp, packb, unpackb
 from redis.asyncio import Redis
 
-from consumers import BadSymbol, BadUrl, Gap, NotCarried
+from consumers import BadSymbol, BadUrl, BusError, Gap, NotCarried
 from consumers.alpaca import StockDataStream
 from consumers.alpaca.shapes import model, raw
 from simulator.redis_server import RedisServer
@@ -241,6 +241,25 @@ async def test_a_handler_that_fails_is_told_and_the_next_quote_goes_on(
     ]
 
 
+async def test_a_handler_that_always_fails_is_told_once_and_counted(
+    server: RedisServer, redis: Redis, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One traceback of a kind, and at the end how many there were: a log of tracebacks hides everything else."""
+
+    def fail(quote: Any) -> None:
+        raise KeyError("oops") if quote.bid_size % 2 else ValueError("ouch")
+
+    handler = Handler(fail)
+    stream = StockDataStream("k", "s", redis_url=server.url)
+    stream.subscribe_quotes(handler.function(), "AAPL")
+    async with running(stream, redis):
+        await writer.quotes("AAPL", 600)
+        await handler.has(600)
+    assert sum(record.exc_info is not None for record in caplog.records) == 2
+    assert "Handler.function.<locals>.handle failed 299 more times with KeyError" in caplog.text
+    assert "Handler.function.<locals>.handle failed 299 more times with ValueError" in caplog.text
+
+
 async def test_the_asterisk_is_all_that_the_bus_carries(
     server: RedisServer, redis: Redis, writer: Writer
 ) -> None:
@@ -313,24 +332,25 @@ async def test_another_feed_than_asked_for_is_told(
 
 
 async def test_a_script_that_gets_nothing_at_all_is_told_why_once(
-    server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody has to ask for it: there is no daemon, and a script that waits in silence looks like a broken one."""
-    monkeypatch.setattr("consumers.alpaca.stream.FIRST_WAIT_S", 0.1)
     stream = StockDataStream("k", "s", redis_url=server.url)
     stream.subscribe_quotes(Handler().function(), "AAPL")
 
     def lines() -> int:
-        return caplog.text.count("no data received on data stream for 0.1s: AAPL is stale")
+        return caplog.text.count("no daemon has written here")
 
     async def told() -> bool:
         return lines() > 0
 
     async with running(stream, redis):
-        await until(told)
-        # Were it told again and again, it would be by now.
-        await asyncio.sleep(0.5)
+        await until(told, 5)
+        assert stream.unserved["AAPL"].state == "no_daemon"
+        # Were it told again and again, or by somebody else as well, it would be by now.
+        await asyncio.sleep(3)
     assert lines() == 1
+    assert "AAPL: no_daemon, no quotes come: " in caplog.text
 
 
 async def test_silence_is_explained_where_that_was_asked_for(
@@ -363,6 +383,68 @@ async def test_it_stops_from_a_handler_and_runs_again(
                 assert not thread.is_alive()
                 assert len(handler.got) == count
         stream.stop()  # once more does no harm
+
+
+@pytest.mark.parametrize("catch_up", [False, True])
+async def test_a_new_run_begins_with_what_is_new_or_catches_up_where_that_was_asked_for(
+    server: RedisServer, redis: Redis, writer: Writer, catch_up: bool
+) -> None:
+    """The past is not handed out as if it were now; by choice all of it is, what a stop cut off included."""
+    options: dict[str, Any] = {"catch_up": True} if catch_up else {}
+    stream = StockDataStream("k", "s", redis_url=server.url, **options)
+
+    def end(quote: Any) -> None:
+        if quote.bid_size == 2:
+            stream.stop()
+
+    handler = Handler(end)
+    stream.subscribe_quotes(handler.function(), "AAPL")
+    async with running(stream, redis) as thread:
+        await writer.quotes("AAPL", 10)  # in one read
+        await asyncio.to_thread(thread.join, 10)
+    assert handler.numbers == [0, 1, 2]
+    await writer.quotes("AAPL", 10)
+    async with running(stream):
+        await settled(stream, "AAPL")
+        await blocked(redis)
+        await writer.quotes("AAPL", 2)
+        await handler.has(22 if catch_up else 5)
+    assert handler.numbers == ([*range(22)] if catch_up else [0, 1, 2, 20, 21])
+
+
+async def test_handlers_are_called_one_at_a_time(server: RedisServer, redis: Redis, writer: Writer) -> None:
+    """Also where one has named symbols and the other all the rest, which are two readers here."""
+    under_way: list[str] = []
+    most = 0
+
+    async def work(quote: Any) -> None:
+        nonlocal most
+        under_way.append(quote.symbol)
+        most = max(most, len(under_way))
+        await asyncio.sleep(0.001)
+        under_way.remove(quote.symbol)
+
+    named, everything = Handler(work), Handler(work)
+    await redis.hset(KEYS.subscriptions, mapping={"AAPL": "{}", "MSFT": "{}"})
+    stream = StockDataStream("k", "s", redis_url=server.url)
+    stream.subscribe_quotes(named.function(), "AAPL")
+    stream.subscribe_quotes(everything.function(), "*")
+    async with running(stream, redis):
+        await settled(stream, "AAPL", "MSFT")
+        await writer.quotes("AAPL", 50)
+        await writer.quotes("MSFT", 50)
+        await named.has(50)
+        await everything.has(50)
+    assert most == 1
+
+
+async def test_a_stream_runs_once_at_a_time(server: RedisServer, redis: Redis) -> None:
+    """A second `run` beside the first would have half of the first one's affairs."""
+    stream = StockDataStream("k", "s", redis_url=server.url)
+    stream.subscribe_quotes(Handler().function(), "AAPL")
+    async with running(stream, redis):
+        with pytest.raises(BusError, match="runs already"):
+            await asyncio.to_thread(stream.run)
 
 
 async def test_handlers_that_never_wait_leave_the_loop_its_turns(
@@ -459,6 +541,38 @@ async def test_ctrl_c_ends_run_as_there(server: RedisServer, redis: Redis) -> No
     finally:
         process.kill()
     assert (out, errors, process.returncode) == ("keyboard interrupt, bye\n", "", 0)
+    assert await leased(redis) == set()
+
+
+@pytest.mark.parametrize(
+    ("ending", "out", "code"),
+    [
+        ("raise KeyboardInterrupt", "keyboard interrupt, bye\nthe end\n", 0),
+        ("sys.exit(3)", "", 3),
+    ],
+)
+async def test_what_ends_a_program_in_a_handler_leaves_no_task_behind(
+    server: RedisServer, redis: Redis, writer: Writer, ending: str, out: str, code: int
+) -> None:
+    """No traceback, no task that Python has to destroy, no lease."""
+    program = f"""
+    import sys
+    from consumers.alpaca import StockDataStream
+    stream = StockDataStream("k", "s", redis_url={server.url!r})
+    async def handler(quote):
+        {ending}
+    stream.subscribe_quotes(handler, "AAPL")
+    stream.run()
+    print("the end")
+    """
+    process = _start(textwrap.dedent(program))
+    try:
+        await blocked(redis)
+        await writer.quotes("AAPL", 5)
+        found = await asyncio.to_thread(process.communicate, timeout=20)
+    finally:
+        process.kill()
+    assert (found, process.returncode) == ((out, ""), code)
     assert await leased(redis) == set()
 
 

@@ -135,6 +135,19 @@ def test_a_strategys_tests_pass_with_the_bus_in_memory(tmp_path: Path) -> None:
     assert "3 passed" in output, output
 
 
+def test_the_tests_to_copy_run_as_they_stand(tmp_path: Path) -> None:
+    """The guide's and the toy strategy's, in a pytest that nobody has configured, with the plugin they need among
+    what `pip install ".[testing]"` brings."""
+    guide = (ROOT / "docs" / "guide.md").read_text().split("\n## Tests\n", 1)[1]
+    (snippet,) = re.findall(r"```python\n(.*?)```", guide.split("\n## ", 1)[0], re.DOTALL)
+    toy = (ROOT / "tests" / "examples" / "test_toy_strategy.py").read_text()
+    output = run(tmp_path, test_guide=snippet, test_toy=toy)
+    count = len(re.findall(r"^async def test_", snippet + toy, re.MULTILINE))
+    assert f"{count} passed" in output, output
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(package.startswith("pytest-asyncio") for package in extras["testing"])
+
+
 def test_the_vendors_double_serves_a_users_test(tmp_path: Path) -> None:
     """The vendor's own client connects to it and gets the quote that the test sends."""
     # alpaca-py still rides on the client that websockets calls legacy.

@@ -146,3 +146,18 @@ async def test_a_child_does_not_give_back_its_parents_leases(bus: Bus, redis: Re
 
         assert in_child(lambda: asyncio.run(meddle())) == 0
         assert await redis.zrange("quotes:interest", 0, -1, withscores=True) == before
+
+
+async def test_a_connection_that_a_fork_took_away_is_no_news(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever was forked in the midst of a wait is told to open a bus, and not that Redis is away."""
+    line = bus.quotes("AAPL")._line
+
+    async def is_forked_meanwhile(_: object) -> list[object]:
+        monkeypatch.setattr(line, "_pid", -1)
+        raise ConnectionResetError
+
+    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(BusError, match="forked"):
+        await line._persist(is_forked_meanwhile)
+    assert caplog.text == ""

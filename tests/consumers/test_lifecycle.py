@@ -5,7 +5,7 @@ import contextlib
 import gc
 import os
 import signal
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from redis.asyncio import Redis
@@ -15,6 +15,7 @@ from consumers import Bus, BusClosed, BusError, Reconnect, connect
 from consumers.link import Link, Target
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.source import Source
+from consumers.reading.unserved import Unserved
 from consumers.shared_link import SharedLink
 from simulator.redis_server import RedisServer, free_port
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, numbers, readers, take, until
@@ -275,6 +276,12 @@ class Roll:
 
     def ended(self) -> None:
         self.notes.append(("ended", []))
+
+    def follows(self, symbols: frozenset[str]) -> None:
+        pass
+
+    unserved: Final[dict[str, Unserved]] = {}
+    subscribed: Final[frozenset[str]] = frozenset()
 
 
 async def test_who_attends_knows_what_is_read_and_when(server: RedisServer, bus: Bus, writer: Writer) -> None:

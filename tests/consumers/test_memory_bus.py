@@ -72,6 +72,7 @@ async def test_two_buses_share_nothing() -> None:
 async def test_an_outage_is_survived_as_in_production(caplog: pytest.LogCaptureFixture) -> None:
     """Readers wait, return, and go on where they were; without attempts they end with the reason."""
     seen: list[Quote | Gap] = []
+    caplog.set_level("INFO")
     async with memory_bus() as bus, asyncio.TaskGroup() as tasks:
         running = tasks.create_task(collect(bus, seen))
         await bus.caught_up()

@@ -23,7 +23,8 @@ def mortal() -> Iterator[RedisServer]:
 async def test_a_killed_server_costs_no_quote_and_repeats_none(
     mortal: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Readers go on from their positions, in each of several restarts, and log every attempt."""
+    """Readers go on from their positions, in each of several restarts, and log every attempt; one is a warning."""
+    caplog.set_level("INFO")
     async with connect(mortal.url, reconnect=FAST) as bus, Redis.from_url(mortal.url, protocol=2) as redis:
         writer = Writer(redis)
 
@@ -49,6 +50,8 @@ async def test_a_killed_server_costs_no_quote_and_repeats_none(
             assert numbers(task.result(), "AAPL") == numbers(task.result(), "MSFT") == list(range(600))
     assert "attempt 1 in" in caplog.text
     assert "attempt 2 in" in caplog.text
+    # Each of the three loops once, within the minute.
+    assert sum("attempt" in r.message for r in caplog.records if r.levelname == "WARNING") == 3
 
 
 async def test_a_connection_cut_again_and_again_costs_nothing(bus: Bus, writer: Writer) -> None:

@@ -38,6 +38,7 @@ def test_the_public_names_are_these() -> None:
         "Reconnect",
         "StaleQuote",
         "Start",
+        "Unserved",
         "connect",
     ]
     assert all(hasattr(consumers, name) for name in consumers.__all__)

@@ -98,11 +98,29 @@ ONLY_SINCE_7 = {
         ("ZADD", "quotes:stream:NEW", "1", "a"),
         ("PEXPIREAT", "quotes:stream:AAPL", "1"),
         ("HSET", "quotes:subscriptions", "AAPL", "{}"),
+        ("PEXPIREAT", "quotes:interest", "1"),
+        ("PEXPIREAT", "quotes:rest", "1"),
+        ("HSET", "quotes:interest", "AAPL@me", "1"),
+        ("HSET", "quotes:rest:calls:0123", "AAPL", "1"),
+        ("ZADD", "quotes:rest", "1", "AAPL"),
+        ("EVAL", "return redis.call('ZADD', KEYS[1], 1, 'AAPL@me')", "1", "quotes:interest"),
+        ("EVAL", "return redis.call('PEXPIREAT', KEYS[1], 1)", "1", "quotes:rest"),
     ),
     "daemon": (("DEL", "quotes:symbols"), ("EXPIRE", "quotes:interest", "1")),
     "operator": (("SADD", "quotes:elsewhere", "x"),),
 }
 """What takes rights per key and direction, which the syntax of Redis 6.2 has not."""
+CANNOT_BE_SAID: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "strategy": (
+        ("a stream that is not there", ("XGROUP", "CREATE", "quotes:stream:NEW", "g", "0", "MKSTREAM")),
+        ("the leases of all others", ("ZREMRANGEBYSCORE", "quotes:interest", "-inf", "+inf")),
+    ),
+}
+"""What rights have no words for: an option of a command, and which members of a key. The README says so."""
+CANNOT_BE_SAID_IN_6_2: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "operator": (("a set where the stream of a symbol would be", ("SADD", "quotes:stream:NEVER", "x")),),
+    "strategy": (("let any key of the namespace expire", ("PEXPIREAT", "quotes:stream:NEVER", "1")),),
+}
 ALLOWED = {
     "daemon": (
         ("EVAL", CLAIM, "1", "quotes:assets:0123", "desk:1", "90"),
@@ -269,6 +287,25 @@ async def test_a_role_has_what_it_needs(guarded: Guarded, user: str) -> None:
     async with guarded.client(user) as client:
         for command in ALLOWED[user]:
             await _run(client, command)
+
+
+@pytest.mark.usefixtures("any_server")
+@pytest.mark.parametrize("name", FILES)
+async def test_what_rights_cannot_say_is_written_down(name: str, tmp_path: Path) -> None:
+    """Each thing that a role may do and should not is possible, alas, and stands in the README."""
+    told = " ".join((DEPLOY / "acl/README.md").read_text().split())
+    with guarded_server(tmp_path, (DEPLOY / "acl" / name).read_text()) as guarded:
+        for user in ("operator", "strategy"):
+            async with guarded.client(user) as client:
+                for words, command in CANNOT_BE_SAID.get(user, ()):
+                    await _run(client, command)
+                    assert words in told
+                for words, command in CANNOT_BE_SAID_IN_6_2[user]:
+                    assert words in told
+                    if name == "users.acl":
+                        await _assert_refused(client, command)
+                    else:
+                        await _run(client, command)
 
 
 @pytest.mark.usefixtures("any_server")

@@ -1,14 +1,19 @@
 """How a strategy is tested without a server: the toy one of `examples/`, on a bus in memory.
 
-Copy this file for your own. The fixture `quote_bus` comes with quotebus[testing], and so do the builders.
+Copy this file for your own. The fixture `quote_bus` comes with quotebus[testing], and so do the builders, and
+pytest-asyncio for tests that await.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from consumers.testing import MemoryBus, a_gap, a_quote, an_old_quote
 from examples.toy_strategy import CALM_QUOTES, Maker, trade
+
+pytestmark = pytest.mark.asyncio
 
 
 @asynccontextmanager

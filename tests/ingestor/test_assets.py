@@ -1,6 +1,10 @@
 """What Alpaca's list of assets says of a symbol, and whom it is asked of."""
 
+import asyncio
 import itertools
+import json
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 
 from ingestor.assets.listing import MAX_ASSETS, MAX_HINTS, BadListing, Listing, remarks
 from ingestor.assets.question import Host, hosts_for
+from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
 
 
 @dataclass
@@ -131,3 +136,26 @@ def test_paper_keys_are_asked_of_the_paper_host_first(key: str, url: str, hosts:
     found = hosts_for(key, url)
     assert [str(host) for host in found] == hosts
     assert all(isinstance(host, Host) for host in found)
+
+
+QUESTION = """
+import asyncio, json, sys
+from ingestor.assets.question import Question
+from ingestor.feed.session import Credentials
+
+assets = asyncio.run(Question().ask(Credentials("k", "s"), sys.argv[1]))
+brought = [name for name in ("pandas", "numpy", "alpaca.data", "alpaca.trading") if name in sys.modules]
+print(json.dumps([len(assets), brought]))
+"""
+
+
+async def test_the_question_imports_no_more_than_asks_it() -> None:
+    """Models and pandas would hold up the quotes for a second, and stay in memory."""
+    async with AlpacaSimulator(SimulatorSettings(account=AccountRules(key="k", secret="s"))) as sim:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", QUESTION, sim.rest_url), stdout=subprocess.PIPE
+        )
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+    count, brought = json.loads(output)
+    assert (count > 10, brought) == (True, [])

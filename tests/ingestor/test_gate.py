@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 import statistics
 import time
 from collections import Counter
@@ -375,3 +376,49 @@ def test_places_are_bounded_and_some_are_always_there_for_this_machine(
             del inside[chosen]
         assert len(places) == len(inside) <= PLACES
         assert sum(not local for local in inside.values()) <= FOR_OTHERS
+
+
+@pytest.mark.fault("P08")
+async def test_the_health_check_takes_few_turns_of_a_loop_that_has_much_to_do(door: Door) -> None:
+    """To let it in, to read and to answer, however long each is: no task is made for it."""
+    turns, is_over = 0, False
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        time.sleep(0.005)
+        if not is_over:
+            asyncio.get_running_loop().call_soon(turn)
+
+    def visit() -> int:
+        with socket.create_connection(("127.0.0.1", door.port), 30) as visitor:
+            before = turns
+            visitor.sendall(LIVEZ)
+            answer = b""
+            while not answer.endswith(b"ok\n"):
+                answer += visitor.recv(4096)
+            return turns - before
+
+    turn()
+    taken = [await asyncio.to_thread(visit) for _ in range(9)]
+    is_over = True
+    assert statistics.median(taken) <= 5, taken
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (b"GET /livez HTTP/1.1", (b"200 OK", b"ok\n")),
+        (b"GET /livez?verbose HTTP/1.0", (b"200 OK", b"ok\n")),
+        (b"HEAD /livez HTTP/1.1", (b"200 OK", b"")),
+        (b"GET /livezz HTTP/1.1", (b"404 Not Found", b"404: Not Found")),
+    ],
+)
+async def test_the_health_check_is_a_page_like_any_other(
+    door: Door, line: bytes, answer: tuple[bytes, bytes]
+) -> None:
+    """With a query, without its body for HEAD, and under no other name; the connection ends with it."""
+    head, _, body = (await door.ask(line + b"\r\nHost: 127.0.0.1\r\n\r\n")).partition(b"\r\n\r\n")
+    status, *fields = head.split(b"\r\n")
+    assert (status.removeprefix(b"HTTP/1.1 "), body) == answer
+    assert b"Connection: close" in fields

@@ -104,7 +104,7 @@ def test_all_that_is_lost_is_in_one_marker(records: Sequence[tuple[str, int, boo
             batches.append(batch_of([row], quotes, int(has_marker), 0))
     missing, losses = Missing(), Losses("spool_damaged", 3)
     for batch in batches:
-        missing.add(0, [spans_of(batch)])
+        missing.add(0, spans_of(batch))
         (span,) = msgspec.msgpack.decode(spans_of(batch), type=list[Span])
         first, last = EntryId.parse(span.first_id), EntryId.parse(span.last_id)
         losses.add_span(
@@ -136,6 +136,17 @@ def test_many_records_beyond_the_bound_are_remembered_as_few() -> None:
     inventory.missing_before(3 * MOST_IN_A_RUN)
     assert inventory.missing_before(None).unknown_from_ns == 3 * MOST_IN_A_RUN * MS
     assert not inventory.missing_before(None)
+
+
+def test_a_digest_takes_no_more_than_a_record() -> None:
+    """However much was shed into it: a spool that stays full for hours leaves room for what comes."""
+    inventory = Inventory()
+    for n in range(100):
+        inventory.add(n, 1, spans_of(quotes_of("A", 1 + n, 1)))
+        if n:
+            assert not inventory.shed(range(n - 1, n + 1), frozenset({n - 1, n}), n)
+    assert inventory.size_bytes <= 2 * len(spans_of(quotes_of("A", 100, 1)))
+    assert told(inventory.missing_before(None)) == [("A", "100-0", 1, 100, 100, "spool_damaged")]
 
 
 def test_a_digest_of_records_without_spans_tells_of_everyone() -> None:
@@ -228,7 +239,7 @@ def test_what_is_shed_costs_no_more_the_more_lies_on_disk(monkeypatch: pytest.Mo
     """A spool that is full sheds every second, beside a hundred thousand records that stay."""
     inventory, looked = Inventory(), 0
     for n in range(10_000):
-        inventory.add(n, 1, b"spans")
+        inventory.add(n, 1, spans_of(quotes_of("A", 1 + n, 1)))
 
     def part(run: Run, first: int, end: int) -> Run | None:
         nonlocal looked
@@ -245,7 +256,7 @@ def test_a_full_inventory_is_gone_through_in_small_steps() -> None:
     """So that others have their turn in between; what comes of it is the same."""
     missing = Missing()
     for n in range(20_000):
-        missing.add(1, [spans_of(quotes_of("A", 1 + n, 1))])
+        missing.add(1, spans_of(quotes_of("A", 1 + n, 1)))
     steps = missing.steps()
     spans_bytes = len(spans_of(quotes_of("A", 10_000, 1)))
     assert sum(1 for _ in steps) == pytest.approx(20_000 * spans_bytes / STEP_BYTES, rel=0.1)

@@ -55,6 +55,20 @@ def test_every_setting_is_documented() -> None:
     assert said == expected
 
 
+@pytest.mark.parametrize(
+    ("page", "heading"), [("README.md", "Key reference"), ("docs/guide.md", "Other languages")]
+)
+def test_other_languages_are_warned_of_large_numbers_first(page: str, heading: str) -> None:
+    """In the first paragraph: a double cannot hold what the contract writes, and a reader may not notice."""
+    _, _, section = (ROOT / page).read_text().partition(f"\n## {heading}\n\n")
+    first = section.partition("\n\n")[0]
+    assert "2^53" in first
+    assert "JSON" in first
+    assert "64-bit integers" in first
+    for number in re.findall(r"\d{19}", first)[1:]:
+        assert int(float(number)) != int(number) > 2**53
+
+
 def test_every_option_of_the_redis_url_is_documented() -> None:
     """The table has every option that is heeded, what may stand there and what it is for, and nothing else."""
     said = [(name.strip("`"), form, meaning) for name, form, meaning in rows("The Redis URL")]

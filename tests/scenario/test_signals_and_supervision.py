@@ -165,7 +165,13 @@ from ingestor.entry import main
 main()
 """
 DEFECT = 'raise RuntimeError("failpoint")'
+CANCELLED = "raise asyncio.CancelledError"
+RETURNED = "return"
 CALLBACK = "asyncio.get_running_loop().call_soon(lambda: 1 / 0); await asyncio.sleep(60)"
+CANCELLED_CALLBACK = """waiting = asyncio.get_running_loop().create_future()
+    waiting.add_done_callback(lambda waiting: waiting.result())
+    waiting.cancel()
+    await asyncio.sleep(60)"""
 
 
 @pytest.mark.fault("P09")
@@ -181,6 +187,12 @@ CALLBACK = "asyncio.get_running_loop().call_soon(lambda: 1 / 0); await asyncio.s
         ("ingestor.supervisor", "Supervisor.run", DEFECT),
         ("ingestor.turn", "Turn.wait", DEFECT),
         ("ingestor.watching.reporter", "Reporter.run", CALLBACK),
+        ("ingestor.feed.connection", "FeedConnection.run", CANCELLED),
+        ("ingestor.supervisor", "Supervisor.run", CANCELLED),
+        ("ingestor.turn", "Turn.wait", CANCELLED),
+        ("ingestor.subscriptions.reconciler", "Reconciler.run", RETURNED),
+        ("ingestor.publisher.spooling", "Spooling._keep_looking", RETURNED),
+        ("ingestor.watching.reporter", "Reporter.run", CANCELLED_CALLBACK),
     ],
 )
 async def test_a_defect_in_any_part_ends_the_process_and_leaves_no_zombie(
@@ -192,7 +204,8 @@ async def test_a_defect_in_any_part_ends_the_process_and_leaves_no_zombie(
     name: str,
     deed: str,
 ) -> None:
-    """Whichever part fails, the process says why and exits with 1 within seconds; /livez answers no more."""
+    """Whichever part fails, is cancelled, or returns, the process says why and exits with 1 within seconds; /livez
+    answers no more."""
     trigger = tmp_path / "now"
     program = FAILPOINT.format(module=module, name=name, deed=deed, trigger=str(trigger))
     daemon = DaemonProcess(shared_server.url, vendor.url("iex"), drain_s="0.5")
@@ -202,7 +215,7 @@ async def test_a_defect_in_any_part_ends_the_process_and_leaves_no_zombie(
         trigger.touch()
         assert await daemon.ended(10) in CRASHED
         (crash,) = (event for event in daemon.events if event["event"] == "crashed")
-        assert "failpoint" in crash["exception"] or "ZeroDivisionError" in crash["exception"]
+        assert re.search("failpoint|ZeroDivisionError|PartEnded|CancelledError", crash["exception"])
         with pytest.raises(AssertionError, match="does not answer"):
             await daemon.page("/livez")
 

@@ -213,6 +213,7 @@ def test_times_are_exact(time_ns: int, delay_us: int) -> None:
     [
         (1.0, 3.0, 2.0, 2.0),
         (3.0, 1.0, 2.0, -2.0),
+        (233.76, 233.78, 233.77, 0.02),
         (0.0, 3.0, None, None),
         (1.0, None, None, None),
         (-0.0, 0, None, None),

@@ -249,3 +249,28 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
         make([])
     assert isinstance(caught.value, BusError)
     assert (caught.value.package, caught.value.extra) == (package, extra)
+
+
+@pytest.mark.keeps_open("polars keeps its threads and what they wait on")
+@pytest.mark.parametrize("make", [to_pandas, to_polars, to_arrow])
+def test_what_a_column_cannot_hold_is_null_and_costs_no_other_row(
+    make: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A time beyond the year 2262, of whoever made the quote, and a count beyond 64 bits; the log says how many."""
+    times = [T0_NS, 2**63, 10**23, -(2**63), T0_NS + 1]
+    quotes = [Quote("AAPL", None, 1.0, 1, "V", 2.0, 1, "V", None, None, t, 2**60) for t in times]
+    frame = make(quotes)
+    assert len(frame) == len(times)
+
+    def nulls(column: Any) -> int:
+        if make is to_pandas:
+            return int(column.isna().sum())
+        count: Any = column.null_count
+        return int(count() if make is to_polars else count)
+
+    assert nulls(frame["time"]) == 3
+    assert nulls(frame["bid_price"]) == 0
+    assert "3 of 5 values of time are null" in caplog.text
+    gaps = [Gap(symbol="A", id=None, from_ns=T0_NS, to_ns=10**30, reason="x", missing=n) for n in (5, 2**64)]
+    frame = make(gaps, of=Gap)
+    assert (nulls(frame["to"]), nulls(frame["missing"]), nulls(frame["from"])) == (2, 1, 0)

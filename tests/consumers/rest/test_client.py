@@ -1,17 +1,19 @@
 """Answers of the service, as a strategy gets them, through alpaca-py's own clients."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
 from consumers import BadStart, BadSymbol
 from consumers.rest import AlpacaRest, RestError, RestRefused
-from simulator import AlpacaSimulator
+from simulator import AlpacaSimulator, SimulatorSettings
 from tests.consumers.rest.conftest import KEY, SECRET, T0_NS, rest_at, sim_quote
 
 
@@ -186,6 +188,48 @@ def test_importing_brings_nothing_of_alpaca_py() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+FIRST_QUESTION = """
+import asyncio, json, sys, time
+from consumers.rest import AlpacaRest
+
+async def main():
+    rest, longest_s, is_over = AlpacaRest("k", "s", data_url=sys.argv[1], trading_url=sys.argv[1]), 0.0, False
+
+    async def tick():
+        # What all threads of the program together had of the processor while this one waited for its turn.
+        nonlocal longest_s
+        last_s = time.process_time()
+        while not is_over:
+            await asyncio.sleep(0.001)
+            now_s = time.process_time()
+            longest_s, last_s = max(longest_s, now_s - last_s), now_s
+
+    async with rest, asyncio.TaskGroup() as tasks:
+        tasks.create_task(tick())
+        await asyncio.sleep(0.02)
+        found = await rest.latest_quotes("AAPL")
+        is_over = True
+    brought = [name for name in ("pandas", "numpy", "alpaca.data", "alpaca.trading") if name in sys.modules]
+    print(json.dumps([list(found), longest_s, brought]))
+
+asyncio.run(main())
+"""
+
+
+async def test_the_first_question_holds_up_nobody(sim: AlpacaSimulator) -> None:
+    """It imports what asks, in a thread, and no more of it than that: a loop beside it has its turns."""
+    rules = replace(sim.settings.account, key="k", secret="s")
+    async with AlpacaSimulator(SimulatorSettings(account=rules)) as own:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FIRST_QUESTION, own.rest_url), stdout=subprocess.PIPE
+        )
+        async with asyncio.timeout(60):
+            output, _ = await process.communicate()
+    found, longest_s, brought = json.loads(output)
+    assert (found, brought) == (["AAPL"], [])
+    assert longest_s < 0.05
 
 
 def test_without_alpaca_py_the_remedy_is_named() -> None:

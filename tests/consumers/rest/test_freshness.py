@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from consumers.rest import NOT_ASKED, RestError, RestUnavailable, Verdict, decide
 from consumers.rest.freshness import CLOCKS_APART_S, age_of
 from wire import Quote
-from wire.quote import newer
+from wire.quote import is_ahead, newer
 
 NOW_NS = 1_763_000_000_000_000_000
 S = 1_000_000_000
@@ -45,7 +45,10 @@ def test_a_fresh_quote_is_young_enough_and_the_newest_known(
         case Verdict.FRESH:
             assert judgement.quote is not None
             assert -CLOCKS_APART_S <= age_of(judgement.quote, NOW_NS) <= max_age_s
-            assert judgement.quote.time_ns == max(one.time_ns for one in known)
+            believed = [one for one in known if not is_ahead(one)] or known
+            latest_ns = max(one.time_ns for one in believed)
+            assert is_ahead(judgement.quote) or judgement.quote.time_ns == latest_ns
+            assert judgement.quote.id is not None or not is_ahead(judgement.quote) or believed == known
         case Verdict.ASK:
             assert rest is NOT_ASKED
         case Verdict.STALE:
@@ -90,6 +93,10 @@ def test_the_table_of_cases() -> None:
         Case(quote(-60, -60), None, None, Verdict.STALE, "in the future"),
         Case(quote(3, None), None, NOT_ASKED, Verdict.FRESH),
         Case(quote(6, None), None, NOT_ASKED, Verdict.ASK),
+        Case(old, quote(-3600, 1), NOT_ASKED, Verdict.ASK),
+        Case(old, None, quote(-3600, 0), Verdict.STALE, "dated 3600.0 s ahead"),
+        Case(young, None, quote(-3600, 0), Verdict.FRESH),
+        Case(old, None, quote(-4, 0), Verdict.FRESH),
     ):
         judgement = decide(NOW_NS, 5, case.cached, case.shared, case.asked)
         assert judgement.verdict is case.verdict, case
@@ -104,6 +111,29 @@ def test_a_confirmed_quote_keeps_its_id() -> None:
     # Of the same time but another content: what was confirmed later counts, and is no entry.
     assert newer(streamed, quote(60, 0, bid=9)) == quote(60, 0, bid=9)
     assert newer(quote(60, 0, entry="1-0"), quote(60, 30)) == quote(60, 0, entry="1-0")
+
+
+def test_a_quote_of_rest_that_is_dated_in_the_future_stands_above_none_that_is_not() -> None:
+    """Beyond the five seconds that an entry id may lie ahead; the stream's own is believed as far as its id."""
+    streamed, ahead = quote(60, 60, entry="1-0"), quote(-3600, 0)
+    assert newer(streamed, ahead) == newer(ahead, streamed) == streamed
+    assert newer(ahead, quote(60, 60)) == quote(60, 60)
+    assert newer(quote(-9999, 5), ahead) == newer(ahead, quote(-9999, 5)) == ahead
+    assert newer(ahead, None) == ahead
+    assert newer(streamed, quote(-4.9, 0)) == quote(-4.9, 0)
+    far = quote(-3600, 60, entry="2-0")
+    assert newer(far, quote(56, 0)) == far
+    assert newer(far, quote(54, 0)) == newer(quote(54, 0), far) == quote(54, 0)
+
+
+@given(st.lists(quotes, min_size=3, max_size=3))
+def test_of_three_quotes_the_newest_does_not_depend_on_the_order(three: list[Quote]) -> None:
+    """Whoever is asked first."""
+    a, b, c = three
+    one, other = newer(newer(a, b), c), newer(a, newer(b, c))
+    assert one is not None
+    assert other is not None
+    assert (one.time_ns, one.receive_delay_us) == (other.time_ns, other.receive_delay_us)
 
 
 @given(st.none() | quotes, st.none() | quotes)

@@ -102,6 +102,39 @@ async def test_the_newest_wins_in_any_order(server: RedisServer, redis: Redis) -
         shared_in_order()
 
 
+async def test_a_date_in_the_future_replaces_none_that_is_believed(
+    bus: Bus, redis: Redis, writer: Writer
+) -> None:
+    """Neither here nor above the stream; where there is nothing else it stands until there is."""
+    hour_ns = 3600 * 10**9
+    for ahead_ns, received_s, is_stored, stands_ns in (
+        (hour_ns, 3, True, hour_ns),
+        (2 * hour_ns, 4, False, hour_ns),
+        (9_000_000_000, 2, True, 9_000_000_000),
+        (-hour_ns, 9, True, -hour_ns),
+        (hour_ns, 0, False, -hour_ns),
+        (4_000_000_000, 0, True, 4_000_000_000),
+        (-hour_ns, 0, False, 4_000_000_000),
+    ):
+        now_ns = time.time_ns()
+        sent = quote(now_ns + ahead_ns, now_ns - received_s * 10**9)
+        case = (ahead_ns, received_s)
+        assert (await share(parts_of(bus)[0], KEYS, [sent])).stored == is_stored, case
+        there = await stored(redis)
+        assert there is not None
+        assert abs(there.time_ns - now_ns - stands_ns) < 60 * 10**9, case
+    now_ns = time.time_ns()
+    await share(parts_of(bus)[0], KEYS, [quote(now_ns + hour_ns, now_ns, symbol="MSFT")])
+    lonely = await bus.latest("MSFT")
+    assert lonely is not None
+    assert lonely.time_ns == now_ns + hour_ns
+    await writer.quotes("MSFT", at=now_ns)
+    found = await bus.latest("MSFT")
+    assert found is not None
+    assert (found.time_ns, found.id is not None) == (now_ns, True)
+    assert (await bus.latest_many("MSFT", max_age_s=60))["MSFT"] == found
+
+
 @pytest.mark.parametrize("there", ["", "junk", '{"t":99999999999999999999,"r":1}', '{"S":"AAPL","t":5}'])
 async def test_what_is_no_quote_of_today_is_replaced(bus: Bus, redis: Redis, there: str) -> None:
     """Junk, and a time in the distant future, which would stand there for ever."""

@@ -2,10 +2,13 @@
 
 import asyncio
 import functools
+import time
 import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from consumers import BusClosed, Gap, MarketDataService, Quote
@@ -13,7 +16,7 @@ from consumers.service.book import CallbackBook, OnceEach, Seldom
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked
 from tests.consumers.service.conftest import read, sizes, so, spawn
-from wire import Symbol
+from wire import EntryId, Symbol
 
 
 class Recorder:
@@ -120,6 +123,87 @@ async def test_callbacks_of_the_service_get_each_quote_once(
     await read(service.stream_quotes("AAPL", start=streams[0].positions), 1)
     assert found == list(range(201))
     assert service.remove_callback("AAPL") == 1
+
+
+async def test_callbacks_of_the_service_are_told_of_what_a_stream_catches_up_with(
+    service: MarketDataService, writer: Writer
+) -> None:
+    """One stream begins now, another with the earliest: each quote once, though later ones were told before."""
+    found: list[int | float | None] = []
+    service.add_callback("AAPL", lambda quote: found.append(quote.bid_size))
+    await writer.quotes("AAPL", 500)
+    live = spawn(read(service.stream_quotes("AAPL", start="now"), 338))
+    await blocked(writer.redis)
+    await writer.quotes("AAPL", 300)
+    await so(lambda: len(found) == 300)
+    late = spawn(read(service.stream_quotes("AAPL", start="earliest"), 838))
+    await so(lambda: len(found) == 800)
+    await writer.quotes("AAPL", 38)
+    assert sizes(await live) == list(range(500, 838))
+    assert sizes(await late) == list(range(838))
+    await so(lambda: len(found) >= 838)
+    assert sorted(number or 0 for number in found) == list(range(838))
+    assert found[300:800] == list(range(500))
+
+
+async def test_a_quote_whose_stream_ends_before_its_turn_is_told_by_another(
+    service: MarketDataService, writer: Writer
+) -> None:
+    """It has waited for a slow callback, and has told nobody."""
+    found: list[int | float | None] = []
+    gate = asyncio.Event()
+
+    async def slow(quote: Quote) -> None:
+        found.append(quote.bid_size)
+        await gate.wait()
+
+    service.add_callback("AAPL", slow)
+    await writer.quotes("AAPL", 1)
+    first = spawn(service.stream_quotes("AAPL", start="earliest").run())
+    await so(lambda: found == [0])
+    await writer.quotes("AAPL", 1)
+    waits = asyncio.Event()
+    ends = service.stream_quotes("AAPL", lambda _: waits.set(), start=writer.ids["AAPL"][0])
+    second = spawn(ends.run())
+    await waits.wait()
+    second.cancel()
+    await asyncio.wait([second])
+    gate.set()
+    await so(lambda: found == [0, 1])
+    first.cancel()
+    await asyncio.wait([first])
+
+
+async def test_a_callback_that_is_added_later_has_an_account_of_its_own(
+    service: MarketDataService, writer: Writer
+) -> None:
+    """What a stream brings after that is news to it, whatever others were told before."""
+    early: list[Quote] = []
+    later: list[Quote] = []
+    service.add_callback("AAPL", early.append)
+    await writer.quotes("AAPL", 5)
+    await read(service.stream_quotes("AAPL", start="earliest"), 5)
+    service.add_callback("AAPL", later.append)
+    await read(service.stream_quotes("AAPL", start="earliest"), 5)
+    assert (sizes(early), sizes(later)) == ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+
+
+async def test_what_one_stream_finds_too_old_another_may_tell(
+    service: MarketDataService, writer: Writer
+) -> None:
+    """Only what was brought counts as told."""
+    found: list[int | float | None] = []
+    gaps: list[Gap] = []
+    service.add_callback("AAPL", lambda quote: found.append(quote.bid_size))
+    await writer.quotes("AAPL", 3)
+    strict = spawn(service.stream_quotes("AAPL", on_gap=gaps.append, start="earliest", max_age_s=60).run())
+    await so(lambda: bool(gaps))
+    await writer.quotes("AAPL", 1, at=time.time_ns())
+    await so(lambda: found == [3])
+    await read(service.stream_quotes("AAPL", start="earliest"), 4)
+    assert found == [3, 0, 1, 2]
+    strict.cancel()
+    await asyncio.wait([strict])
 
 
 async def test_callbacks_of_the_service_follow_a_stream_that_begins_anew(
@@ -336,19 +420,64 @@ def test_the_book_counts_what_it_holds() -> None:
 
 
 def test_an_entry_passes_once() -> None:
-    """Later ones do, earlier and equal ones do not, until the symbol begins anew."""
-
-    def quote(entry_id: str | None, symbol: str = "AAPL") -> Quote:
-        return Quote(symbol, entry_id, 1.0, 1, "V", 2.0, 1, "V", None, None, 5, 0)
-
+    """Whoever brings it: what nobody has brought is news, also when later ones have passed."""
     once = OnceEach()
-    passed = [once.lets_pass(quote(i)) for i in ("9-1", "10-0", "9-2", "10-0", "10-1")]
-    assert passed == [True, True, False, False, True]
-    assert once.lets_pass(quote("1-1", "MSFT"))
-    once.begin_anew("AAPL")
-    assert once.lets_pass(quote("1-1"))
-    once.clear()
-    assert once.lets_pass(quote("1-1"))
+
+    def passes(reader: str, *numbers: int) -> list[bool]:
+        return [once.lets_pass(reader, EntryId(number, 0)) for number in numbers]
+
+    assert passes("live", 90, 91, 92) == [True, True, True]
+    assert passes("late", 10, 11, 90, 91, 92, 93) == [True, True, False, False, False, True]
+    assert passes("live", 93, 94) == [False, True]
+    assert passes("third", 10, 11, 50, 94) == [False] * 4
+    # Whoever passes something over says so, and another may bring it.
+    assert passes("live", 95) == [True]
+    once.skipped("live")
+    assert passes("live", 99) == [True]
+    assert passes("late", 94, 95, 97, 99) == [False, False, True, False]
+
+
+def test_a_stream_begun_anew_is_news_once() -> None:
+    """For the reader that notices it, and for another that does not, each entry passes once all the same."""
+    once = OnceEach()
+    assert all(once.lets_pass(reader, EntryId(9, 0)) is (reader == "a") for reader in "ab")
+    once.begin_anew("a")
+    assert once.lets_pass("a", EntryId(9, 0))
+    assert once.lets_pass("a", EntryId(20, 0))
+    assert not once.lets_pass("b", EntryId(20, 0))
+    assert once.lets_pass("b", EntryId(21, 0))
+    assert not once.lets_pass("a", EntryId(21, 0))
+    once.begin_anew("b")
+    assert not once.lets_pass("b", EntryId(9, 0))
+    once.forget("a")
+    assert not once.lets_pass("c", EntryId(21, 0))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), max_size=80), st.integers(1, 300))
+def test_whatever_readers_do_each_entry_passes_exactly_once(
+    steps: list[tuple[int, int]], stretch: int
+) -> None:
+    """Readers begin anywhere, go on by any number of entries, and begin again elsewhere."""
+    once, told, at = OnceEach(), set(), dict.fromkeys(range(4), 0)
+    for reader, step in steps:
+        if step > 25:
+            at[reader] = step * stretch % 97
+            once.skipped(reader)
+        for _ in range(step):
+            at[reader] += 1
+            assert once.lets_pass(reader, EntryId(at[reader], 0)) is (at[reader] not in told)
+            told.add(at[reader])
+
+
+def test_what_has_passed_is_bounded_and_rather_told_twice_than_not_at_all() -> None:
+    """Of stretches without end the earliest are forgotten."""
+    once = OnceEach()
+    for number in range(1_000):
+        once.skipped("a")
+        assert once.lets_pass("a", EntryId(10 * number, 0))
+    assert not once.lets_pass("b", EntryId(9_990, 0))
+    assert once.lets_pass("b", EntryId(5, 0))
+    assert once.lets_pass("c", EntryId(0, 0))
 
 
 def test_messages_of_a_kind_pass_seldom() -> None:

@@ -37,6 +37,7 @@ async def test_reconnect_survives_a_killed_server_with_subscriptions_and_callbac
     """Symbols, callbacks and positions are as they were: no quote is missed and none comes twice."""
     caplog.set_level(logging.INFO)
     called: list[Quote] = []
+    caplog.set_level("INFO")
     policy = Reconnect(first_delay_s=0.05, max_delay_s=0.2, jitter=0, attempts=100)
     async with (
         MarketDataService(redis_url=mortal.url, reconnect=policy) as service,
@@ -56,7 +57,7 @@ async def test_reconnect_survives_a_killed_server_with_subscriptions_and_callbac
             await so(lambda: service.get_stream_status()["reconnect_attempts"] >= 2)
             status = service.get_stream_status()
             assert not status["connected"]
-            assert status["subscribed_symbols"] == ["AAPL", "MSFT"]
+            assert status["wanted_symbols"] == ["AAPL", "MSFT"]
             assert status["active_callbacks"] == 1
             await asyncio.to_thread(mortal.start)
             await writer.quotes("AAPL", 50)
@@ -73,6 +74,7 @@ async def test_reconnect_raises_after_the_last_of_its_attempts_and_logs_each(
     mortal: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Loops as well as callbacks alone; another stream may be begun where this one ended."""
+    caplog.set_level("INFO")
     async with (
         MarketDataService(redis_url=mortal.url, reconnect=SHORT) as service,
         Redis.from_url(mortal.url, protocol=2) as redis,
@@ -99,6 +101,7 @@ async def test_reconnect_raises_after_the_last_of_its_attempts_and_logs_each(
 
 async def test_reconnect_counts_for_a_server_that_is_not_there_yet(caplog: pytest.LogCaptureFixture) -> None:
     """A strategy may be started before Redis is, and is told when it does not come."""
+    caplog.set_level("INFO")
     url = f"redis://127.0.0.1:{free_port()}/0"
     async with MarketDataService(redis_url=url, reconnect=SHORT) as service:
         with pytest.raises(BusUnavailable) as caught:
@@ -106,6 +109,7 @@ async def test_reconnect_counts_for_a_server_that_is_not_there_yet(caplog: pytes
         assert caught.value.attempts == 6
         lines = re.findall(r"attempt (\d) of 5 in ([\d.]+) s", caplog.text)
         assert lines == [("1", "0.02"), ("2", "0.04"), ("3", "0.08"), ("4", "0.16"), ("5", "0.32")]
+        assert [record.levelname for record in caplog.records].count("WARNING") == 1
 
 
 async def test_a_stream_begun_before_the_server_finds_it(mortal: RedisServer) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from consumers import BadSymbol, BusUnavailable, MarketDataService, StaleQuote
+from consumers import BadSymbol, BusUnavailable, MarketDataService, StaleQuote, connect
 from consumers.rest import RestError, RestLimited, RestRefused, RestUnavailable, Retry
 from consumers.rest.budget import CALLS_PER_MINUTE
 from simulator import AccountRules, AlpacaSimulator, SimQuote, SimulatorSettings
@@ -21,7 +21,7 @@ from simulator.redis_server import RedisServer, free_port
 from simulator.rest.faults import HangRest, RefuseRest
 from tests.consumers.conftest import FAST, KEYS, Writer
 from tests.consumers.service.conftest import so, spawn
-from wire import decode_latest, encode_latest
+from wire import decode_latest, encode_latest, entry_id_at
 
 QUICK = Retry(attempts=2, first_delay_s=0.01, max_delay_s=0.02, deadline_s=20.0)
 MONDAY = datetime(2025, 3, 3, 15, tzinfo=UTC)
@@ -57,7 +57,8 @@ async def cache(
     venue_us = now_us - int((age_s if venue_age_s is None else venue_age_s) * 1e6)
     delay_us = now_us - int(age_s * 1e6) - venue_us
     row = (1.0, 1, "V", 2.0, 1, "V", ["R"], "C", venue_us * 1_000, delay_us)
-    await redis.hset(key, symbol, encode_latest(symbol, None, row))
+    entry_id = str(entry_id_at(venue_us * 1_000)) if key == KEYS.latest else None
+    await redis.hset(key, symbol, encode_latest(symbol, entry_id, row))
 
 
 async def stored(redis: Redis, key: str, symbol: str) -> bytes | str:
@@ -104,6 +105,24 @@ async def test_get_latest_quote_is_rests_when_the_cache_is_too_old_and_is_shared
     assert decode_latest("AAPL", await stored(redis, KEYS.rest, "AAPL")).bid_price == 187.0
     # The daemon's own cache keeps its one writer.
     assert decode_latest("AAPL", await stored(redis, KEYS.latest, "AAPL")).bid_price == 1.0
+
+
+async def test_a_rest_quote_that_is_dated_in_the_future_stands_above_no_other(
+    server: RedisServer, redis: Redis, alpaca: AlpacaSimulator
+) -> None:
+    """Not for who asked, who is told why, nor for anybody else when the stream brings the next one."""
+    await cache(redis, KEYS.latest, "AAPL", age_s=60)
+    alpaca.send([SimQuote("AAPL", time.time_ns() + 3600 * 10**9, 187.0, 3, 187.5, 4)])
+    async with asking(server.url, alpaca) as service, connect(server.url) as bus:
+        with pytest.raises(StaleQuote, match=r"dated 3\d\d\d\.\d s ahead") as caught:
+            await service.get_latest_quote("AAPL")
+        assert caught.value.quote is not None
+        assert caught.value.quote.bid_price == 1.0
+        await cache(redis, KEYS.latest, "AAPL", age_s=0)
+        assert (await service.get_latest_quote("AAPL")).bid_price == 1.0
+        found = await bus.latest("AAPL", max_age_s=60)
+        assert found is not None
+        assert found.bid_price == 1.0
 
 
 async def test_get_latest_quotes_asks_rest_once_for_all_that_lack(

@@ -1,11 +1,15 @@
 """What a service says of itself, and the leases that its streams take."""
 
 import asyncio
+import json
+import time
+from datetime import UTC, datetime
 
 import pytest
 from redis.asyncio import Redis
 
 from consumers import Gap, MarketDataService, Quote
+from consumers.reading.unserved import Unserved
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, until
 from tests.consumers.service.conftest import read, sizes, so, spawn
@@ -32,7 +36,9 @@ async def test_get_stream_status_has_the_keys_that_were_asked_for(
     """From before the first stream until after the last."""
     assert service.get_stream_status() == {
         "connected": False,
+        "wanted_symbols": [],
         "subscribed_symbols": [],
+        "unserved": {},
         "active_callbacks": 0,
         "reconnect_attempts": 0,
         "quotes": 0,
@@ -52,7 +58,19 @@ async def test_get_stream_status_has_the_keys_that_were_asked_for(
     await blocked(writer.redis, 2)
     status = service.get_stream_status()
     assert status["connected"] is True
-    assert status["subscribed_symbols"] == ["AAPL", "MSFT", "TSLA"]
+    assert status["wanted_symbols"] == ["AAPL", "MSFT", "TSLA"]
+    assert status["subscribed_symbols"] == []
+    beat = datetime.fromtimestamp(time.time_ns() / 1e9, UTC).isoformat()
+    await writer.redis.hset(KEYS.status, mapping={"state": "live", "heartbeat": beat})
+    states = {"AAPL": "live", "MSFT": "waiting", "TSLA": "live"}
+    for symbol, state in states.items():
+        value = json.dumps({"state": state, "reason": "waits behind the limit", "since": beat})
+        await writer.redis.hset(KEYS.subscriptions, symbol, value)
+    await so(lambda: service.get_stream_status()["subscribed_symbols"] == ["AAPL", "TSLA"])
+    unserved = service.get_stream_status()["unserved"]
+    assert unserved["MSFT"] == Unserved("MSFT", "waiting", "waits behind the limit")
+    streams = service.get_stream_status()["streams"]
+    assert [len(stream["subscribed_symbols"]) for stream in streams] == [1, 1]
     assert status["active_callbacks"] == 3
     await writer.quotes("AAPL", 2)
     await writer.gap("AAPL", "feed_disconnected")
@@ -150,3 +168,32 @@ async def test_a_stream_leaves_out_what_is_too_old_and_says_so(server: RedisServ
         assert service.get_stream_status()["quotes"] == 3
         await service.disconnect_stream()
         await task
+
+
+async def test_fetch_stream_status_of_two_hundred_streams_is_few_questions(
+    service: MarketDataService, writer: Writer
+) -> None:
+    """However many streams there are, and however many of their entries have to be counted one by one."""
+    symbols = [f"S{number}" for number in range(100)]
+    for symbol in symbols:
+        await writer.quotes(symbol, 30)
+        # What stands before it is no longer known by its running number.
+        await writer.raw("XDEL", KEYS.stream(symbol), writer.ids[symbol][20])
+    streams = [service.stream_quotes(symbols[n % 100], start="earliest") for n in range(200)]
+    for number, stream in enumerate(streams):
+        await anext(stream)
+        if number < 100:
+            await anext(stream)
+    before = await asked(writer.redis)
+    status = await service.fetch_stream_status()
+    assert await asked(writer.redis) - before <= 20
+    assert len(status["streams"]) == 200
+    assert {lag.entries for lag in status["lag"].values()} == {28}
+    assert sorted(status["lag"]) == sorted(status["quality"]) == sorted(symbols)
+    for stream in streams:
+        await stream.aclose()
+
+
+async def asked(redis: Redis) -> int:
+    """How often a connection of the library has written something to the server since it began."""
+    return int((await redis.info("stats"))["total_reads_processed"])

@@ -2,9 +2,7 @@
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from redis.asyncio import Redis
 
 from consumers import BadStart, BadSymbol, BusClosed, BusError, Gap, MarketDataService, Quote
 from simulator.redis_server import RedisServer
-from tests.consumers.conftest import FAST, KEYS, Writer, blocked, readers
+from tests.consumers.conftest import FAST, KEYS, Writer, blocked, readers, until
 from tests.consumers.service.conftest import let_go, read, sizes, so, spawn
 
 
@@ -393,14 +391,90 @@ async def test_a_stream_that_nobody_reads_is_told(
 async def test_a_stream_without_a_daemon_says_so(
     service: MarketDataService, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, when it begins, with the reason; not where a daemon beats."""
+    """Once, within seconds, with symbols and reason, in the log and in its status."""
+    stream = service.stream_quotes("AAPL")
+    task = spawn(read(stream, 1))
+    await so(lambda: "no daemon has written here" in caplog.text, 5)
+    (why,) = service.get_stream_status()["unserved"].values()
+    assert (why.symbol, why.state, why.reason) == ("AAPL", "no_daemon", "no daemon has written here")
+    await blocked(writer.redis)
     await writer.quotes("AAPL", 1)
-    assert await read(service.stream_quotes("AAPL", start="earliest"), 1)
-    assert caplog.text.count("none come for now: no daemon") == 1
-    caplog.clear()
-    beat = datetime.fromtimestamp(time.time_ns() // 10**9, UTC).isoformat()
-    await writer.redis.hset(
-        KEYS.status, mapping={"heartbeat": beat, "state": "live", "connected_since": beat}
-    )
-    assert await read(service.stream_quotes("AAPL", start="earliest"), 1)
-    assert "none come for now" not in caplog.text
+    assert await task
+    assert caplog.text.count("no daemon") == 1
+
+
+@pytest.mark.parametrize("way", ["task", "await", "run", "group"])
+async def test_a_stream_with_a_callback_is_awaited(
+    service: MarketDataService, writer: Writer, way: str
+) -> None:
+    """As a task, in a group, or where it stands: `asyncio.create_task(service.stream_quotes(…, callback=f))`."""
+    got: list[Quote] = []
+    stream = service.stream_quotes(["AAPL"], callback=got.append)
+
+    async def where_it_stands() -> None:
+        await (stream.run() if way == "run" else stream)
+
+    async with asyncio.TaskGroup() as group:
+        task = {
+            "task": lambda: asyncio.create_task(stream),  # noqa: TID251 - what is tried
+            "group": lambda: group.create_task(stream),
+        }.get(way, lambda: group.create_task(where_it_stands()))()
+        await blocked(writer.redis)
+        await writer.quotes("AAPL", 3)
+        await so(lambda: len(got) == 3)
+        if way == "await":
+            await stream.aclose()
+            await task
+        else:
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled()
+    assert not stream.is_running
+    await let_go(writer.redis)
+
+    async def is_given_back() -> bool:
+        return await writer.redis.zcard(KEYS.interest) == 0
+
+    await until(is_given_back)
+
+
+async def test_a_stream_that_is_cancelled_before_its_first_step_is_let_go(
+    service: MarketDataService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And nobody is told that it was never read."""
+    task = spawn(service.stream_quotes("AAPL", repr))
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+    assert service.get_stream_status()["streams"] == []
+    service.stream_quotes("AAPL", repr).close()
+    gc.collect()
+    assert caplog.text == ""
+
+
+def test_what_ends_a_program_ends_it_through_an_awaited_stream(server: RedisServer) -> None:
+    """A callback may call `sys.exit`."""
+
+    def interrupt(_: Quote) -> None:
+        raise SystemExit(3)
+
+    async def program() -> None:
+        async with MarketDataService(redis_url=server.url, reconnect=FAST) as service:
+            async with Redis.from_url(server.url) as redis:
+                await redis.flushall()
+                await Writer(redis).quotes("AAPL", 1)
+            await service.stream_quotes("AAPL", interrupt, start="earliest")
+
+    with pytest.raises(SystemExit):
+        asyncio.run(program())
+
+
+async def test_quotes_that_go_to_nobody_are_told(
+    service: MarketDataService, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever awaits a stream without a callback meant to iterate."""
+    task = spawn(service.stream_quotes("AAPL"))
+    await blocked(redis)
+    task.cancel()
+    await asyncio.wait((task,))
+    assert "quotes of AAPL go to nobody: pass a callback, add one, or read with `async for`" in caplog.text
