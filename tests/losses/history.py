@@ -12,16 +12,17 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from consumers import Bus, Reconnect, connect
+from consumers import Bus, QuoteStream, Reconnect, connect
 from consumers.link import CLIENT_NAME
 from tests.losses.reader import Account, Balance, balance
 from wire import GAP_FIELD, QUOTE_FIELD, ZERO_ID, Keyspace, encode_gap, encode_quote, place
 
 SYMBOLS: Final = ("A", "B")
+PATIENCE_S: Final = 30.0
 T0_NS: Final = 1_763_000_000_000_000_000
 STEP_NS: Final = 1_000_003
-LATE_S: Final = 2.5
-"""By then a reader has looked at each of its streams."""
+LOOKS: Final = 2
+"""The first look that comes may have been asked for before, the second was not."""
 DEEDS: Final = {
     "write": 40,
     "trim": 8,
@@ -57,6 +58,7 @@ class History:
         self.written: dict[str, dict[int, int]] = {symbol: {} for symbol in SYMBOLS}
         self.interim: dict[str, set[int]] = {symbol: set() for symbol in SYMBOLS}
         self.account = Account()
+        self._stream: QuoteStream | None = None
         self._last = dict.fromkeys(SYMBOLS, ZERO_ID)
         self._time_ns = T0_NS
         self._nap_s = 0.0
@@ -77,13 +79,14 @@ class History:
                 (deed,) = self.random.choices(list(weights), list(weights.values()))
                 self.log.append(f"{symbol} {deed}")
                 await self._do(deed, symbol)
-            # The end: everything is quick again, and each stream gets one more entry, which the reader gets.
+            # The end: all is quick again, and each stream gets more entries. A reader that has got one written
+            # after a look has got all that the look told.
             self._nap_s = 0.0
-            await asyncio.sleep(LATE_S)
-            for symbol in SYMBOLS:
-                await self._write(symbol, 1)
-            await self._until_read()
-            await asyncio.sleep(LATE_S)
+            for _ in range(2):
+                await self._until_looked()
+                for symbol in SYMBOLS:
+                    await self._write(symbol, 1)
+                await self._until_read()
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
@@ -96,15 +99,29 @@ class History:
 
     async def _read(self, bus: Bus) -> None:
         now_s = asyncio.get_running_loop().time
-        async for item in bus.quotes(*SYMBOLS, start="earliest", lease=False):
+        self._stream = bus.quotes(*SYMBOLS, start="earliest", lease=False)
+        async for item in self._stream:
             self.account.take(item, now_s())
             if self._nap_s and self.random.random() < 0.3:
                 await asyncio.sleep(self._nap_s)
 
     async def _until_read(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while any(self.account.last(symbol) < max(self.written[symbol]) for symbol in SYMBOLS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+    async def _until_looked(self) -> None:
+        """Until the reader has compared each stream with what it knew, in a question that was asked after this."""
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(LOOKS):
+                since_s = asyncio.get_running_loop().time()
+                while min(self._looked_at_s()) <= since_s:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+    def _looked_at_s(self) -> list[float]:
+        assert self._stream is not None
+        tracks = [self._stream._source.pursuit.track(symbol) for symbol in SYMBOLS]
+        return [0.0 if track is None else track.looked_at for track in tracks]
 
     async def _do(self, deed: str, symbol: str) -> None:
         key, chance = self.keys.stream(symbol), self.random

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 
 from consumers import Gap, Quote
 
-LATE_S = 2.5
-"""How much later than the next quote a gap may come, when it was found by the running numbers alone."""
-
 
 @dataclass
 class Account:

@@ -13,7 +13,9 @@ from tests.twins.compare import differences, first_difference, linked, lived
 from tests.twins.limits import KNOWN
 
 
-async def compare(seed: int, count: int, *, commands: int = 80, deeds: int = 60) -> list[str]:
+async def compare(
+    seed: int, count: int, *, commands: int = 80, deeds: int = 60, is_untimed: bool = False
+) -> list[str]:
     """What differs, in words; for each seed at most one thing of each kind."""
     told = []
     with RedisServer() as real, MemoryServer() as memory:
@@ -28,7 +30,8 @@ async def compare(seed: int, count: int, *, commands: int = 80, deeds: int = 60)
         async with Redis.from_url(real.url, protocol=2) as one, memory.client() as other:
             for number in range(seed, seed + count):
                 found = first_difference(
-                    await lived(number, real.url, one, deeds), await lived(number, memory.url, other, deeds)
+                    await lived(number, real.url, one, deeds, is_untimed=is_untimed),
+                    await lived(number, memory.url, other, deeds, is_untimed=is_untimed),
                 )
                 if found is not None:
                     at, was, is_now = found

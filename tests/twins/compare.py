@@ -42,11 +42,11 @@ async def differences(seed: int, real: Link, memory: Link, count: int) -> list[D
     return []
 
 
-async def lived(seed: int, url: str, redis: Redis, count: int = 60) -> list[tuple[str, Any]]:
+async def lived(seed: int, url: str, redis: Redis, count: int, *, is_untimed: bool) -> list[tuple[str, Any]]:
     """What the library did and saw on this server in so many deeds."""
     await redis.flushall()
     async with connect(url) as bus, Publisher(url) as publisher:
-        seen = await Life(seed, bus, publisher, redis).live(count)
+        seen = await Life(seed, bus, publisher, redis, is_untimed=is_untimed).live(count)
     return [*seen, ("leases when the bus is closed", await redis.zcard(publisher.keys.interest))]
 
 

@@ -29,16 +29,24 @@ DEEDS: Final = {
     "restart a worker": 4,
     "ask": 10,
     "lag": 6,
+    "lag of a group": 6,
     "interest": 5,
     "spoil and mend": 1,
 }
+OF_GROUPS: Final = frozenset({"work", "restart a worker", "lag of a group"})
+"""What a worker sees may depend on the clock, see the limit "time of a group"."""
+UNTIMED: Final = {deed: weight for deed, weight in DEEDS.items() if deed not in OF_GROUPS}
+"""Deeds that the clock has no part in, where each reading begins with a look."""
 
 
 class Life:
     """What happens on one server, and what was seen of it."""
 
-    def __init__(self, seed: int, bus: Bus, publisher: Publisher, redis: Redis) -> None:
+    def __init__(
+        self, seed: int, bus: Bus, publisher: Publisher, redis: Redis, *, is_untimed: bool = False
+    ) -> None:
         self._random: Final = random.Random(seed)
+        self._is_untimed: Final = is_untimed
         self._bus: Final = bus
         self._publisher: Final = publisher
         self._redis: Final = redis
@@ -54,8 +62,9 @@ class Life:
     async def live(self, count: int) -> list[tuple[str, Any]]:
         """So many deeds, each with what was seen."""
         seen = []
+        deeds = UNTIMED if self._is_untimed else DEEDS
         for _ in range(count):
-            (deed,) = self._random.choices(list(DEEDS), list(DEEDS.values()))
+            (deed,) = self._random.choices(list(deeds), list(deeds.values()))
             try:
                 found = await self._do(deed)
             except BusError as error:
@@ -88,14 +97,14 @@ class Life:
             case "remove":
                 return await self._publisher.remove_stream(symbol, cache=chance.random() < 0.5)
             case "read":
-                return await drained(self._stream)
+                return await self._drained(self._stream)
             case "leave and resume":
                 positions = self._stream.positions
                 await self._stream.aclose()
                 self._stream = self._bus.quotes(*SYMBOLS, start=positions)
                 return positions
             case "newest":
-                return await drained(self._newest)
+                return await self._drained(self._newest)
             case "work":
                 return await self._work(chance.choice(["a", "b"]))
             case "restart a worker":
@@ -109,14 +118,11 @@ class Life:
                 past = [plain(item) async for item in self._bus.history(symbol, T0_NS, self._time_ns)]
                 return [plain(quote) for quote in found.values()], past
             case "lag":
-                behind = await self._stream.lag()
+                return await self._stream.lag()
+            case "lag of a group":
                 held = await self._workers["a"].lag()
                 members = {key: sorted((m.name, m.pending) for m in its.members) for key, its in held.items()}
-                return (
-                    behind,
-                    {key: (its.entries, its.is_exact, its.pending) for key, its in held.items()},
-                    members,
-                )
+                return {key: (its.entries, its.is_exact, its.pending) for key, its in held.items()}, members
             case "interest":
                 async with self._bus.interest(symbol, "GME") as wanted:
                     leases: Any = await self._redis.zrange(self._keys.interest, 0, -1)
@@ -146,23 +152,25 @@ class Life:
                 self._unacknowledged[name].clear()
         return sorted(seen, key=str)
 
+    async def _drained(self, stream: Any) -> list[Any]:
+        """All that there is for now, by symbol: between symbols there is no order."""
+        if self._is_untimed:
+            # As after a long pause: else the clock decides whether this read compares the streams, or the next.
+            stream._source.pursuit.lost_touch()
+        seen, empty = [], 0
+        while empty < EMPTY_READS:
+            item = await stream.get(timeout_s=0)
+            if item is None:
+                empty += 1
+                continue
+            empty = 0
+            seen.append(item)
+        return sorted((plain(item) for item in seen), key=lambda item: str(item[0]))
+
     def _quote(self, symbol: str) -> Quote:
         self._number += 1
         self._time_ns += self._random.choice([0, 1_000, 1_000_000, 40_000_000])
         return a_quote(symbol, bid_size=self._number, at=self._time_ns, delay_ms=8.0)
-
-
-async def drained(stream: Any) -> list[Any]:
-    """All that there is for now, by symbol: between symbols there is no order."""
-    seen, empty = [], 0
-    while empty < EMPTY_READS:
-        item = await stream.get(timeout_s=0)
-        if item is None:
-            empty += 1
-            continue
-        empty = 0
-        seen.append(item)
-    return sorted((plain(item) for item in seen), key=lambda item: str(item[0]))
 
 
 def plain(item: Any) -> tuple[Any, ...]:
