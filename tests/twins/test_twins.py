@@ -5,7 +5,7 @@ import asyncio
 from consumers.testing import memory_bus, quotes_of
 from tests.twins.__main__ import compare
 
-SEEDS = 12
+SEEDS = 8
 
 
 async def test_memory_and_a_real_server_agree_on_random_operations() -> None:
