@@ -11,7 +11,8 @@ KNOWN: Final = {
     "order of members": "XPENDING names members in the order of their names on a server, in no order in memory",
     "order of groups": "XINFO GROUPS lists them by name on a server; the library looks for its own",
     "deleted and pending": "XAUTOCLAIM names a pending entry that the stream lost at once on a server, in memory "
-    "when it has been idle for as long as asked: a worker is told of the loss that much later",
+    "when it has been idle for as long as asked: until then it counts as pending, and no worker is "
+    "told of the loss",
     "gaps of a group": "a worker looks whether entries are gone when it has not asked for a quarter of a second, "
     "so the deed at which it tells depends on the machine; the entries themselves are compared",
     "time of a group": "how often a worker looks at its share, and what it then claims, passes over or counts, "
