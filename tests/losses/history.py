@@ -38,6 +38,7 @@ DEEDS: Final = {
 }
 ALWAYS: Final = ("write", "wait", "wait long")
 KINDS: Final = tuple(deed for deed in DEEDS if deed not in ALWAYS)
+DAMAGE: Final = sum(DEEDS[kind] for kind in KINDS)
 
 
 @dataclass
@@ -62,6 +63,11 @@ class History:
         self._last = dict.fromkeys(SYMBOLS, ZERO_ID)
         self._time_ns = T0_NS
         self._nap_s = 0.0
+        # Not the one of the deeds: how often it is asked depends on the machine.
+        self._naps = random.Random(-1 - self.seed)
+        self._go_on = asyncio.Event()
+        self._go_on.set()
+        self._is_held = False
 
     async def run(self) -> Balance:
         """Live it, and say what became of each number."""
@@ -73,12 +79,18 @@ class History:
                 await self._age(self.keys.stream(symbol))
             reading = asyncio.get_running_loop().create_task(self._read(bus))
             await self._until_read()
-            weights = {deed: weight for deed, weight in DEEDS.items() if deed in {*self.kinds, *ALWAYS}}
+            weights: dict[str, float] = {deed: DEEDS[deed] for deed in ALWAYS}
+            # One kind alone strikes as often as all together would.
+            share = DAMAGE / sum(DEEDS[kind] for kind in self.kinds)
+            weights |= {kind: DEEDS[kind] * share for kind in self.kinds}
             for _ in range(self.deeds):
                 symbol = self.random.choice(SYMBOLS)
                 (deed,) = self.random.choices(list(weights), list(weights.values()))
                 self.log.append(f"{symbol} {deed}")
-                await self._do(deed, symbol)
+                if deed not in ALWAYS and self.random.random() < 0.3:
+                    await self._do_behind(deed, symbol)
+                else:
+                    await self._do(deed, symbol)
             # The end: all is quick again, and each stream gets more entries. A reader that has got one written
             # after a look has got all that the look told.
             self._nap_s = 0.0
@@ -102,13 +114,29 @@ class History:
         self._stream = bus.quotes(*SYMBOLS, start="earliest", lease=False)
         async for item in self._stream:
             self.account.take(item, now_s())
-            if self._nap_s and self.random.random() < 0.3:
+            if self._nap_s and self._naps.random() < 0.3:
                 await asyncio.sleep(self._nap_s)
+            self._is_held = not self._go_on.is_set()
+            await self._go_on.wait()
+            self._is_held = False
 
     async def _until_read(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while any(self.account.last(symbol) < max(self.written[symbol]) for symbol in SYMBOLS):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+    async def _do_behind(self, deed: str, symbol: str) -> None:
+        """While the reader is held and does not ask, so that it must miss what was written and is taken."""
+        self._go_on.clear()
+        try:
+            await self._write(symbol, 1)
+            async with asyncio.timeout(PATIENCE_S):
+                while not self._is_held:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            await self._write(symbol, self.random.choice([2, 5, 30]))
+            await self._do(deed, symbol)
+        finally:
+            self._go_on.set()
 
     async def _until_looked(self) -> None:
         """Until the reader has compared each stream with what it knew, in a question that was asked after this."""
