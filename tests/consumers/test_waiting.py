@@ -53,11 +53,6 @@ class Ways:
 
     async def native(self) -> None:
         """Loops, `get`, batches, newest quotes, a group, and a stream of somebody who takes no lease."""
-
-        async def loop(items: Any) -> None:
-            async for _ in items:
-                pass
-
         for symbol in ("QUOTES", "GET", "BATCHES", "NEWEST", "GROUP", "UNLEASED", "ADDED"):
             bus = await self.stack.enter_async_context(connect(self.url, reconnect=UNTIL_REDIS_IS_BACK))
             stream: Any
@@ -97,8 +92,9 @@ class Ways:
             service = await self.stack.enter_async_context(
                 MarketDataService(redis_url=self.url, reconnect=UNTIL_REDIS_IS_BACK)
             )
-            stream = service.stream_quotes(symbol, repr if symbol == "CALLBACK" else None)
-            self.start(symbol, stream.run(), partial(told_by, service))
+            called = symbol == "CALLBACK"
+            stream = service.stream_quotes(symbol, repr if called else None)
+            self.start(symbol, stream.run() if called else loop(stream), partial(told_by, service))
         dropin = StockDataStream("", "", redis_url=self.url)
 
         async def handler(_: Any) -> None:
@@ -115,10 +111,16 @@ class Ways:
         await asyncio.wait(self.running)
 
 
-async def quietly(loop: Coroutine[Any, Any, Any]) -> None:
+async def loop(items: Any) -> None:
+    """Read to the end."""
+    async for _ in items:
+        pass
+
+
+async def quietly(steps: Coroutine[Any, Any, Any]) -> None:
     """A loop that ends because its bus is closed is none of this test's business."""
     with suppress(BusError):
-        await loop
+        await steps
 
 
 def told_by(service: MarketDataService) -> dict[str, Unserved]:

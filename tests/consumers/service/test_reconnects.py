@@ -105,7 +105,7 @@ async def test_reconnect_counts_for_a_server_that_is_not_there_yet(caplog: pytes
     url = f"redis://127.0.0.1:{free_port()}/0"
     async with MarketDataService(redis_url=url, reconnect=SHORT) as service:
         with pytest.raises(BusUnavailable) as caught:
-            await service.stream_quotes("AAPL").run()
+            await service.stream_quotes("AAPL", repr).run()
         assert caught.value.attempts == 6
         lines = re.findall(r"attempt (\d) of 5 in ([\d.]+) s", caplog.text)
         assert lines == [("1", "0.02"), ("2", "0.04"), ("3", "0.08"), ("4", "0.16"), ("5", "0.32")]
