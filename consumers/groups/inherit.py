@@ -47,9 +47,11 @@ def together(
     return record.with_past(*memory.past, memory.generation).owing(*skipped)
 
 
-def reborn(symbol: str, known: Record, facts: StreamFacts, generation: str, me: str) -> Birth:
+def reborn(
+    symbol: str, known: Record, standing: Standing, facts: StreamFacts, generation: str, me: str
+) -> Birth:
     """Where a group that is gone begins again."""
-    beginning = begin_again(symbol, known.standing, facts)
+    beginning = begin_again(symbol, standing, facts)
     heir = known.heir(generation)
     if beginning.gap is not None:
         heir = heir.at(_chosen(beginning.after, facts)).owing(*owed_gaps(me, [beginning.gap]))
@@ -61,45 +63,50 @@ def born(
 ) -> Birth:
     """Where a group that nobody knows begins. `head` are the first entries of the stream.
 
-    When a marker among them says that Redis lost what stood there before, it may have lost the group, too: what is
-    passed over is told.
+    When a marker among them says that Redis lost what stood there before, it may have lost the group, too, and then
+    nobody knows how far that had come: everything up to the place is told as missing.
     """
     beginning = begin(place, facts)
     record = first_record(generation, _chosen(beginning.after, facts), beginning.after)
-    lost = _lost(symbol, head)
-    if lost is not None and facts.first is not None and beginning.after > facts.first:
-        upto = min(beginning.after, facts.last)
-        record = record.owing(Debt(me, id_at(lost.from_ns), str(upto), STREAM_RECREATED))
+    record = _with_loss(record, symbol, facts, head, beginning.after, me)
     return Birth(record, beginning.after, beginning.read)
 
 
-def reconciled(
+def adopted(
     symbol: str,
-    known: Record | None,
+    group: GroupFacts,
+    facts: StreamFacts,
+    now: Standing,
+    head: Sequence[Any],
+    generation: str,
+    me: str,
+) -> Record:
+    """What is to be written down of a group that is there and that nobody knows, before it is named.
+
+    One of a version that kept no records; or one that somebody made after Redis had lost everything.
+    """
+    record = first_record(generation, now, group.last)
+    return _with_loss(record, symbol, facts, head, group.last, me)
+
+
+def renamed(
+    symbol: str,
+    known: Record,
+    standing: Standing,
     group: GroupFacts,
     facts: StreamFacts,
     tags: Collection[str],
-    now: Standing,
     generation: str,
     me: str,
-) -> tuple[Record, bool]:
-    """What is to be written down of a group that is there, and whether it is to be named after it first."""
-    if known is None:
-        if tags:
-            # Only the record was lost, or has expired.
-            return first_record(min(tags), now), False
-        return first_record(generation, now, group.last), True
-    if known.generation in tags:
-        return known.raised(now), False
-    debts = _skipped(symbol, known.standing, group.last, facts, me)
+) -> Record:
+    """What is to be written down of a group that is there and is not the one that is known, before it is named."""
+    debts = _skipped(symbol, standing, group.last, facts, me)
     if not known.knows_none(tags) and not any(debt.reason for debt in debts):
         # An earlier stream is back, and with it its group; what stood in the later one went with that.
-        after, upto = min(known.standing.floor, group.last), max(known.standing.mark, facts.last)
+        after, upto = min(standing.floor, group.last), max(standing.mark, facts.last)
         debts.append(Debt(me, str(after), str(upto), STREAM_RECREATED))
     heir = known.heir(generation).owing(*debts)
-    if is_another(known.standing, facts):
-        heir = heir.at(_chosen(ZERO_ID, facts))
-    return heir, True
+    return heir.at(_chosen(ZERO_ID, facts)) if is_another(standing, facts) else heir
 
 
 def _skipped(symbol: str, standing: Standing, upto: EntryId, facts: StreamFacts, me: str) -> list[Debt]:
@@ -134,6 +141,18 @@ def handed(record: Record, debt: Debt, last: str | None) -> Record:
 
 def _chosen(after: EntryId, facts: StreamFacts) -> Standing:
     return marked(Standing(after, after, Anchor.CHOSEN, facts.first), facts)
+
+
+def _with_loss(
+    record: Record, symbol: str, facts: StreamFacts, head: Sequence[Any], place: EntryId, me: str
+) -> Record:
+    """The same, with all before the place as a gap if the stream begins with a marker of its loss."""
+    lost = _lost(symbol, head)
+    if lost is None or facts.first is None or place < facts.first:
+        return record
+    # The marker may reach beyond its own place, and is passed over, too.
+    upto = max(min(place, facts.last), EntryId.parse(id_at(lost.to_ns)))
+    return record.owing(Debt(me, str(ZERO_ID), str(upto), STREAM_RECREATED))
 
 
 def _lost(symbol: str, head: Sequence[Any]) -> Gap | None:

@@ -13,11 +13,12 @@ from typing import Final
 from redis.exceptions import ResponseError
 
 from consumers.command import Command, Reply
-from consumers.groups.inherit import Birth, born, reborn, reconciled, together
-from consumers.groups.record import Debt, Record, decode_record, tags
+from consumers.groups.inherit import Birth, adopted, born, reborn, renamed, together
+from consumers.groups.record import Debt, Record, decode_record, first_record, tags
 from consumers.groups.rounds import pause_s
 from consumers.groups.standing import (
     GroupFacts,
+    Standing,
     having_seen,
     is_rewound,
     marked,
@@ -93,6 +94,8 @@ class Looks:
                 asked.append(("XRANGE", track.key, "-", "+", "COUNT", HEAD))
                 if track.origin is Wish.SNAPSHOT:
                     asked += questions(self._keys, track.symbol, Wish.SNAPSHOT)
+            if track.mark is not None:
+                asked.append(("XRANGE", track.key, str(track.mark), str(track.mark)))
         return asked
 
     def judge(self, track: Track, answers: Sequence[Reply], now_s: float) -> Gap | None:
@@ -105,6 +108,9 @@ class Looks:
         track.barred = is_wrong_type(stream)
         facts, group = read_facts(stream), read_group(groups, self._name)
         record: Record | None = None
+        track.proof = None
+        if more and track.mark is not None:
+            track.proof, track.mark = (track.mark, bool(more.pop())), None
         if more:
             track.raw, record = decode_record(more[2])
         if facts is None or group is None:
@@ -137,6 +143,9 @@ class Looks:
         if known is None:
             self._begin_anew(track, facts, more, now_s)
             return
+        proven = self._proven(track, known, now_s)
+        if proven is None:
+            return
         if (
             record is not None
             and record.generation != track.verified
@@ -148,7 +157,7 @@ class Looks:
                 track.rewound_since = now_s
             if now_s - track.rewound_since < REWIND_HOLDS_S:
                 return
-        track.birth = reborn(track.symbol, known, facts, self._generation(), self._consumer)
+        track.birth = reborn(track.symbol, known, proven, facts, self._generation(), self._consumer)
         track.seen = None
 
     def _begin_anew(self, track: Track, facts: StreamFacts, more: Sequence[Reply], now_s: float) -> None:
@@ -182,14 +191,23 @@ class Looks:
         members = group.members - track.tags
         track.look_at = now_s + pause_s(self._claim_after_s, members, self._chance())
         known = together(track.symbol, record, track.memory, facts, self._consumer)
-        kept, is_nameless = reconciled(
-            track.symbol, known, group, facts, found, now, self._generation(), self._consumer
-        )
-        if is_nameless:
+        if known is not None and known.generation not in found:
             track.joined = False
-            if known is None or not self._is_in_the_making(track, (known.generation, found), now_s):
+            proven = self._proven(track, known, now_s)
+            if proven is not None and not self._is_in_the_making(track, (known.generation, found), now_s):
+                kept = renamed(
+                    track.symbol, known, proven, group, facts, found, self._generation(), self._consumer
+                )
                 track.birth = Birth(kept, None)
             return
+        if known is None and not found:
+            track.joined = False
+            head = more[3] if len(more) > 3 and isinstance(more[3], list) else []
+            kept = adopted(track.symbol, group, facts, now, head, self._generation(), self._consumer)
+            track.birth = Birth(kept, None)
+            return
+        # Where only the record was lost, or has expired, the group still has its name.
+        kept = first_record(min(found), now) if known is None else known.raised(now)
         track.nameless = None
         if track.verified == kept.generation:
             kept = self._told_of_return(track, kept, facts)
@@ -202,6 +220,16 @@ class Looks:
         if count and track.claim_from is None:
             track.claim_from = START
         track.memory = track.draft = kept
+
+    def _proven(self, track: Track, known: Record, now_s: float) -> Standing | None:
+        """Where the group stood, once it was looked for its mark; None until then."""
+        standing = known.standing
+        if standing.anchor is not Anchor.SEEN:
+            return standing
+        if track.proof is None or track.proof[0] != standing.mark:
+            track.mark, track.look_at = standing.mark, now_s
+            return None
+        return replace(standing, is_absent=not track.proof[1])
 
     def _is_in_the_making(self, track: Track, found: tuple[str, frozenset[str]], now_s: float) -> bool:
         """Whether another worker may be about to make, or to name, the group that the record speaks of."""

@@ -36,6 +36,8 @@ class Standing:
     mark: EntryId
     anchor: Anchor
     first: EntryId | None
+    is_absent: bool = False
+    """The mark was looked for, and is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,13 @@ def marked(standing: Standing, facts: StreamFacts) -> Standing:
 
 
 def is_another(standing: Standing, facts: StreamFacts) -> bool:
-    """Whether this is another stream than the one that was stood in."""
+    """Whether this is another stream than the one that was stood in.
+
+    A server that was emptied and sent the youngest entries again may have a marker before the mark, and a hole
+    there.
+    """
+    if standing.is_absent and facts.first is not None and facts.first <= standing.mark <= facts.last:
+        return True
     verdict = judge(standing.mark, standing.anchor, facts)
     return verdict is Verdict.REPLACED or (verdict is Verdict.REWOUND and is_rewound(standing, facts))
 

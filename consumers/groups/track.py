@@ -65,6 +65,10 @@ class Track:
     birth: Birth | None = None
     """A generation of the group is to be made."""
     birth_step: int = 0
+    mark: EntryId | None = None
+    """The entry to look for, whose absence would tell that the stream is another."""
+    proof: tuple[EntryId, bool] | None = None
+    """An entry that was looked for, and whether it was there."""
     verified: str = ""
     """The generation that the group had when this worker last looked."""
     gone_from: EntryId | None = None
