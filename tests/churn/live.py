@@ -155,6 +155,10 @@ class _Play:
     async def _to_a_stream(self, deed: Deed) -> None:
         redis, symbol = self._redis, f"S{deed.which % self._run.symbols}"
         stream = KEYS.stream(symbol)
+        if deed.kind == "trim" and not await redis.exists(KEYS.group(GROUP, symbol)):
+            # Nobody has known the group since Redis lost it: its last trace would go with the marker (0036).
+            self._note("not trimmed")
+            return
         if deed.kind != "trim":
             self._blow(symbol, is_rewind=deed.kind.endswith("at 0"))
         match deed.kind:

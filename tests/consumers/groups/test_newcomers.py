@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from consumers import Bus, Delivery, GroupStream, connect
+from consumers import Bus, Delivery, Gap, GroupStream, connect
+from consumers.groups.record import KEPT_S, Debt, decode_record, encode_record
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, T0_NS, Writer, blocked, until
 from tests.consumers.groups.test_heal import gaps
 from tests.consumers.groups.test_work import deliver, numbers
+from wire import encode_gap
 
 STREAM = KEYS.stream("AAPL")
 STEP_NS = 1_000_003
@@ -155,6 +157,52 @@ async def test_a_stream_that_was_away_and_is_back_is_told(bus: Bus, writer: Writ
         await redis.rename("aside", STREAM)
         await writer.quotes("AAPL", 5)
         await until(lambda: crew.has_all(range(35)), 5)
+
+
+async def test_a_hole_before_what_an_emptied_server_was_sent_again_is_told(
+    bus: Bus, writer: Writer, redis: Redis
+) -> None:
+    """The daemon's marker stands before the group's place, and would be passed over with the hole."""
+    await writer.quotes("AAPL", 20)
+    old = bus.group("g", "AAPL", start="earliest", prefetch=10)
+    await deliver(old, 10)
+    await redis.flushall()
+    await writer.raw("XADD", STREAM, "1-0", "gap", encode_gap(T0_NS, T0_NS + 20 * STEP_NS, "redis_lost", 1))
+    await writer.quotes("AAPL", 5)
+    crew = Crew()
+    async with crew.at_work(old):
+        await until(lambda: crew.has_all(range(10, 25)), 10)
+
+
+async def test_a_gap_that_a_killed_worker_had_found_is_told_by_another(
+    bus: Bus, writer: Writer, redis: Redis
+) -> None:
+    """It stands in the record until somebody's strategy has it, and then no more."""
+    await writer.quotes("AAPL", 10)
+    async with bus.group("g", "AAPL", start="earliest") as first:
+        await deliver(first, 10)
+    key = KEYS.group("g", "AAPL")
+    raw, record = decode_record(await redis.zrange(key, 0, 0))
+    assert record is not None
+    owing = record.owing(Debt("killed", writer.ids["AAPL"][2], writer.ids["AAPL"][5], "trimmed", 2))
+    await redis.zrem(key, raw)
+    await redis.zadd(key, {encode_record(owing): 0})
+    async with bus.group("g", "AAPL", claim_after_s=0.3) as second:
+        (found,) = await deliver(second, 1, timeout_s=10)
+    assert isinstance(found.item, Gap)
+    assert (found.item.reason, found.item.missing) == ("trimmed", 2)
+    _, record = decode_record(await redis.zrange(key, 0, 0))
+    assert record is not None
+    assert record.debts == ()
+
+
+async def test_the_record_expires_when_nobody_writes_it(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """A group of yesterday's experiment is not kept for ever."""
+    await writer.quotes("AAPL", 1)
+    async with bus.group("g", "AAPL", start="earliest") as stream:
+        await deliver(stream, 1)
+    assert 0 < await redis.ttl(KEYS.group("g", "AAPL")) <= KEPT_S
+    assert await redis.zcard(KEYS.group("g", "AAPL")) == 1
 
 
 async def _is_joined(stream: GroupStream) -> bool:
