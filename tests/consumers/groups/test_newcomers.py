@@ -163,14 +163,22 @@ async def test_a_hole_before_what_an_emptied_server_was_sent_again_is_told(
     bus: Bus, writer: Writer, redis: Redis
 ) -> None:
     """The daemon's marker stands before the group's place, and would be passed over with the hole."""
-    await writer.quotes("AAPL", 20)
-    old = bus.group("g", "AAPL", start="earliest", prefetch=10)
-    await deliver(old, 10)
-    await redis.flushall()
-    await writer.raw("XADD", STREAM, "1-0", "gap", encode_gap(T0_NS, T0_NS + 20 * STEP_NS, "redis_lost", 1))
-    await writer.quotes("AAPL", 5)
+    await writer.quotes("AAPL", 10)
+    old = bus.group("g", "AAPL", start="earliest", claim_after_s=0.3)
     crew = Crew()
+
+    async def is_noted() -> bool:
+        _, record = decode_record(await redis.zrange(KEYS.group("g", "AAPL"), 0, 0))
+        return record is not None and record.floor == writer.ids["AAPL"][9]
+
     async with crew.at_work(old):
+        await until(is_noted)
+        await redis.flushall()
+        # Ten more were stored before that, and are too old to be sent again.
+        writer.sent["AAPL"] += range(10, 20)
+        lost = encode_gap(T0_NS, T0_NS + 20 * STEP_NS, "redis_lost", 1)
+        await writer.raw("XADD", STREAM, "1-0", "gap", lost)
+        await writer.quotes("AAPL", 5)
         await until(lambda: crew.has_all(range(10, 25)), 10)
 
 
