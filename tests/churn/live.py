@@ -10,7 +10,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from tests.churn.worker import GROUP
 from tests.churn.writer import KEYS, Writer
 
 SETTLES_S: Final = 30.0
+BEGINS_WITHIN_S: Final = 60.0
 LAST: Final = 2
 
 
@@ -84,8 +85,10 @@ class _Play:
             self._crew.start()
         async with asyncio.TaskGroup() as tasks:
             thawing: set[asyncio.Task[None]] = set()
-            await asyncio.sleep(0.8)
+            # Who comes later begins at its own now: what was written before is not the group's.
+            await self._until(self._are_ready)
             writing = tasks.create_task(self._writer.run())
+            await self._until(self._is_at_work)
             self._began_s = time.monotonic()
             for deed in self._run.deeds:
                 await asyncio.sleep(max(0.0, self._began_s + deed.at_s - time.monotonic()))
@@ -101,6 +104,22 @@ class _Play:
             self._writer.is_over = True
             await writing
         await self._calm_down()
+
+    async def _until(self, is_so: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(BEGINS_WITHIN_S):
+            while not await is_so():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def _are_ready(self) -> bool:
+        ready = [note for note in self._crew.notes() if note["what"] == "ready"]
+        return len(ready) >= self._run.workers
+
+    async def _is_at_work(self) -> bool:
+        for symbol in self._writer.sent:
+            stream = KEYS.stream(symbol)
+            if not await self._redis.exists(stream) or not await self._redis.xinfo_groups(stream):
+                return False
+        return True
 
     def account(self) -> Account:
         """What became of each entry so far."""

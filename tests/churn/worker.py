@@ -61,6 +61,13 @@ def _handle(delivery: Delivery, notes: Notes) -> None:
         notes.write("told", symbol=symbol, since=item.from_ns, to=item.to_ns, why=item.reason)
 
 
+async def tell_when_ready(stream: GroupStream, notes: Notes) -> None:
+    """Write down when the place of each symbol is known, or will be its first entry."""
+    while stream._line.settled != stream.symbols:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    notes.write("ready")
+
+
 async def change_symbols(stream: GroupStream, chance: random.Random, symbols: list[str]) -> None:
     """Now and then leave one symbol to the others for a while."""
     while True:
@@ -89,6 +96,7 @@ async def main(url: str, path: str, name: str, seed: str, *symbols: str) -> None
         ) as stream,
         asyncio.TaskGroup() as tasks,
     ):
+        tasks.create_task(tell_when_ready(stream, notes))
         if not name.startswith("last"):
             tasks.create_task(change_symbols(stream, chance, list(symbols)))
         await work(stream, notes, chance)
