@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench soak histories faults lock clean
+.PHONY: setup demo run test lint types layers bench soak histories churn faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -49,6 +49,12 @@ JOBS ?= 4
 histories: setup  ## short random histories; SEED=1 COUNT=300 JOBS=4, ONLY=17 for one, DAEMON=CHECKOUT, KEEP=FOLDER
 	@$(BIN)/python -m tests.histories --seed $(SEED) --count $(COUNT) --jobs $(JOBS) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(DAEMON),--daemon $(DAEMON)) $(if $(KEEP),--keep $(KEEP))
+
+SECONDS ?= 20
+
+churn: setup  ## a consumer group under churn, each entry accounted for; SEED=1 COUNT=100 SECONDS=60 JOBS=2, ONLY=17, LIBRARY=CHECKOUT, KEEP=FOLDER
+	@$(BIN)/python -m tests.churn --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --seconds $(SECONDS) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(LIBRARY),--library $(LIBRARY)) $(if $(KEEP),--keep $(KEEP))
 
 faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
 	@$(BIN)/python -m tests.catalogue
