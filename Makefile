@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench soak histories losses twins faults lock clean
+.PHONY: setup demo run test lint types layers bench soak histories losses twins churn faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -55,6 +55,12 @@ losses: setup  ## somebody spoils streams at random beside readers: what was mis
 
 twins: setup  ## the bus in memory beside a real server, random operations; SEED=0 COUNT=500
 	@$(BIN)/python -m tests.twins --seed $(SEED) --count $(if $(filter file,$(origin COUNT)),500,$(COUNT))
+
+SECONDS ?= 20
+
+churn: setup  ## a consumer group under churn, each entry accounted for; SEED=1 COUNT=100 SECONDS=60 JOBS=2, ONLY=17, LIBRARY=CHECKOUT, KEEP=FOLDER
+	@$(BIN)/python -m tests.churn --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --seconds $(SECONDS) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(LIBRARY),--library $(LIBRARY)) $(if $(KEEP),--keep $(KEEP))
 
 faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
 	@$(BIN)/python -m tests.catalogue

@@ -312,10 +312,10 @@ class Bus:
 
         A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
         `stream_recreated` are found by this worker and have no id. A daemon's marker goes to one worker, as any
-        entry does. If the group is destroyed it is made anew where this worker knows that all had been
-        acknowledged. A stream that is not there is waited for.
+        entry does. If the group is destroyed it is made anew where this worker, or Redis' record of the group,
+        knows that all had been acknowledged. A stream that is not there is waited for.
 
-        Needs Redis 6.2, and the rights to xreadgroup, xack, xautoclaim, xclaim, xpending, xgroup and xinfo. Raises
+        Needs Redis 6.2, and the rights of the user `strategy` in deploy/acl. Raises
         `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()

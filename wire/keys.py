@@ -8,6 +8,7 @@
 | `quotes:latest` | hash | daemon | field `AAPL` -> newest quote as JSON, with its entry id |
 | `quotes:rest` | hash | consumers | field `AAPL` -> newest quote that REST brought, without id |
 | `quotes:rest:calls:<account>` | sorted set | consumers | the account's REST calls of the last minute |
+| `quotes:groups:<group>:AAPL` | sorted set | consumers | one member, JSON: what a group has handled; expires |
 | `quotes:assets:<account>` | hash | daemon | field `AAPL` -> `active tradable NASDAQ`; expires in a day |
 | `quotes:subscriptions` | hash | daemon | field `AAPL` -> JSON: state, reason, since, live_since |
 | `quotes:status` | hash | daemon | instance, state, feed, heartbeat, counts |
@@ -82,6 +83,10 @@ class Keyspace:
     def rest_calls(self, account: str) -> str:
         """The REST calls of one account in the last minute. `account` is a hash, never the key id itself."""
         return f"{self.rest}:calls:{account}"
+
+    def group(self, group: str, symbol: str) -> str:
+        """What this consumer group has handled in the symbol's stream."""
+        return f"{self.namespace}:groups:{group}:{symbol}"
 
     def assets(self, account: str) -> str:
         """Alpaca's list of assets, as this account was told it. `account` is a hash, never the key id itself."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from consumers.command import Command, Reply
 from consumers.groups.delivery import GroupLag, Member
+from consumers.groups.record import generation_of
 from consumers.groups.standing import GroupFacts, read_group
 from consumers.reading.gaps import StreamFacts, read_facts
 from wire import EntryId, Keyspace
@@ -48,7 +49,8 @@ def measure(group: str, symbol: str, answers: Sequence[Reply], behind: Sequence[
     if entries is None:
         entries = len(behind or ())
     pending, consumers = answers[2], answers[3]
-    members = [] if isinstance(consumers, Exception) else [_member(raw) for raw in consumers]
+    found_members = [] if isinstance(consumers, Exception) else [_member(raw) for raw in consumers]
+    members = [member for member in found_members if generation_of(member.name.encode()) is None]
     members.sort(key=lambda member: (-member.pending, member.name))
     return GroupLag(
         symbol=symbol,

@@ -3,37 +3,33 @@
 Decides the order of steps: look where groups are not known, make those that are missing, fetch what this worker had
 left, claim what others left, and only then read what is new. Must never send anything or read a clock.
 
-XREADGROUP jumps in silence over entries that were trimmed. So streams are looked at in the same transaction,
-unless the group had been handed every entry within the last `TRUST_S`: then a stream would have to turn over
-completely within that time to lose some unnoticed.
+XREADGROUP jumps in silence over entries that were trimmed. So streams are looked at before they are read, unless
+the group had been handed every entry a moment ago (`trust_s`): then a stream would have to turn over completely
+within that time to lose some unnoticed. Where the group is behind, it is looked at in the same transaction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
-
-from redis.exceptions import ResponseError
+from typing import Any, Final
 
 from consumers.command import Command, Reply
-from consumers.groups.looks import Looks, is_group_gone
-from consumers.groups.standing import gone
+from consumers.groups.ledger import Ledger
+from consumers.groups.looks import Looks
+from consumers.groups.pending import STREAMS_PER_STEP, Pending, Step, is_of_stream, names
+from consumers.groups.record import TAG, Debt, Record, encode_record
 from consumers.groups.track import START, Run, Track
 from consumers.reading.start import Place, Wish
-from consumers.reconnect import is_wrong_type, tells_of_key
 from wire import Keyspace
 
 BLOCK_S: Final = 0.5
 TRUST_S: Final = 0.25
-PAGE: Final = 100
-"""Pending entries of one stream per step."""
-STREAMS_PER_STEP: Final = 50
+TRUST_MIN_S: Final = 0.01
+TRUST_PER_STREAM_S: Final = 0.0005
 BUSY: Final = "BUSYGROUP"
 
 
-class Step(NamedTuple):
-    """Commands, and how to understand their replies: `digest(replies, now_s)`."""
-
-    commands: Sequence[Command]
-    digest: Callable[[Sequence[Reply], float], list[Run]]
+def trust_s(streams: int) -> float:
+    """How long it is taken for granted that nothing unread was trimmed: a loop over few streams can look often."""
+    return min(max(streams * TRUST_PER_STREAM_S, TRUST_MIN_S), TRUST_S)
 
 
 class Membership:
@@ -57,12 +53,20 @@ class Membership:
         self._keys = keys
         self._group = group
         self._consumer = consumer
-        self._claim_after_ms = max(1, int(claim_after_s * 1000))
         self._prefetch = prefetch
-        self._holds = holds
-        self._looks = Looks(keys, group, claim_after_s, chance)
+        self._looks = Looks(keys, group, consumer, claim_after_s, chance)
+        self._ledger = Ledger(keys, group, consumer, claim_after_s)
+        self._pending = Pending(
+            group,
+            consumer,
+            self._ledger,
+            claim_after_ms=max(1, int(claim_after_s * 1000)),
+            prefetch=prefetch,
+            holds=holds,
+        )
         self._tracks: dict[str, Track] = {}
         self._answered_at: float | None = None
+        self._held: list[Run] = []
 
     @property
     def tracks(self) -> Mapping[str, Track]:
@@ -90,141 +94,118 @@ class Membership:
         for track in self._tracks.values():
             track.dropped = True
 
+    def told(self, track: Track, debt: Debt) -> None:
+        """The strategy has the gap that pays this debt."""
+        self._ledger.told(track, debt)
+
     def lost_touch(self) -> None:
         """The connection is new: answers may have been lost with entries in them, and groups with the server."""
         self._answered_at = None
+        # Entries that were held back are still pending, and gaps stand in the record.
+        for run in self._held:
+            if run.debt is not None:
+                run.track.mine.discard(run.debt)
+        self._held = []
         for track in self._tracks.values():
             track.look_now = True
-            if not track.joined:
-                track.look_at = 0.0
+            track.look_at = 0.0
             track.recover_from = START
             track.claim_from = None
-            track.beginning = None
-            track.wanted, track.claimed = {}, set()
+            track.birth, track.birth_step = None, 0
+            track.forget_pending()
+
+    def last_step(self, now_s: float) -> Step | None:
+        """What to ask before this worker leaves: where its groups stand by now."""
+        joined = [track for track in self._tracks.values() if track.joined]
+        for track in joined:
+            track.look_at = now_s
+        return self._read(joined, [], now_s, 0) if joined else None
+
+    def last_words(self, now_s: float) -> list[Command]:
+        """What is to be written before this worker leaves; nobody need wait for the answers."""
+        return self._ledger.questions(self._ledger.due(self._tracks.values(), now_s)[0])
 
     def next_step(self, now_s: float, block_s: float = BLOCK_S) -> Step:
         """What to ask now, if there is anything to do; the server may wait `block_s` for entries, from 1 ms on."""
         tracks = list(self._tracks.values())
-        if found := [track for track in tracks if track.beginning is not None]:
-            return self._make(found[:STREAMS_PER_STEP])
+        if found := [track for track in tracks if track.birth is not None]:
+            return self._give_birth(found[:STREAMS_PER_STEP])
+        due, runs = self._ledger.due(tracks, now_s)
+        self._held[:0] = runs
+        if any(track.urgent for track, _ in due) or self._held:
+            return self._write(due)
         joined = [track for track in tracks if track.joined]
-        if found := [track for track in joined if track.wanted]:
-            return self._fetch(found[: max(1, self._prefetch // PAGE)])
-        if found := [track for track in joined if track.recover_from is not None]:
-            return self._recover(found[:STREAMS_PER_STEP])
-        if found := [track for track in joined if track.claim_from is not None]:
-            return self._claim(found[:STREAMS_PER_STEP])
-        if self._answered_at is None or now_s - self._answered_at > TRUST_S:
-            for track in joined:
-                track.look_now = True
-        return self._read(self._looks.due(tracks, now_s), joined, now_s, int(block_s * 1000))
+        step = self._pending.next_step(joined)
+        if step is None:
+            step = self._read_or_look(tracks, joined, now_s, int(block_s * 1000))
+        return self._also_write(due, step) if due else step
 
-    def _make(self, tracks: list[Track]) -> Step:
-        commands: list[Command] = []
-        for track in tracks:
-            assert track.beginning is not None
-            after, read, _ = track.beginning
-            count: Command = () if read is None else ("ENTRIESREAD", read)
-            commands.append(("XGROUP", "CREATE", track.key, self._group, str(after), *count))
+    def _give_birth(self, tracks: list[Track]) -> Step:
+        """The record first: whoever comes now finds in it where the group is to be made."""
+        commands = [self._birth_command(track) for track in tracks]
 
         def digest(replies: Sequence[Reply], now_s: float) -> list[Run]:
-            runs = []
             for track, reply in zip(tracks, replies, strict=True):
-                beginning, track.beginning = track.beginning, None
-                track.look_now, track.look_at = True, now_s
-                if isinstance(reply, ResponseError):
-                    # Another member was faster, or the stream is gone again: the next look tells.
-                    if not str(reply).startswith(BUSY) and not _is_of_stream(reply):
-                        raise reply
-                elif beginning is not None and beginning.gap is not None and not track.dropped:
-                    runs.append(Run(track, beginning.gap, [], {}, ()))
-            return runs
-
-        return Step(commands, digest)
-
-    def _recover(self, tracks: list[Track]) -> Step:
-        """Look for what this worker was given and never handed over."""
-        commands: list[Command] = [
-            ("XPENDING", track.key, self._group, track.recover_from or START, "+", PAGE, self._consumer)
-            for track in tracks
-        ]
-
-        def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            for track, found in zip(tracks, replies, strict=True):
-                if self._is_lost(track, found):
-                    continue
-                for raw_id, _, _, times in found:
-                    entry_id = raw_id.decode()
-                    if not self._holds(track.symbol, entry_id):
-                        track.wanted[entry_id] = times
-                track.recover_from = f"({found[-1][0].decode()}" if len(found) == PAGE else None
+                self._born(track, reply, now_s)
             return []
 
         return Step(commands, digest)
 
-    def _claim(self, tracks: list[Track]) -> Step:
-        """Take over what nobody has acknowledged in time, wherever it lies."""
-        idle = self._claim_after_ms
-        commands: list[Command] = []
-        for track in tracks:
-            start = track.claim_from or START
-            commands += [
-                ("MULTI",),
-                ("XPENDING", track.key, self._group, "IDLE", idle, start, "+", PAGE),
-                ("XAUTOCLAIM", track.key, self._group, self._consumer, idle, start, "COUNT", PAGE, "JUSTID"),
-                ("EXEC",),
-            ]
+    def _birth_command(self, track: Track) -> Command:
+        assert track.birth is not None
+        record, after, read = track.birth
+        match track.birth_step:
+            case 0:
+                return self._ledger.write(track.symbol, track.raw, record)
+            case 1:
+                count: Command = () if read is None else ("ENTRIESREAD", read)
+                return ("XGROUP", "CREATE", track.key, self._group, str(after), *count)
+            case _:
+                name = f"{TAG}{record.generation}"
+                return ("XGROUP", "CREATECONSUMER", track.key, self._group, name)
 
-        def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            runs = []
-            for track, answer in zip(tracks, _executed(replies, 4), strict=True):
-                found, claims = answer
-                if self._is_lost(track, found) or self._is_lost(track, claims):
-                    continue
-                owners = {raw_id: (owner, times) for raw_id, owner, _, times in found}
-                for raw_id in claims[1]:
-                    owner, times = owners.get(raw_id, (b"", 1))
-                    track.wanted[raw_id.decode()] = times
-                    if owner != self._consumer.encode():
-                        track.claimed.add(raw_id.decode())
-                # From Redis 7.0 on, what the stream no longer holds is named, and pending no more.
-                if lost := [raw_id.decode() for raw_id in claims[2]] if len(claims) > 2 else []:
-                    runs.append(Run(track, gone(track.symbol, lost), [], {}, (), lost))
-                cursor = claims[0].decode()
-                track.claim_from = None if cursor == "0-0" else cursor
-            return runs
+    def _born(self, track: Track, reply: Reply, now_s: float) -> None:
+        birth, step = track.birth, track.birth_step
+        if birth is None:
+            return
+        # Another member was faster, or the stream is gone again: the next look tells.
+        is_over = step == 2
+        if step == 0:
+            is_over = reply is not None
+            track.raw = track.raw if is_over else encode_record(birth.record)
+        if isinstance(reply, Exception):
+            if step == 0 or not (str(reply).startswith(BUSY) or is_of_stream(reply)):
+                raise reply
+            is_over = True
+        track.birth_step = 1 if birth.after is not None and step == 0 else 2
+        if is_over:
+            track.birth, track.birth_step = None, 0
+            track.look_now, track.look_at = True, now_s
 
-        return Step(commands, digest)
+    def _write(self, due: list[tuple[Track, Record]]) -> Step:
+        def digest(replies: Sequence[Reply], now_s: float) -> list[Run]:
+            self._held[:0] = self._ledger.digest(due, replies, now_s)
+            if any(track.urgent for track, _ in due):
+                return []
+            held, self._held = self._held, []
+            return held
 
-    def _fetch(self, tracks: list[Track]) -> Step:
-        """Get the entries that were found pending; this counts as one more delivery."""
-        asked = [(track, dict(list(track.wanted.items())[:PAGE])) for track in tracks]
-        commands: list[Command] = []
-        for track, some in asked:
-            commands.append(("XCLAIM", track.key, self._group, self._consumer, 0, *some))
-            # One that is not claimed is lost, or was acknowledged late: only the stream can tell.
-            commands += [("XRANGE", track.key, entry_id, entry_id) for entry_id in some]
+        return Step(self._ledger.questions(due), digest)
 
-        def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            runs, answers = [], iter(replies)
-            for track, some in asked:
-                found, *there = [next(answers) for _ in range(1 + len(some))]
-                if self._is_lost(track, found) or track.dropped:
-                    continue
-                # Before Redis 7.0 an entry that the stream no longer holds is null here.
-                entries = [entry for entry in found if entry is not None and entry[1] is not None]
-                here = {raw_id.decode() for raw_id, _ in entries}
-                lost = [key for key, stands in zip(some, there, strict=True) if not (key in here or stands)]
-                claimed = track.claimed & here
-                gap = gone(track.symbol, lost) if lost else None
-                times = {entry_id: times + 1 for entry_id, times in some.items()}
-                runs.append(Run(track, gap, entries, times, claimed, lost))
-                for entry_id in some:
-                    track.wanted.pop(entry_id, None)
-                track.claimed.difference_update(some)
-            return runs
+    def _also_write(self, due: list[tuple[Track, Record]], step: Step) -> Step:
+        def digest(replies: Sequence[Reply], now_s: float) -> list[Run]:
+            runs = self._ledger.digest(due, replies[: len(due)], now_s)
+            return [*runs, *step.digest(replies[len(due) :], now_s)]
 
-        return Step(commands, digest)
+        return Step([*self._ledger.questions(due), *step.commands], digest)
+
+    def _read_or_look(self, tracks: list[Track], joined: list[Track], now_s: float, block_ms: int) -> Step:
+        is_trusted = self._answered_at is not None and now_s - self._answered_at <= trust_s(len(joined))
+        if not is_trusted:
+            for track in joined:
+                track.look_now = True
+        looked = self._looks.due(tracks, now_s)
+        return self._read(looked, joined if is_trusted else [], now_s, block_ms)
 
     def _read(self, looked: list[Track], joined: list[Track], now_s: float, block_ms: int) -> Step:
         count = max(1, self._prefetch // max(len(joined), 1))
@@ -240,61 +221,51 @@ class Membership:
             )
         if looks:
             commands.append(("EXEC",))
-        by_key = {track.key: track for track in joined}
 
         def digest(replies: Sequence[Reply], now_s: float) -> list[Run]:
-            answers = list(_executed(replies, len(commands))[0] if looks else replies)
-            runs: dict[Track, Run] = {}
-            at = 0
+            answers = list(_executed(replies) if looks else replies)
+            at, has_gap = 0, False
             for track, questions in looks:
                 gap = self._looks.judge(track, answers[at : at + len(questions)], now_s)
                 at += len(questions)
                 if gap is not None and not track.dropped:
-                    runs[track] = Run(track, gap, [], {}, ())
+                    self._ledger.owe(track, [gap])
+                    has_gap = True
             if not joined:
-                return list(runs.values())
-            found = answers[-1]
-            if isinstance(found, Exception):
-                if not _is_of_stream(found):
-                    raise found
-                for track in joined:
-                    track.look_now = True
-                return list(runs.values())
-            self._answered_at = now_s
-            for key, entries in found or ():
-                track = by_key[key]
-                track.seen = entries[-1][0]
-                # A full answer means that the group is behind: the next one is to be read with a look.
-                track.look_now = track.look_now or len(entries) >= count
-                earlier = runs.pop(track, None)
-                runs[track] = Run(track, earlier.gap if earlier else None, entries, {}, ())
-            return list(runs.values())
+                self._answered_at = now_s
+                return []
+            runs = self._given(joined, answers[-1], count, now_s)
+            if has_gap:
+                self._held, runs = runs, []
+            return runs
 
         return Step(commands, digest)
 
-    def _is_lost(self, track: Track, reply: Reply) -> bool:
-        """Whether stream or group went away meanwhile; any other error is raised."""
-        if not isinstance(reply, Exception):
-            return False
-        if not _is_of_stream(reply):
-            raise reply
-        track.look_now = True
-        track.joined = False
-        track.look_at = 0.0
-        track.wanted, track.claimed = {}, set()
-        return True
+    def _given(self, joined: list[Track], found: Any, count: int, now_s: float) -> list[Run]:
+        if isinstance(found, Exception):
+            if not is_of_stream(found):
+                raise found
+            for track in joined:
+                track.look_now = True
+                if names(found, track.key):
+                    # It may be back with the next look, as it was, and the stream that stood in its place gone.
+                    track.leave()
+                    track.look_at = now_s
+            return []
+        self._answered_at = now_s
+        by_key = {track.key: track for track in joined}
+        runs = []
+        for key, entries in found or ():
+            track = by_key[key]
+            track.seen = entries[-1][0]
+            # A full answer means that the group is behind: the next one is to be read with a look.
+            track.look_now = track.look_now or len(entries) >= count
+            runs.append(Run(track, None, entries, {}, ()))
+        return runs
 
 
-def _executed(replies: Sequence[Reply], size: int) -> list[Any]:
-    """The answers of each transaction, so many replies apart; an error of one is raised."""
-    found = []
-    for at in range(0, len(replies), size):
-        part = replies[at : at + size]
-        if isinstance(part[-1], Exception):
-            raise next(reply for reply in part if isinstance(reply, Exception))
-        found.append(part[-1])
-    return found
-
-
-def _is_of_stream(error: object) -> bool:
-    return is_group_gone(error) or is_wrong_type(error) or tells_of_key(error)
+def _executed(replies: Sequence[Reply]) -> Any:
+    """The answers of the transaction; an error of one is raised."""
+    if isinstance(replies[-1], Exception):
+        raise next(reply for reply in replies if isinstance(reply, Exception))
+    return replies[-1]

@@ -13,11 +13,13 @@ from redis.exceptions import RedisError
 from consumers.command import Command, Reply
 from consumers.groups.book import Book
 from consumers.groups.membership import BLOCK_S, Membership
+from consumers.groups.record import Debt
 from consumers.groups.track import Run, Track
 from consumers.link import Link, Target
 from consumers.reading.line import IDLE_S, Line
 from consumers.reading.start import Place, Wish
 from consumers.reconnect import Reconnect, is_wrong_type
+from consumers.shared_link import SharedLink
 from wire import Keyspace, Symbol
 
 
@@ -122,6 +124,19 @@ class Share(Line):
             return {}
         return mine
 
+    def told(self, track: Track, debt: Debt) -> None:
+        """The strategy has the gap that pays this debt."""
+        self.membership.told(track, debt)
+
+    async def part(self, shared: SharedLink) -> None:
+        """Write down where the groups stand, and which gaps were told, for those who come later."""
+        now_s = asyncio.get_running_loop().time
+        step = self.membership.last_step(now_s())
+        if step is not None:
+            step.digest(await shared.ask_each(*step.commands), now_s())
+        if words := self.membership.last_words(now_s()):
+            await shared.ask_each(*words)
+
     def _halt(self) -> None:
         self.membership.halt()
 
@@ -131,12 +146,11 @@ class Share(Line):
     async def _step(self, link: Link) -> list[Run]:
         now_s = asyncio.get_running_loop().time
         step = self.membership.next_step(now_s(), min(BLOCK_S, self.target.block_s, self.left_s))
-        if not step.commands:
-            if self.book.waiting:
-                await self._ask(link)
+        is_asked = bool(step.commands or self.book.waiting)
+        runs = step.digest(await self._ask(link, *step.commands) if is_asked else [], now_s())
+        if not (step.commands or runs):
             await self._pause(IDLE_S)
             return []
-        runs = step.digest(await self._ask(link, *step.commands), now_s())
         if self._unsettled:
             self._settle()
         for run in runs:
@@ -144,7 +158,7 @@ class Share(Line):
                 self.book.done(run.track.symbol, entry_id)
         # Not with something in hand or to be made: whoever gives up on us while we pause would lose that.
         tracks = self.membership.tracks.values()
-        if not runs and not any(track.joined or track.beginning is not None for track in tracks):
+        if not runs and not any(track.joined or track.birth is not None for track in tracks):
             await self._pause(IDLE_S / 5)
         self._tell_barred(self.membership.barred)
         return runs

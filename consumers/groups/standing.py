@@ -36,6 +36,8 @@ class Standing:
     mark: EntryId
     anchor: Anchor
     first: EntryId | None
+    is_absent: bool = False
+    """The mark was looked for, and is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,25 @@ def having_seen(standing: Standing, seen: EntryId | None) -> Standing:
     return replace(standing, mark=seen, anchor=Anchor.SEEN)
 
 
+def marked(standing: Standing, facts: StreamFacts) -> Standing:
+    """The same, known by the last entry of the stream: the latest that can tell this stream from another."""
+    if facts.last == ZERO_ID:
+        return standing
+    return replace(standing, mark=facts.last, anchor=Anchor.SEEN, first=facts.first)
+
+
+def is_another(standing: Standing, facts: StreamFacts) -> bool:
+    """Whether this is another stream than the one that was stood in.
+
+    A server that was emptied and sent the youngest entries again may have a marker before the mark, and a hole
+    there.
+    """
+    if standing.is_absent and facts.first is not None and facts.first <= standing.mark <= facts.last:
+        return True
+    verdict = judge(standing.mark, standing.anchor, facts)
+    return verdict is Verdict.REPLACED or (verdict is Verdict.REWOUND and is_rewound(standing, facts))
+
+
 def is_rewound(standing: Standing, facts: StreamFacts) -> bool:
     """Whether the stream ends before what was seen in it: another stream, or one that is being filled again."""
     if facts.first is not None and facts.first == standing.first:
@@ -111,7 +132,7 @@ def begin(place: Place, facts: StreamFacts) -> Beginning:
 def begin_again(symbol: str, standing: Standing, facts: StreamFacts) -> Beginning:
     """Where a group that is gone begins again."""
     verdict = judge(standing.mark, standing.anchor, facts)
-    if verdict is Verdict.REPLACED or (verdict is Verdict.REWOUND and is_rewound(standing, facts)):
+    if is_another(standing, facts):
         # Redis 6.2 counts no entries, and refuses to be told.
         read = None if facts.added is None else 0
         return Beginning(ZERO_ID, read, hole(symbol, standing.floor, facts, verdict))

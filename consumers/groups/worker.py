@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import ClassVar, Final
 
+from redis.exceptions import RedisError
+
 from consumers.errors import BusError, BusUnavailable
 from consumers.groups.book import HELD_MAX
 from consumers.groups.delivery import Delivery, GroupLag
@@ -22,7 +24,7 @@ from consumers.reading.freshness import is_number
 from consumers.reading.start import parse_symbols
 from consumers.reading.stream import Attendance, Stream
 from consumers.shared_link import SharedLink
-from wire import BadEntry, Gap
+from wire import BadEntry
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class GroupStream(Stream[Delivery]):
         self._auto_ack: Final = auto_ack
         self._leaves: Final = leave
         self._renew_after_s: Final = claim_after_s / 2
-        self._owed: Final[deque[tuple[Track, Gap]]] = deque()
+        self._owed: Final[deque[Run]] = deque()
         self._renewed_at_s = 0.0
 
     @property
@@ -147,9 +149,10 @@ class GroupStream(Stream[Delivery]):
         await super().aclose()
         if not self._shared.is_open:
             return
-        with contextlib.suppress(BusError, TimeoutError):
+        with contextlib.suppress(BusError, RedisError, TimeoutError):
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 await self.ack()
+                await self._share.part(self._shared)
                 if self._leaves:
                     await self._take_off()
 
@@ -163,22 +166,19 @@ class GroupStream(Stream[Delivery]):
             while not self._share.is_closed:
                 # Gaps that an earlier loop had found and was left before: unlike entries, Redis has them no more.
                 while self._owed:
-                    track, gap = self._owed.popleft()
-                    if not track.dropped:
-                        yield Delivery(gap, track.symbol, None)
+                    if (told := self._told(self._owed.popleft())) is not None:
+                        yield told
                         self._check(turn)
                 if self._book.held >= HELD_MAX:
                     raise self._forgotten()
                 runs = await self._share.next_runs()
-                self._owed.extend((run.track, run.gap) for run in runs if run.gap is not None)
+                self._owed.extend(run for run in runs if run.gap is not None)
                 self._renewed_at_s = clock()
                 for number, run in enumerate(runs):
                     track, entries = run.track, run.entries
-                    if run.gap is not None:
-                        self._owed.popleft()
-                        if not track.dropped:
-                            yield Delivery(run.gap, track.symbol, None)
-                            self._check(turn)
+                    if run.gap is not None and (told := self._told(self._owed.popleft())) is not None:
+                        yield told
+                        self._check(turn)
                     mine: set[str] | None = None
                     for at, (raw_id, fields) in enumerate(entries):
                         if track.dropped:
@@ -205,6 +205,14 @@ class GroupStream(Stream[Delivery]):
             if turn == self._turn and self._auto_ack:
                 await self._share.flush()
             await self._leave(turn)
+
+    def _told(self, run: Run) -> Delivery | None:
+        """The gap of this run, and the note that the strategy has it, which is sent with the next step."""
+        if run.gap is None or run.track.dropped:
+            return None
+        if run.debt is not None:
+            self._share.told(run.track, run.debt)
+        return Delivery(run.gap, run.track.symbol, None)
 
     def _delivery(self, run: Run, entry_id: str, fields: list[bytes]) -> Delivery | None:
         symbol = run.track.symbol

@@ -169,7 +169,9 @@ class ServiceStream(RunsWhenAwaited):
 
     async def run(self) -> None:
         """Read until the stream is ended, for the callbacks alone. Raises as the loop does."""
-        if self._callback is self._on_gap is None and not len(self._book) + len(self._shared):
+        is_heard = self._callback or self._on_gap or len(self._book) + len(self._shared)
+        # One that was ended before its first turn has forgotten its callbacks.
+        if not is_heard and not self._closing.is_set():
             _log.warning(
                 "quotes of %s go to nobody: pass a callback, add one, or read with `async for`",
                 ", ".join(sorted(self._starts)[:5]) or "no symbols",

@@ -143,12 +143,12 @@ class Losses:
     be stored all the same, where the answer was not heard: in their place a marker would be refused.
     """
 
-    def __init__(self, reason: str, epoch: int | None) -> None:
+    def __init__(self, reason: str, epoch: int | None, first_received_ns: int = 0) -> None:
         self._reason = reason
         self._epoch = epoch
         self._missing: dict[str, _Missing] = {}
         self._quotes: Counter[str] = Counter()
-        self._first_received_ns = 0
+        self._first_received_ns = first_received_ns
 
     def __bool__(self) -> bool:
         return bool(self._missing)
@@ -160,11 +160,12 @@ class Losses:
             for i in range(2, len(row), 2):
                 self._add(str(row[0]), str(row[i]), str(row[i + 1]))
 
-    def add_span(self, symbol: str, last_id: str, from_ns: int, to_ns: int, quotes: int | None) -> None:
-        """Give up so many quotes of one symbol, or nobody knows how many, of which no more is known; in their
-        order."""
-        self._quotes[symbol] += quotes or 0
-        self._join(symbol, _Missing(last_id, from_ns, to_ns, self._reason, quotes))
+    def add_span(
+        self, symbol: str, last_id: str, from_ns: int, to_ns: int, quotes: int | None, reason: str = ""
+    ) -> None:
+        """Tell of so many quotes of one symbol, or nobody knows how many, of which no more is known; in their
+        order. `reason` is for what was lost before."""
+        self._join(symbol, _Missing(last_id, from_ns, to_ns, reason or self._reason, quotes))
 
     def per_symbol(self) -> dict[str, int]:
         """How many quotes of each symbol were given up here: what markers tell of was counted when it went."""

@@ -8,7 +8,7 @@ and that goes in steps.
 
 import functools
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,6 +21,8 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 """A record of many symbols takes a fifth of what it takes on disk, one of few symbols next to nothing."""
 MOST_IN_A_RUN: Final = 256
 """So many records of which nothing is known are remembered as one; the first time among them holds for all."""
+RUN_BYTES: Final = 64
+"""What a record costs besides its spans, when it is gone through."""
 STEP_BYTES: Final = 64 * 1024
 """What is worked off at once of records that are missing: a millisecond's work."""
 
@@ -28,7 +30,7 @@ STEP_BYTES: Final = 64 * 1024
 class Span(msgspec.Struct, array_like=True):
     """Entries of one symbol: the ids of the first and the last; how many quotes they are, or tell to be missing
     (None where markers do not tell); the venue times between which they lie, in unix nanoseconds, which are 0 where
-    the ids tell them."""
+    the ids tell them; why they are missing, where the first is a marker already."""
 
     symbol: str
     first_id: str
@@ -36,6 +38,7 @@ class Span(msgspec.Struct, array_like=True):
     quotes: int | None
     from_ns: int = 0
     to_ns: int = 0
+    reason: str = ""
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -56,7 +59,8 @@ def spans_of(batch: Batch) -> bytes:
         times = [time_ns for body in bodies for time_ns in _times_of(body)]
         told = [1 if isinstance(body, list) else body.get("missing") for body in bodies]
         quotes = functools.reduce(_sum, told)
-        spans.append(Span(str(row[0]), str(row[2]), str(row[-2]), quotes, min(times), max(times)))
+        reason = "" if isinstance(bodies[0], list) else bodies[0]["reason"]
+        spans.append(Span(str(row[0]), str(row[2]), str(row[-2]), quotes, min(times), max(times), reason))
     return _pack(spans)
 
 
@@ -68,52 +72,82 @@ def _times_of(body: list[int] | dict[str, int]) -> tuple[int, int]:
     return (body[8], body[8]) if isinstance(body, list) else (body["from"], body["to"])
 
 
-class Missing:
-    """Records that cannot be read back. Of some nothing is known but that they were received from
-    `unknown_from_ns` on."""
+@dataclass(slots=True)
+class Run:
+    """Records from `first` on and before `end`, received from `at_ns` on: a single one, or several without spans.
+    `is_all` is whether the spans are all that was in it."""
 
-    def __init__(self) -> None:
-        self._packed: deque[bytes] = deque()
+    first: int
+    end: int
+    at_ns: int
+    packed: bytes
+    is_all: bool
+
+    def part(self, first: int, end: int) -> "Run | None":
+        """What of it lies between these positions."""
+        first, end = max(first, self.first), min(end, self.end)
+        return replace(self, first=first, end=end) if first < end else None
+
+
+class Missing:
+    """Records that cannot be read back, in their order."""
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self._runs = runs if isinstance(runs, deque) else deque(runs)
         self._whole: dict[str, Span] = {}
-        self.unknown_from_ns: int | None = None
+        self._first_received_ns = 0
+        self._unknown_from_ns: int | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._packed or self._whole) or self.unknown_from_ns is not None
+        return bool(self._runs or self._whole) or self._unknown_from_ns is not None
 
-    def add(self, at_ns: int, packed: bytes, *, is_all: bool = True) -> None:
-        """Some records more, in their order; `is_all` is whether the spans are all that was in them."""
-        if packed:
-            self._packed.append(packed)
-        if not is_all and (self.unknown_from_ns is None or at_ns < self.unknown_from_ns):
-            self.unknown_from_ns = at_ns
+    def add(self, run: Run) -> None:
+        """Some records more."""
+        self._runs.append(run)
 
     def steps(self) -> Iterator[None]:
         """Go through them, as far as nobody has yet, with a pause behind each step: a full inventory has more than
         a hundred thousand spans, which would hold up an event loop for a tenth of a second."""
         taken_bytes = 0
-        while self._packed:
-            packed = self._packed.popleft()
-            for span in _unpack(packed):
+        while self._runs:
+            run = self._runs.popleft()
+            for span in _unpack(run.packed) if run.packed else ():
                 self._join(span)
-            taken_bytes += len(packed)
+            self._first_received_ns = self._first_received_ns or run.at_ns
+            if not run.is_all and (self._unknown_from_ns is None or run.at_ns < self._unknown_from_ns):
+                self._unknown_from_ns = run.at_ns
+            taken_bytes += len(run.packed) + RUN_BYTES
             if taken_bytes >= STEP_BYTES:
                 taken_bytes = 0
                 yield
 
+    @property
+    def unknown_from_ns(self) -> int | None:
+        """Of some nothing is known but that they were received from then on; None where all are known."""
+        self._finish()
+        return self._unknown_from_ns
+
     def pack(self) -> bytes:
         """What is to be remembered of all of them, as of one record."""
-        for _ in self.steps():
-            pass
-        return _pack(list(self._whole.values()))
+        self._finish()
+        return _pack(list(self._whole.values())) if self._whole else b""
+
+    def beginnings(self) -> list[tuple[str, int]]:
+        """Whose they were, and the venue time of the first of each."""
+        self._finish()
+        return [(span.symbol, _times_between(span)[0]) for span in self._whole.values()]
 
     def losses(self, reason: str, epoch: int | None) -> Losses:
         """What is left of them: one marker for each symbol, in the place of its last entry."""
+        self._finish()
+        losses = Losses(reason, epoch, self._first_received_ns)
+        for span in self._whole.values():
+            losses.add_span(span.symbol, span.last_id, *_times_between(span), span.quotes, span.reason)
+        return losses
+
+    def _finish(self) -> None:
         for _ in self.steps():
             pass
-        losses = Losses(reason, epoch)
-        for span in self._whole.values():
-            losses.add_span(span.symbol, span.last_id, *_times_between(span), span.quotes)
-        return losses
 
     def _join(self, span: Span) -> None:
         known = self._whole.get(span.symbol)
@@ -132,23 +166,6 @@ def _times_between(span: Span) -> tuple[int, int]:
     if span.from_ns:
         return span.from_ns, span.to_ns
     return EntryId.parse(span.first_id).time_ns, EntryId.parse(span.last_id).time_ns
-
-
-@dataclass(slots=True)
-class Run:
-    """Records from `first` on and before `end`, received from `at_ns` on: a single one, or several without spans.
-    `is_all` is whether the spans are all that was in it."""
-
-    first: int
-    end: int
-    at_ns: int
-    packed: bytes
-    is_all: bool
-
-    def part(self, first: int, end: int) -> "Run | None":
-        """What of it lies between these positions."""
-        first, end = max(first, self.first), min(end, self.end)
-        return replace(self, first=first, end=end) if first < end else None
 
 
 class Inventory:
@@ -191,23 +208,18 @@ class Inventory:
 
     def missing_before(self, position: int | None) -> Missing:
         """Forget all records before this position, or simply all: they were not read back, and never will be."""
-        missing = Missing()
-        while self._runs and (position is None or self._runs[0].first < position):
-            run = self._runs.popleft()
-            missing.add(run.at_ns, run.packed, is_all=run.is_all)
-            self._bytes -= len(run.packed)
-            if position is not None and (rest := run.part(position, run.end)) is not None:
-                self._runs.appendleft(rest)
+        if position is not None:
+            first = self._runs[0].first if self._runs else position
+            return self.missing_in(range(first, max(first, position)))
+        missing = Missing(self._runs)
+        self._runs, self._bytes = deque(), 0
         return missing
 
     def missing_in(self, positions: range) -> Missing:
         """Forget the records of these positions: they were not read back, and never will be."""
-        missing = Missing()
         before, taken = self._take_out(positions)
-        for run in taken:
-            missing.add(run.at_ns, run.packed, is_all=run.is_all)
         self._runs.extendleft(reversed(before))
-        return missing
+        return Missing(taken)
 
     def shed(self, positions: range, told: Container[int], digest: int | None) -> Missing:
         """Records at these positions were replaced by the digest at one of them, if there is one, or else given up.
@@ -217,9 +229,9 @@ class Inventory:
         for run in taken:
             untold = sum(position not in told for position in range(run.first, run.end))
             if untold:
-                missing.add(run.at_ns, run.packed, is_all=run.is_all)
+                missing.add(run)
             if untold < run.end - run.first:
-                kept.add(run.at_ns, run.packed, is_all=run.is_all)
+                kept.add(run)
         if digest is not None and kept:
             packed, is_all = kept.pack(), kept.unknown_from_ns is None
             at_ns = min(run.at_ns for run in taken)

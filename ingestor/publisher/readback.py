@@ -79,12 +79,13 @@ class ReadBack:
         """Read back what comes next, with markers where something is missing. Raises OSError."""
         records = await disk.call(disk.spool.read, AHEAD_BYTES)
         came: list[Batch | Missing] = []
+        unreadable = 0
         for record in records:
             came.append(self._inventory.missing_before(record.position))
             try:
                 batch = from_record(record.position, record.quotes, record.at_ns, record.body)
             except msgspec.MsgspecError as error:
-                self._counts.drop(DAMAGED, record.quotes)
+                unreadable += record.quotes
                 self._journal.note_rarely("spool_damaged", "record", "error", reason=str(error)[:200])
                 continue
             self._inventory.came(record.position)
@@ -92,15 +93,18 @@ class ReadBack:
             came.append(batch)
         if not disk.spool.unread_records:
             came.append(self._inventory.missing_before(None))
-        await self._take_in(came, DAMAGED)
+        try:
+            await self._take_in(came, DAMAGED)
+        finally:
+            # In the turn in which they no longer count as unread.
+            self._counts.drop(DAMAGED, unreadable)
 
     def on_shed(self, shed: Shed) -> None:
         """Some records were replaced by their digest; others could not even be read for it. Markers of those stand
         before the next quotes, which is late but in the stream."""
         missing = self._inventory.shed(shed.positions, shed.told, shed.digest)
-        for row in missing.losses(DAMAGED, self._stamper.epoch).seal().rows():
-            gap = msgspec.json.decode(str(row[3]))
-            self._stamper.open_gap_behind(str(row[0]), gap["from"], gap["reason"])
+        for symbol, from_ns in missing.beginnings():
+            self._stamper.open_gap_behind(symbol, from_ns, DAMAGED)
         self._mark_unknown(missing, DAMAGED)
 
     def tell(self, damages: Sequence[Damage]) -> None:
@@ -142,8 +146,6 @@ class ReadBack:
     def forget(self) -> None:
         """Nothing on disk counts any more."""
         self._inventory.clear()
-        for batch in self.ahead:
-            batch.position = None
 
     async def _take_in(self, came: Sequence[Batch | Missing], reason: str) -> None:
         """Put these behind what was read back, all at once, with markers for what is missing. Others have their

@@ -331,13 +331,13 @@ class Spooling:
         await self.stamp_rest()
         await self._back.has_all.wait()
         if self._medium.is_void:
-            await self._medium.begin_anew()
+            # A file that cannot be deleted keeps nothing from being written.
+            await self._medium.attempt("delete", self._medium.begin_anew)
         while await self._marks_what_is_gone() or self._backlog or self._copies.missing:
             await self._write()
             # What the disk takes and does not confirm is there, for all but a loss of power; that is told.
             await self._medium.attempt("sync", partial(self._call, self._held.sync))
-        if self._held.has_digests_to_put:
-            await self._call(self._held.put_digests)
+        await self._medium.attempt("shed", self._put_digests)
         self._is_saved = True
 
     async def _check(self) -> None:
@@ -399,9 +399,9 @@ class Spooling:
             self._in_write = batches
             try:
                 positions, spans = await self._call(_append, self._held, batches, self._medium.now_ns())
-            except GoneAround:
-                raise
             except BaseException as error:
+                # Whoever went around the disk meanwhile has put them back already.
+                batches, self._in_write = self._in_write, []
                 self._put_back(batches)
                 with_quotes = sum(batch.quotes > 0 for batch in batches)
                 if not (isinstance(error, OSError) and error.errno in _TOO_LITTLE_ROOM and with_quotes > 1):
@@ -465,15 +465,21 @@ class Spooling:
             self._look()
             if shed.quotes:
                 self._journal.note_rarely("quotes_dropped", shed.reason, "error", quotes=shed.quotes)
+        await self._put_digests()
+
+    async def _put_digests(self) -> None:
         if self._held.has_digests_to_put:
             await self._call(self._held.put_digests)
 
     async def _read(self) -> None:
         if not self._back.unread or self._outbox.is_stopped or self._back.is_enough:
             return
-        await self._back.read(self._medium)
+        try:
+            await self._back.read(self._medium)
+        finally:
+            # Also when it was broken off: what came no longer waits on disk.
+            self._look()
         self._has_moved = True
-        self._look()
         self.on_ahead()
 
     async def _sync(self) -> None:

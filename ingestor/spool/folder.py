@@ -72,7 +72,7 @@ class Folder:
         self._max_quarantined_bytes = max_quarantined_bytes
         self._lock: int | None = None
         self._is_dirty = False
-        self._in_memory: dict[int, bytes] = {}
+        self._held: dict[int, bytes] = {}
         self.quarantined = 0
         self.on_new: Callable[[], None] = lambda: None
         """What is to be done where the folder was made anew."""
@@ -116,7 +116,7 @@ class Folder:
 
     def has(self, number: int, size: int, descriptor: int | None = None) -> bool:
         """Whether a segment is there, with at least so many bytes, and is the file that is open as `descriptor`."""
-        if number in self._in_memory:
+        if number in self._held:
             return True
         try:
             status = self.file(number).stat()
@@ -139,8 +139,8 @@ class Folder:
 
     def source(self, number: int) -> BinaryIO:
         """A segment, to read from."""
-        if number in self._in_memory:
-            return io.BytesIO(self._in_memory[number])
+        if number in self._held:
+            return io.BytesIO(self._held[number])
         return self.file(number).open("rb")
 
     def create(self, number: int) -> int:
@@ -160,7 +160,7 @@ class Folder:
 
     def delete(self, number: int) -> None:
         """Delete a segment; one that is gone already is no error."""
-        self._in_memory.pop(number, None)
+        self._held.pop(number, None)
         self.file(number).unlink(missing_ok=True)
 
     def put(self, number: int, parts: list[bytes]) -> None:
@@ -181,20 +181,24 @@ class Folder:
             raise
         self._is_dirty = True
 
-    def keep_in_memory(self, number: int, parts: list[bytes]) -> None:
-        """Have a segment of which there is no file, until `put_what_waits`."""
-        self._in_memory[number] = b"".join(parts)
+    def hold(self, number: int, parts: list[bytes]) -> None:
+        """Have a segment in memory alone, until `put_held`."""
+        self._held[number] = b"".join(parts)
+
+    def let_go(self, number: int) -> bool:
+        """Forget a segment that is in memory alone; whether it was."""
+        return self._held.pop(number, None) is not None
 
     @property
-    def is_in_memory(self) -> bool:
-        """Whether any segment has no file yet."""
-        return bool(self._in_memory)
+    def held(self) -> frozenset[int]:
+        """The segments that are in memory alone."""
+        return frozenset(self._held)
 
-    def put_what_waits(self) -> None:
-        """Write the segments that are only in memory. Raises OSError where one cannot be."""
-        for number, content in list(self._in_memory.items()):
+    def put_held(self) -> None:
+        """Write the segments that are in memory alone. Raises OSError where one cannot be."""
+        for number, content in list(self._held.items()):
             self.put(number, [content])
-            del self._in_memory[number]
+            del self._held[number]
 
     def probe(self, size: int) -> None:
         """Write so many bytes, make them durable, and delete them again."""

@@ -48,6 +48,8 @@ class Segment:
     read_offset: int = HEADER_BYTES
     holes: dict[int, int] = field(default_factory=dict)
     untold: tuple[int, str] | None = None
+    instead_of: list["Segment"] = field(default_factory=list)
+    """Whose files go as soon as this one, a digest that tells of them, has a file or is done."""
 
     @property
     def is_begun(self) -> bool:

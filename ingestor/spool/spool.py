@@ -246,7 +246,10 @@ class Spool:
             positions = range(segment.base, segment.base + segment.ordinals)
             in_hand = self._shelf.take_off(positions)
             gone.append(Gone(segment.number, positions, in_hand, segment.unread_records > 0))
-        self._clear_away()
+        with contextlib.suppress(
+            OSError
+        ):  # The next `settle` or `sync` tries again; what is gone must be told.
+            self._clear_away()
         return gone
 
     def stand_in(self, gone: Gone, item: Item | None) -> None:
@@ -313,11 +316,15 @@ class Spool:
     @property
     def has_digests_to_put(self) -> bool:
         """Whether a digest is only in memory, since the disk did not take it."""
-        return self._folder.is_in_memory
+        return bool(self._folder.held)
 
     def put_digests(self) -> None:
         """Write digests that are only in memory. Raises OSError where the disk does not take them."""
-        self._folder.put_what_waits()
+        self._folder.put_held()
+        for segment in self._shelf.segments:
+            self._put_away(segment.instead_of)
+            segment.instead_of = []
+        self._delete_done()
 
     def sync(self) -> None:
         """Make what was appended outlast a loss of power. Raises NotDurable, once for the same records, and OSError
@@ -330,7 +337,7 @@ class Spool:
         deleted, which is tried again with the next `settle` or `sync`; nothing of it is read even so."""
         for segment in self._shelf.clear():
             self._writer.stop(segment)
-            self._undeleted[segment.number] = segment
+            self._put_away([segment, *segment.instead_of])
         self._damages.clear()
         self._delete_done()
 
@@ -410,13 +417,19 @@ class Spool:
                 try:
                     self._folder.put(number, parts)
                 except OSError:
-                    self._folder.keep_in_memory(number, parts)
+                    self._folder.hold(number, parts)
         self._writer.stop(excess.segment)
         self._shelf.replace(excess, digest)
-        if excess.earlier is not None:
-            self._undeleted[excess.earlier.number] = excess.earlier
-            with contextlib.suppress(OSError):  # The next `settle` or `sync` tries again, and says so.
-                self._delete_done()
+        earlier = [] if excess.earlier is None else [*excess.earlier.instead_of, excess.earlier]
+        if excess.earlier is not None and self._folder.let_go(excess.earlier.number):
+            del earlier[-1]
+        if digest is not None and number in self._folder.held:
+            # What is on disk tells of its part, should the process be killed before the disk takes the whole.
+            digest.instead_of = earlier
+            return
+        self._put_away(earlier)
+        with contextlib.suppress(OSError):  # The next `settle` or `sync` tries again, and says so.
+            self._delete_done()
 
     def _digest_of(self, segment: Segment, first: int, item: Item) -> tuple[Segment, list[bytes]]:
         """A record in the place of a segment, and of others from number `first` on; what its file is to hold."""
@@ -431,8 +444,11 @@ class Spool:
         for segment in self._shelf.done():
             self._writer.stop(segment)
             self._shelf.remove(segment)
-            self._undeleted[segment.number] = segment
+            self._put_away([segment, *segment.instead_of])
         self._delete_done()
+
+    def _put_away(self, segments: Sequence[Segment]) -> None:
+        self._undeleted |= {segment.number: segment for segment in segments}
 
     def _delete_done(self) -> None:
         failed: OSError | None = None

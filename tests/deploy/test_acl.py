@@ -24,6 +24,7 @@ from tests.deploy.conftest import DEPLOY, Guarded, environment, eventually, guar
 from wire import Keyspace, Quote
 
 CLAIM = resources.files("ingestor.assets").joinpath("claim.lua").read_text()
+REMEMBER = resources.files("consumers.groups").joinpath("remember.lua").read_text()
 FILES = ("users.acl", "users-6.2.acl")
 USERS = ("daemon", "operator", "strategy")
 SYSTEM_SERVER = shutil.which("redis-server")
@@ -83,6 +84,9 @@ NEVER = {
         ("EVAL", "return redis.call('XADD', KEYS[1], '*', 'q', '[]')", "1", "quotes:stream:AAPL"),
         ("XTRIM", "quotes:stream:AAPL", "MAXLEN", "0"),
         ("XSETID", "quotes:stream:AAPL", "9-9"),
+        ("SET", "quotes:groups:g:AAPL", "x"),
+        ("DEL", "quotes:groups:g:AAPL"),
+        ("EVAL", "return redis.call('DEL', KEYS[1])", "1", "quotes:groups:g:AAPL"),
         ("XGROUP", "DESTROY", "quotes:stream:AAPL", "workers"),
         ("HDEL", "quotes:assets:0123", "AAPL"),
     ),
@@ -105,6 +109,7 @@ ONLY_SINCE_7 = {
         ("ZADD", "quotes:rest", "1", "AAPL"),
         ("EVAL", "return redis.call('ZADD', KEYS[1], 1, 'AAPL@me')", "1", "quotes:interest"),
         ("EVAL", "return redis.call('PEXPIREAT', KEYS[1], 1)", "1", "quotes:rest"),
+        ("EVAL", "return redis.call('HSET', KEYS[1], 'a', '1')", "1", "quotes:groups:g:AAPL"),
     ),
     "daemon": (("DEL", "quotes:symbols"), ("EXPIRE", "quotes:interest", "1")),
     "operator": (("SADD", "quotes:elsewhere", "x"),),
@@ -158,7 +163,10 @@ ALLOWED = {
         ("XREADGROUP", "GROUP", "g", "me", "STREAMS", "quotes:stream:AAPL", ">"),
         ("XPENDING", "quotes:stream:AAPL", "g"),
         ("XAUTOCLAIM", "quotes:stream:AAPL", "g", "me", "0", "-", "JUSTID"),
+        ("XGROUP", "CREATECONSUMER", "quotes:stream:AAPL", "g", "generation:1"),
         ("XCLAIM", "quotes:stream:AAPL", "g", "me", "0", "1-1"),
+        ("EVAL", REMEMBER, "1", "quotes:groups:g:AAPL", "", "{}", "60"),
+        ("ZRANGE", "quotes:groups:g:AAPL", "0", "0"),
         ("XACK", "quotes:stream:AAPL", "g", "1-1"),
         ("XINFO", "CONSUMERS", "quotes:stream:AAPL", "g"),
         ("XGROUP", "DELCONSUMER", "quotes:stream:AAPL", "g", "me"),

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from ingestor.publisher import inventory as module
 from ingestor.publisher.batch import Batch, Losses, batch_of
-from ingestor.publisher.inventory import MOST_IN_A_RUN, STEP_BYTES, Inventory, Missing, Run, Span, spans_of
+from ingestor.publisher.inventory import (
+    MOST_IN_A_RUN,
+    RUN_BYTES,
+    STEP_BYTES,
+    Inventory,
+    Missing,
+    Run,
+    Span,
+    spans_of,
+)
 from wire import EntryId, encode_gap
 
 MS = 1_000_000
@@ -60,13 +69,15 @@ def test_what_a_later_record_passes_over_is_missing() -> None:
 
 @pytest.mark.parametrize(("missing", "told_missing"), [(None, None), (7, 7)])
 def test_a_marker_that_is_lost_is_told_again(missing: int | None, told_missing: int | None) -> None:
-    """With the hole that it told of, and how many quotes were in it, where it knew."""
+    """With the hole that it told of, its reason, and how many quotes were in it, where it knew."""
     marker = encode_gap(50 * MS, 90 * MS, "feed_disconnected", 1, missing=missing).decode()
     batch = batch_of([["A", False, "50-7", marker]], 0, 1, 0)
-    assert told(filled(batch).missing_before(None)) == [("A", "50-7", 50, 90, told_missing, "spool_damaged")]
+    assert told(filled(batch).missing_before(None)) == [
+        ("A", "50-7", 50, 90, told_missing, "feed_disconnected")
+    ]
     inventory = filled(batch, quotes_of("A", 100, 1))
     assert told(inventory.missing_before(None)) == [
-        ("A", "100-0", 50, 100, (told_missing or 0) + 1, "spool_damaged")
+        ("A", "100-0", 50, 100, (told_missing or 0) + 1, "feed_disconnected")
     ]
 
 
@@ -104,7 +115,7 @@ def test_all_that_is_lost_is_in_one_marker(records: Sequence[tuple[str, int, boo
             batches.append(batch_of([row], quotes, int(has_marker), 0))
     missing, losses = Missing(), Losses("spool_damaged", 3)
     for batch in batches:
-        missing.add(0, spans_of(batch))
+        missing.add(Run(0, 1, 1, spans_of(batch), True))
         (span,) = msgspec.msgpack.decode(spans_of(batch), type=list[Span])
         first, last = EntryId.parse(span.first_id), EntryId.parse(span.last_id)
         losses.add_span(
@@ -113,9 +124,9 @@ def test_all_that_is_lost_is_in_one_marker(records: Sequence[tuple[str, int, boo
             span.from_ns or first.time_ns,
             span.to_ns or last.time_ns,
             span.quotes,
+            span.reason,
         )
     assert missing.losses("spool_damaged", 3).seal().rows() == losses.seal().rows()
-    assert missing.losses("spool_damaged", 3).per_symbol() == losses.per_symbol()
 
 
 def test_many_records_beyond_the_bound_are_remembered_as_few() -> None:
@@ -256,10 +267,11 @@ def test_a_full_inventory_is_gone_through_in_small_steps() -> None:
     """So that others have their turn in between; what comes of it is the same."""
     missing = Missing()
     for n in range(20_000):
-        missing.add(1, spans_of(quotes_of("A", 1 + n, 1)))
+        missing.add(Run(n, n + 1, 1, spans_of(quotes_of("A", 1 + n, 1)), True))
     steps = missing.steps()
     spans_bytes = len(spans_of(quotes_of("A", 10_000, 1)))
-    assert sum(1 for _ in steps) == pytest.approx(20_000 * spans_bytes / STEP_BYTES, rel=0.1)
+    in_all = 20_000 * (spans_bytes + RUN_BYTES)
+    assert sum(1 for _ in steps) == pytest.approx(in_all / STEP_BYTES, rel=0.1)
     assert told(missing) == [("A", "20000-0", 1, 20_000, 20_000, "spool_damaged")]
 
 

@@ -1,6 +1,7 @@
 """Between memory and disk, one transition at a time: each of these once lost, doubled or disordered a quote."""
 
 import asyncio
+import dataclasses
 import errno
 import shutil
 import time
@@ -612,6 +613,92 @@ async def test_others_have_their_turn_while_much_is_given_up(
     await asyncio.wait([going])
     await life.rest()
     assert found(server, "A") == ["spool_hung", 9]
+    await life.close()
+
+
+@pytest.mark.fault("P32")
+async def test_going_around_while_a_round_packs_loses_nothing(tmp_path: Path) -> None:
+    """Reading fails, and what is packed for the disk just then is taken when the disk is void already."""
+    server = Server()
+    life = await life_over(tmp_path, server)
+    await life.receive(1, "A", LONG_AGO_NS)
+    await let_the_disk_write(life)
+    for ordinal in range(2, 8):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await life.publisher._stamp_rest()
+    await life.receive(8, "A", LONG_AGO_NS)
+    spooling, publisher = life.publisher.spooling, life.publisher
+    stamp_rest = publisher._stamp_rest
+
+    async def in_the_midst_of_it() -> None:
+        await stamp_rest()
+        await spooling._go_around("spool_damaged")
+
+    spooling.stamp_rest = in_the_midst_of_it
+    await let_the_disk_write(life)
+    spooling.stamp_rest = stamp_rest
+    assert life.imbalance == 0
+    await life.rest()
+    assert found(server, "A") == ["spool_damaged", *range(2, 9)]
+    await life.close()
+
+
+@pytest.mark.fault("P32")
+async def test_a_void_file_that_cannot_be_deleted_keeps_nothing_from_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and deleted by whoever can; what is in memory goes to disk all the same."""
+    server, folder = Server(), tmp_path / "spool"
+    life = await life_over(folder, server)
+    await life.receive(1, "A", LONG_AGO_NS)
+    await let_the_disk_write(life)
+    await life.publisher.spooling._go_around("spool_hung")
+    await life.receive(2, "A", LONG_AGO_NS)
+
+    def refuse(_number: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(life.spool._folder, "delete", refuse)
+        assert await life.stop()
+    assert 2 in await stored_by_the_next_life(folder, server)
+
+
+@pytest.mark.parametrize("is_broken_off", [False, True])
+async def test_the_ledger_is_even_while_what_was_read_back_is_gone_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_broken_off: bool
+) -> None:
+    """Also where a record is none of ours, and where it is broken off."""
+    server = Server()
+    life = await life_over(tmp_path, server)
+    for ordinal in range(1, 4):
+        await life.receive(ordinal, "A", LONG_AGO_NS)
+        await let_the_disk_write(life)
+    await life.connect()
+    spooling = life.publisher.spooling
+    monkeypatch.setattr(inventory, "STEP_BYTES", 1)
+    read = life.spool.read
+
+    def with_a_stranger(max_bytes: int) -> list[Record]:
+        first, second, *others = read(max_bytes)
+        return [first, dataclasses.replace(second, body=b"\xc1"), *others]
+
+    monkeypatch.setattr(life.spool, "read", with_a_stranger)
+    step = asyncio.get_running_loop().create_task(spooling._round())
+    is_under_way = False
+    while not step.done():
+        await asyncio.sleep(0)
+        assert life.imbalance == 0
+        is_under_way = is_under_way or not spooling._back.has_all.is_set()
+        if is_under_way and is_broken_off:
+            step.cancel()
+            await asyncio.wait([step])
+        elif life.disk.asked:
+            life.disk.do()
+    assert is_under_way
+    assert life.imbalance == 0
+    await life.rest()
+    assert found(server, "A")[:2] == [1, "spool_damaged"]
     await life.close()
 
 

@@ -145,6 +145,41 @@ def test_a_digest_in_memory_outlasts_the_process_once_the_disk_takes_it(
     assert names(rest)[-1] == 12
 
 
+@pytest.mark.parametrize("is_put", [True, False])
+def test_what_a_digest_on_disk_tells_stays_there_until_its_successor_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_put: bool
+) -> None:
+    """A kill before that costs what was lost last, and no marker that was safe already."""
+    queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
+    queue.append([item(name) for name in range(1, 9)])
+    assert queue.shed(0) is not None
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", refuse)
+        assert queue.shed(0) is not None
+    queue.append([item(9), item(10)])
+    if is_put:
+        queue.put_digests()
+        assert len(segment_files(tmp_path)) == queue.segments
+    die(queue)
+    records = opened(tmp_path).read(10**6)
+    assert [lost_in(record) for record in records][:2] == [1 + 2 + (3 + 4) * is_put, 0]
+    assert names(records[1:]) == [5, 6, 7, 8, 9, 10]
+
+
+def test_files_that_a_digest_in_memory_stands_for_go_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored, it needs no file any more, and neither do they."""
+    queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
+    queue.append([item(name) for name in range(1, 9)])
+    assert queue.shed(0) is not None
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", refuse)
+        assert queue.shed(0) is not None
+    queue.settle(queue.read(10**6)[-1].position)
+    assert (queue.is_empty, queue.has_digests_to_put, segment_files(tmp_path)) == (True, False, [])
+
+
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
     """A folder that any user can get to."""

@@ -20,8 +20,8 @@ TOO_LARGE: Final[dict[str, int]] = {
     "ingestor/publisher/publisher.py": 436,
     "ingestor/watching/metrics.py": 415,
     "ingestor/publisher/spooling.py": 505,
-    "ingestor/spool/shelf.py": 326,
-    "ingestor/spool/spool.py": 448,
+    "ingestor/spool/shelf.py": 329,
+    "ingestor/spool/spool.py": 463,
     # The hot path: a call within it costs as much as a tenth of the whole.
     "ingestor/publisher/stamper.py:stamp": 70,
 }

@@ -117,7 +117,8 @@ def test_every_key_is_documented() -> None:
     keys = Keyspace()
     names = {getattr(keys, slot) for slot in Keyspace.__slots__} - {keys.namespace, keys.stream_prefix}
     said = {cells[0].strip("`") for cells in rows("Key reference") if cells[0].startswith("`quotes:")}
-    assert said == names | {keys.stream("AAPL"), keys.rest_calls("ACCOUNT"), keys.assets("ACCOUNT")}
+    built = {keys.rest_calls("ACCOUNT"), keys.assets("ACCOUNT"), keys.group("GROUP", "AAPL")}
+    assert said == names | built | {keys.stream("AAPL")}
 
 
 def test_every_key_is_used() -> None:

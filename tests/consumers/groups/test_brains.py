@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
 from consumers.groups.book import Book
-from consumers.groups.membership import TRUST_S, Membership, Step
+from consumers.groups.looks import NEWCOMER_WAITS_S
+from consumers.groups.membership import TRUST_MIN_S, Membership
+from consumers.groups.pending import Step
+from consumers.groups.record import Record, encode_record
 from consumers.groups.rounds import pause_s
 from consumers.groups.standing import (
     GroupFacts,
@@ -254,6 +257,20 @@ def groups(last: int) -> list[Any]:
     ]
 
 
+def members(*names: str) -> list[Any]:
+    """A reply of XINFO CONSUMERS."""
+    return [[b"name", name.encode(), b"pending", 0, b"idle", 1] for name in names]
+
+
+def stored(generation: str, floor: int = 40, **more: Any) -> bytes:
+    """A record as it stands in Redis."""
+    return encode_record(Record(generation, "0-0", f"{floor}-0", f"{floor}-0", **more))
+
+
+ROUND = ["MULTI", "XINFO", "XINFO", "XPENDING", "XINFO", "ZRANGE", "XRANGE", "EXEC"]
+"""A look of a worker that knows nothing."""
+
+
 def member() -> Membership:
     """A worker of one symbol, which begins now."""
     membership = Membership(
@@ -271,22 +288,22 @@ def names(step: Step) -> list[Any]:
 def joined(membership: Membership, now_s: float = 0.0) -> None:
     """Let the group be there, with nothing pending."""
     step = membership.next_step(now_s)
-    assert names(step) == ["MULTI", "XINFO", "XINFO", "XPENDING", "EXEC"]
-    answers = [info(10, 50), groups(50), [0, None, None, None]]
-    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", answers], now_s)
+    assert names(step) == ROUND
+    answers = [info(10, 50), groups(50), [0, None, None, None], members("generation:1"), [stored("1")], []]
+    step.digest([answers], now_s)
     step = membership.next_step(now_s)
-    assert names(step) == ["XPENDING"]
-    step.digest([[]], now_s)
+    assert names(step) == ["EVAL", "XPENDING"]
+    step.digest([None, []], now_s)
     step = membership.next_step(now_s)
-    assert names(step) == ["MULTI", "XINFO", "XINFO", "XREADGROUP", "EXEC"]
-    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", [info(10, 50), groups(50), None]], now_s)
+    assert names(step)[0] == "XREADGROUP"
+    step.digest([None], now_s)
 
 
 def test_a_worker_joins_asks_for_its_own_and_then_reads() -> None:
     """One that keeps up waits in one plain command, of a bounded count."""
     membership = member()
     joined(membership)
-    (command,) = membership.next_step(0.1).commands
+    (command,) = membership.next_step(0.005).commands
     assert command[:7] == ("XREADGROUP", "GROUP", "g", "me", "COUNT", 10, "BLOCK")
 
 
@@ -294,18 +311,21 @@ def test_a_pause_of_the_strategy_ends_the_trust() -> None:
     """Meanwhile anything may have been trimmed."""
     membership = member()
     joined(membership)
-    assert names(membership.next_step(TRUST_S + 0.01)) == ["MULTI", "XINFO", "XINFO", "XREADGROUP", "EXEC"]
+    step = membership.next_step(TRUST_MIN_S + 0.01)
+    assert names(step) == ["MULTI", "XINFO", "XINFO", "EXEC"]
+    step.digest([[info(10, 50), groups(50)]], 1.0)
+    assert names(membership.next_step(1.0)) == ["XREADGROUP"]
 
 
 def test_a_full_answer_ends_the_trust() -> None:
     """The group is behind, and may be overtaken."""
     membership = member()
     joined(membership)
-    step = membership.next_step(0.1)
+    step = membership.next_step(0.005)
     found = [[f"{ms}-0".encode(), [b"q", b"[]"]] for ms in range(51, 61)]
-    (run,) = step.digest([[[KEY, found]]], 0.1)
+    (run,) = step.digest([[[KEY, found]]], 0.005)
     assert run.entries == found
-    assert names(membership.next_step(0.1))[0] == "MULTI"
+    assert names(membership.next_step(0.005)) == ["MULTI", "XINFO", "XINFO", "XREADGROUP", "EXEC"]
 
 
 @pytest.mark.parametrize(
@@ -320,12 +340,18 @@ def test_a_group_that_went_away_is_looked_for(words: str) -> None:
     """Whatever the server calls it; and the look finds that it is to be made where all was acknowledged."""
     membership = member()
     joined(membership)
-    step = membership.next_step(0.1)
-    assert step.digest([ResponseError(words)], 0.1) == []
-    step = membership.next_step(0.1)
-    answers = [info(10, 50), [], ResponseError("NOGROUP No such key or group")]
-    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", answers], 0.1)
-    (command,) = membership.next_step(0.1).commands
+    step = membership.next_step(0.005)
+    assert step.digest([ResponseError(words)], 0.005) == []
+    no_group = ResponseError("NOGROUP No such key or group")
+    step = membership.next_step(0.005)
+    step.digest([[info(10, 50), []]], 0.005)
+    step = membership.next_step(0.005)
+    assert names(step) == [name for name in ROUND if name != "XRANGE"]
+    step.digest([[info(10, 50), [], no_group, no_group, [stored("1", 50)]]], 0.005)
+    step = membership.next_step(0.005)
+    assert names(step) == ["EVAL"]
+    step.digest([None], 0.005)
+    (command,) = membership.next_step(0.005).commands
     assert command == ("XGROUP", "CREATE", KEY, "g", "50-0")
 
 
@@ -341,10 +367,15 @@ def test_another_error_is_not_taken_for_one_of_the_group() -> None:
 def test_a_group_that_another_worker_made_first_is_joined() -> None:
     """BUSYGROUP is good news."""
     membership = member()
-    step = membership.next_step(0.0)
-    answers = [info(10, 50), [], ResponseError("NOGROUP No such key or group")]
-    step.digest([b"OK", b"QUEUED", b"QUEUED", b"QUEUED", answers], 0.0)
-    step = membership.next_step(0.0)
+    no_group = ResponseError("NOGROUP No such key or group")
+    for now_s in (0.0, NEWCOMER_WAITS_S):
+        step = membership.next_step(now_s)
+        assert names(step) == ROUND
+        step.digest([[info(10, 50), [], no_group, no_group, [], []]], now_s)
+    step = membership.next_step(now_s)
+    assert names(step) == ["EVAL"]
+    step.digest([None], now_s)
+    step = membership.next_step(now_s)
     assert names(step) == ["XGROUP"]
-    assert step.digest([ResponseError("BUSYGROUP Consumer Group name already exists")], 0.0) == []
-    joined(membership)
+    assert step.digest([ResponseError("BUSYGROUP Consumer Group name already exists")], now_s) == []
+    joined(membership, now_s)

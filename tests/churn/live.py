@@ -1,0 +1,253 @@
+"""One run from its beginning to its account.
+
+Decides the order of things: a group at work, the deeds one after the other, then calm, until everything is
+accounted for or time is up. Must never know how the account is made.
+"""
+
+import asyncio
+import contextlib
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from consumers.link import CLIENT_NAME
+from simulator.redis_server import RedisServer
+from tests.churn.accounts import Account, Blow, account
+from tests.churn.crew import Crew
+from tests.churn.design import Deed, Run
+from tests.churn.worker import GROUP
+from tests.churn.writer import KEYS, Writer
+
+SETTLES_S: Final = 30.0
+BEGINS_WITHIN_S: Final = 60.0
+LAST: Final = 2
+
+
+class Outcome(msgspec.Struct):
+    """What became of one run."""
+
+    number: int
+    account: Account
+    failures: list[str] = []
+    diary: list[str] = []
+    took_s: float = 0.0
+
+    @property
+    def is_right(self) -> bool:
+        """Whether everything was handled or told, and nothing came again without need."""
+        return not (self.account.lost or self.account.needless or self.failures)
+
+
+async def live(run: Run, library: Path | None = None, keep: Path | None = None) -> Outcome:
+    """Live through it; `keep` is a folder for what the workers wrote down."""
+    began_s = time.monotonic()
+    symbols = [f"S{number}" for number in range(run.symbols)]
+    chance = random.Random(f"{run.seed} {run.number} life")
+    with (
+        tempfile.TemporaryDirectory(prefix="quotebus-churn-") as folder,
+        RedisServer(appendonly=True, options=("--appendfsync", "everysec"), dies_with_us=True) as server,
+    ):
+        crew = Crew(server.url, Path(folder), symbols, chance, library)
+        async with Redis.from_url(server.url, protocol=2, socket_timeout=5) as redis:
+            play = _Play(run, server, redis, crew, Writer(redis, symbols, run.rate, run.replay_s, chance))
+            try:
+                await play.run()
+            finally:
+                await asyncio.to_thread(crew.end_all)
+        outcome = Outcome(run.number, play.account(), crew.failures, play.diary, time.monotonic() - began_s)
+        if keep is not None and not outcome.is_right:
+            shutil.copytree(folder, keep / f"{run.seed}-{run.number}", dirs_exist_ok=True)
+    return outcome
+
+
+class _Play:
+    def __init__(self, run: Run, server: RedisServer, redis: Redis, crew: Crew, writer: Writer) -> None:
+        self._run = run
+        self._server = server
+        self._redis = redis
+        self._crew = crew
+        self._writer = writer
+        self._blows: list[Blow] = []
+        self._began_s = time.monotonic()
+        self.diary: list[str] = []
+
+    async def run(self) -> None:
+        """Everything that happens."""
+        for _ in range(self._run.workers):
+            self._crew.start()
+        async with asyncio.TaskGroup() as tasks:
+            thawing: set[asyncio.Task[None]] = set()
+            # Who comes later begins at its own now: what was written before is not the group's.
+            await self._until(self._are_ready)
+            writing = tasks.create_task(self._writer.run())
+            await self._until(self._is_at_work)
+            self._began_s = time.monotonic()
+            for deed in self._run.deeds:
+                await asyncio.sleep(max(0.0, self._began_s + deed.at_s - time.monotonic()))
+                self._note(f"{deed.kind} {deed.which} {deed.for_s} {deed.amount}")
+                with contextlib.suppress(RedisError, OSError):
+                    task = await self._do(deed, tasks)
+                    if task is not None:
+                        thawing.add(task)
+                while len(self._crew.running) > 5:
+                    await self._away(self._crew.kill, deed.which)
+            await asyncio.gather(*thawing)
+            # Not cancelled: until Python 3.12 redis-py may swallow that.
+            self._writer.is_over = True
+            await writing
+        await self._calm_down()
+
+    async def _until(self, is_so: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(BEGINS_WITHIN_S):
+            while not await is_so():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def _are_ready(self) -> bool:
+        ready = [note for note in self._crew.notes() if note["what"] == "ready"]
+        return len(ready) >= self._run.workers
+
+    async def _is_at_work(self) -> bool:
+        for symbol in self._writer.sent:
+            stream = KEYS.stream(symbol)
+            if not await self._redis.exists(stream) or not await self._redis.xinfo_groups(stream):
+                return False
+        return True
+
+    def account(self) -> Account:
+        """What became of each entry so far."""
+        return account(self._writer.sent, self._crew.notes(), self._blows)
+
+    async def _calm_down(self) -> None:
+        self._note("calm")
+        for number in range(LAST):
+            self._crew.start(f"last-{number}")
+        for _ in range(len(self._crew.running) - LAST):
+            await self._away(self._crew.dismiss, 0)
+        await asyncio.sleep(1.0)
+        await self._writer.finish()
+        until_s = time.monotonic() + SETTLES_S
+        while time.monotonic() < until_s and (await asyncio.to_thread(self.account)).lost:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        self._note("over")
+        for symbol in self._writer.sent:
+            found = await self._redis.zrange(KEYS.group(GROUP, symbol), 0, -1)
+            self.diary.append(f"{symbol}: {found}")
+
+    async def _do(self, deed: Deed, tasks: asyncio.TaskGroup) -> asyncio.Task[None] | None:
+        crew = self._crew
+        match deed.kind:
+            case "kill":
+                await self._away(crew.kill, deed.which)
+            case "start":
+                crew.start()
+            case "freeze" | "freeze all":
+                frozen = crew.freeze(deed.which if deed.kind == "freeze" else -1)
+                return tasks.create_task(self._thaw(frozen, deed.for_s))
+            case "deploy one":
+                crew.start(await self._away(crew.dismiss, deed.which))
+            case "rename one":
+                await self._away(crew.kill, deed.which)
+                crew.start("-")
+            case "kill all" | "kill all and delete" | "kill all and flush" | "deploy all":
+                await self._all_at_once(deed)
+            case "cut connections":
+                for client in await self._redis.client_list():
+                    if client["name"].startswith(CLIENT_NAME):
+                        await self._redis.client_kill_filter(_id=client["id"])
+            case "flush" | "flush and start":
+                await self._flush()
+                await self._start_soon(deed)
+            case "restart with file" | "restart without file":
+                await self._restart(deed)
+            case _:
+                await self._to_a_stream(deed)
+        return None
+
+    async def _to_a_stream(self, deed: Deed) -> None:
+        redis, symbol = self._redis, f"S{deed.which % self._run.symbols}"
+        stream = KEYS.stream(symbol)
+        if deed.kind == "trim" and not await redis.exists(KEYS.group(GROUP, symbol)):
+            # Nobody has known the group since Redis lost it: its last trace would go with the marker (0037).
+            self._note("not trimmed")
+            return
+        if deed.kind != "trim":
+            self._blow(symbol, is_rewind=deed.kind.endswith("at 0"))
+        match deed.kind:
+            case "trim":
+                await redis.xtrim(stream, maxlen=deed.amount, approximate=False)
+            case "delete" | "delete and start":
+                await redis.delete(stream)
+                await self._start_soon(deed)
+            case "away and back":
+                await redis.rename(stream, "churn:aside")
+                await asyncio.sleep(min(deed.for_s, 0.5))
+                await redis.rename("churn:aside", stream)
+            case _:
+                await redis.xgroup_destroy(stream, GROUP)
+                if "$" in deed.kind:
+                    await asyncio.sleep(0.02)
+                    await redis.xgroup_create(stream, GROUP, "$")
+                elif deed.kind != "destroy":
+                    await redis.xgroup_create(stream, GROUP, "0")
+        if deed.kind != "trim":
+            self._blow(symbol)
+
+    async def _start_soon(self, deed: Deed) -> None:
+        if deed.kind.endswith("and start"):
+            await asyncio.sleep(min(deed.for_s, 0.6))
+            self._crew.start()
+
+    async def _all_at_once(self, deed: Deed) -> None:
+        crew, count = self._crew, len(self._crew.running)
+        end = crew.dismiss if deed.kind == "deploy all" else crew.kill
+        for _ in range(count):
+            await self._away(end, 0)
+        if deed.kind == "kill all and delete":
+            await self._redis.delete(KEYS.stream(f"S{deed.which % self._run.symbols}"))
+            self._blow(f"S{deed.which % self._run.symbols}")
+        elif deed.kind == "kill all and flush":
+            await self._flush()
+        await asyncio.sleep(deed.for_s)
+        for _ in range(max(count, 1)):
+            crew.start()
+
+    async def _flush(self) -> None:
+        self._blow(None, is_rewind=True)
+        await self._redis.flushall()
+        self._blow(None, is_rewind=True)
+
+    async def _restart(self, deed: Deed) -> None:
+        forgets = deed.kind == "restart without file"
+        self._blow(None, is_rewind=forgets)
+        await self._away(self._server.kill)
+        if forgets:
+            for path in self._server.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.suffix in {".rdb", ".aof"}:
+                    path.unlink()
+        await asyncio.sleep(min(deed.for_s, 1.0))
+        await self._away(self._server.start)
+        self._blow(None, is_rewind=forgets)
+
+    async def _thaw(self, frozen: list[Any], after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self._crew.thaw(frozen)
+
+    async def _away(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Something that waits for a process, while the writer goes on."""
+        return await asyncio.to_thread(call, *arguments)
+
+    def _blow(self, symbol: str | None, *, is_rewind: bool = False) -> None:
+        self._blows.append(Blow(time.monotonic(), symbol, is_rewind))
+
+    def _note(self, text: str) -> None:
+        self.diary.append(f"{time.monotonic() - self._began_s:7.2f} s ({time.monotonic():.2f})  {text}")
