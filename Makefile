@@ -58,9 +58,9 @@ twins: setup  ## the bus in memory beside a real server, random operations; SEED
 
 SECONDS ?= 20
 
-churn: setup  ## a consumer group under churn, each entry accounted for; SEED=1 COUNT=100 SECONDS=60 JOBS=2, ONLY=17, LIBRARY=CHECKOUT, KEEP=FOLDER
+churn: setup  ## a consumer group under churn, each entry accounted for; SEED=1 COUNT=100 SECONDS=60 JOBS=2, ONLY=17, WORKERS=CHECKOUT, KEEP=FOLDER
 	@$(BIN)/python -m tests.churn --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --seconds $(SECONDS) \
-		$(if $(ONLY),--only $(ONLY)) $(if $(LIBRARY),--library $(LIBRARY)) $(if $(KEEP),--keep $(KEEP))
+		$(if $(ONLY),--only $(ONLY)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(KEEP),--keep $(KEEP))
 
 faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
 	@$(BIN)/python -m tests.catalogue

@@ -29,13 +29,13 @@ def main() -> int:
     parser.add_argument("--only", type=int, nargs="*", default=[], help="numbers of single runs")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each")
-    parser.add_argument("--library", type=Path, metavar="CHECKOUT", help="run workers of another checkout")
+    parser.add_argument("--workers", type=Path, metavar="CHECKOUT", help="run workers of another checkout")
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="put the notes of what is not right there"
     )
     arguments = parser.parse_args()
-    if arguments.library is not None and not (arguments.library / "consumers").is_dir():
-        parser.error(f"{arguments.library} is no checkout: it has no folder consumers")
+    if arguments.workers is not None and not (arguments.workers / "consumers").is_dir():
+        parser.error(f"{arguments.workers} is no checkout: it has no folder consumers")
     chosen = runs(arguments.seed, max([arguments.count, *arguments.only]), arguments.seconds)
     if arguments.only:
         chosen = [run for run in chosen if run.number in arguments.only]
@@ -57,7 +57,7 @@ async def _all(chosen: list[Run], arguments: argparse.Namespace, outcomes: list[
 
     async def one(run: Run) -> None:
         async with places:
-            outcome = await live(run, arguments.library, arguments.keep)
+            outcome = await live(run, arguments.workers, arguments.keep)
         outcomes.append(outcome)
         found = outcome.account
         _say(

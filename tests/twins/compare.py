@@ -9,8 +9,8 @@ from consumers import connect
 from consumers.link import Link, Target
 from consumers.testing import Publisher
 from tests.twins.commands import Commands
-from tests.twins.library import Life
 from tests.twins.limits import error_of
+from tests.twins.lives import Life
 
 
 class Difference(NamedTuple):
