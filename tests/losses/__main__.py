@@ -22,7 +22,7 @@ async def live(seed: int, count: int, *, jobs: int, deeds: int) -> dict[int, tup
             history = History(number, redis, url, deeds)
             found[number] = await history.run(), history.log
 
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         async with Redis.from_url(server.url, protocol=2) as redis, asyncio.TaskGroup() as group:
             for number in range(seed, seed + count):
                 group.create_task(one(number, server.url, redis))

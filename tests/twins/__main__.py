@@ -19,7 +19,7 @@ async def compare(
 ) -> list[str]:
     """What differs, in words; for each seed at most one thing of each kind."""
     told = []
-    with RedisServer() as real, MemoryServer() as memory:
+    with RedisServer(dies_with_us=True) as real, MemoryServer() as memory:
         links = [await linked(server.url) for server in (real, memory)]
         for number in range(seed, seed + count):
             told += [
