@@ -37,9 +37,10 @@ class Backlog:
         return self.bytes > self._capacity_bytes - self._headroom_bytes
 
     @property
-    def is_losing(self) -> bool:
-        """Whether some had to go, and their markers were not taken yet."""
-        return self._losses is not None
+    def begins_with_markers(self) -> bool:
+        """Whether nothing but markers is next: some had to go, and what tells of them was not taken, or was put
+        back. The next loss would be told by the same ones."""
+        return self._losses is not None or bool(self._batches and not self._batches[0].quotes)
 
     @property
     def oldest_received_ns(self) -> int | None:

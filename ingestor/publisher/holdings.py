@@ -61,7 +61,7 @@ class Holdings:
         Markers of a loss leave only with what they precede: behind them alone, the next loss would put a second
         marker for the same hole.
         """
-        is_marker_next = self._backlog.is_losing and not self._spooling.holds_back
+        is_marker_next = self._backlog.begins_with_markers and not self._spooling.holds_back
         return not self._displaced and self._outbox.room > is_marker_next
 
     @property

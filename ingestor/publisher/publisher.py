@@ -284,7 +284,7 @@ class Publisher:
     def _send_what_can_be_sent(self) -> None:
         link = self._link
         # What a giant frame drives out belongs into one marker, so not before the last of it is packed.
-        if link is None or (self._scheduled and self._backlog.is_losing):
+        if link is None or (self._scheduled and self._backlog.begins_with_markers):
             return
         outbox = self._outbox
         while True:

@@ -363,8 +363,10 @@ async def test_memory_has_its_bound_while_answers_come_slower_than_quotes(tmp_pa
     await life.close()
 
 
-async def test_the_markers_of_a_loss_leave_only_with_what_they_precede(tmp_path: Path) -> None:
-    """Sent alone, they would be followed by those of the next loss, two for one hole."""
+@pytest.mark.parametrize("disk", ["none", "refuses"])
+async def test_the_markers_of_a_loss_leave_only_with_what_they_precede(tmp_path: Path, disk: str) -> None:
+    """Sent alone, they would be followed by those of the next loss, two for one hole; also where the disk was to
+    have them, and had no room."""
     life = Life(tmp_path, Server(), memory_bytes=1 << 20)
     await life.begin(time.time_ns())
     await life.connect()
@@ -380,7 +382,9 @@ async def test_the_markers_of_a_loss_leave_only_with_what_they_precede(tmp_path:
 
     for _ in range(3):
         await flood(20)
-        assert publisher._backlog.is_losing
+        assert publisher._backlog.begins_with_markers
+        if disk == "refuses":
+            publisher.spooling._put_back(publisher.spooling._take())
         await life.arrive(1)
         await life.hear(1)
     await flood(20)
