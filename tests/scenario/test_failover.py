@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from consumers import Gap, Quote, connect
 from simulator import AlpacaSimulator
 from simulator.redis_server import RedisServer
 from tests.scenario.conftest import until
@@ -146,6 +147,43 @@ async def test_what_a_lagging_replica_lacks_and_nobody_keeps_is_marked(
             assert await cache_is_newest(servers.on_replica, symbol)
 
 
+@pytest.mark.fault("K17", "Q01")
+async def test_a_slow_reader_behind_the_end_of_a_replica_is_told_what_it_missed(
+    servers: Servers, vendor: AlpacaSimulator
+) -> None:
+    """It stands among what is gone, behind the place of the daemon's marker: the `Gap` is its own, and what it had
+    not read is in it."""
+    traffic = Traffic(vendor, *SYMBOLS)
+    async with live(servers, vendor, replay_bytes="0") as daemon, connect(servers.way.url) as bus:
+        traffic.send(1000)
+        await traffic.settled(daemon)
+        await until(lambda: _is_nothing(servers))
+        servers.link.bend(Fault(black_hole=True))
+        traffic.send(20_000)
+        await traffic.settled(daemon)
+        seen: dict[str, list[Quote | Gap]] = {symbol: [] for symbol in SYMBOLS}
+        items = aiter(bus.quotes(*SYMBOLS, start="earliest"))
+        while min(map(len, seen.values())) < 1500:
+            item = await anext(items)
+            seen[item.symbol].append(item)
+        await servers.fail_over()
+        assert (await daemon.told("redis_forgot"))["lost_quotes"] == 20_000 * len(SYMBOLS)
+        await daemon.until(lambda status: status["state"] == "live")
+        traffic.send(100)
+        await traffic.settled(daemon)
+        async with asyncio.timeout(20):
+            while any(_number(seen[symbol][-1]) != 21_100 for symbol in SYMBOLS):
+                item = await anext(items)
+                seen[item.symbol].append(item)
+    for symbol in SYMBOLS:
+        (gap,) = [item for item in seen[symbol] if isinstance(item, Gap)]
+        at = seen[symbol].index(gap)
+        assert gap.reason == "redis_lost"
+        assert [_number(item) for item in seen[symbol][:at]] == list(range(1, at + 1))
+        assert 1500 <= at < 20_000
+        assert [_number(item) for item in seen[symbol][at + 1 :]] == list(range(21_001, 21_101))
+
+
 @pytest.mark.fault("K16")
 async def test_a_primary_that_is_demoted_under_its_address_is_left_for_the_one_that_takes_it_over(
     servers: Servers, vendor: AlpacaSimulator
@@ -211,6 +249,10 @@ async def test_a_name_that_leads_to_another_address_is_followed(
             await daemon.until(lambda status: bool(status["tracking"]))
             await subscribed(servers.on_replica, vendor, *SYMBOLS, "TSLA")
             assert is_quiet(daemon), daemon.log
+
+
+def _number(item: Quote | Gap) -> float | None:
+    return item.bid_size if isinstance(item, Quote) else None
 
 
 async def _is_left(way: Proxy) -> bool:
