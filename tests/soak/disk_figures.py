@@ -206,6 +206,8 @@ def main() -> int:
     parser.add_argument("--rates", type=int, nargs="*", default=RATES, help="quotes a second")
     parser.add_argument("--daemon", help="folder of the checkout whose daemon is measured")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(names):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
     return 0 if figures(arguments.names or names, arguments.rates, arguments.daemon) else 1
 
 
