@@ -95,17 +95,22 @@ def renamed(
     standing: Standing,
     group: GroupFacts,
     facts: StreamFacts,
+    now: Standing,
     tags: Collection[str],
     generation: str,
     me: str,
 ) -> Record:
-    """What is to be written down of a group that is there and is not the one that is known, before it is named."""
-    debts = _skipped(symbol, standing, group.last, facts, me)
-    if not known.knows_none(tags) and not any(debt.reason for debt in debts):
-        # An earlier stream is back, and with it its group; what stood in the later one went with that.
+    """What is to be written down of a group that is there and is not the one that is known, before it is named.
+
+    `now` is where it stands by itself.
+    """
+    heir = known.heir(generation)
+    if not known.knows_none(tags):
+        # An earlier stream is back, and with it its group, which knows what was acknowledged there and what was
+        # not. What stood in the later stream went with that.
         after, upto = min(standing.floor, group.last), max(standing.mark, facts.last)
-        debts.append(Debt(me, str(after), str(upto), STREAM_RECREATED))
-    heir = known.heir(generation).owing(*debts)
+        return heir.owing(Debt(me, str(after), str(upto), STREAM_RECREATED)).at(now)
+    heir = heir.owing(*_skipped(symbol, standing, group.last, facts, me))
     return heir.at(_chosen(ZERO_ID, facts)) if is_another(standing, facts) else heir
 
 

@@ -196,9 +196,12 @@ class Looks:
             proven = self._proven(track, known, now_s)
             if proven is not None and not self._is_in_the_making(track, (known.generation, found), now_s):
                 kept = renamed(
-                    track.symbol, known, proven, group, facts, found, self._generation(), self._consumer
+                    track.symbol, known, proven, group, facts, now, found, self._generation(), self._consumer
                 )
                 track.birth = Birth(kept, None)
+                if not known.knows_none(found):
+                    # What else the later stream had been given is told when an entry has come.
+                    track.verified, track.gone_from = kept.generation, max(proven.mark, facts.last)
             return
         if known is None and not found:
             track.joined = False

@@ -55,6 +55,12 @@ async def empty(redis: Redis, how: str) -> None:
     await (redis.delete(STREAM) if how == "DEL" else redis.flushall())
 
 
+async def generation(redis: Redis) -> str | None:
+    """The generation of the group that its record names."""
+    _, record = decode_record(await redis.zrange(KEYS.group("g", "AAPL"), 0, 0))
+    return None if record is None else record.generation
+
+
 @pytest.mark.parametrize("how", ["DEL", "FLUSHALL"])
 @pytest.mark.parametrize("incumbent", ["waits", "is busy"])
 async def test_a_newcomer_does_not_decide_where_a_group_stands(
