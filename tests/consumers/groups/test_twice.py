@@ -1,11 +1,30 @@
 """What was acknowledged comes a second time only where nobody could have known of it."""
 
+import asyncio
+import signal
+import sys
+
 from redis.asyncio import Redis
 
 from consumers import Bus
-from tests.consumers.conftest import Writer, until
+from simulator.redis_server import RedisServer
+from tests.consumers.conftest import Writer, blocked, until
 from tests.consumers.groups.test_newcomers import STREAM, Crew, generation
 from tests.consumers.groups.test_work import deliver, numbers
+
+WORKER = """
+import asyncio, sys
+from consumers import connect
+
+async def main():
+    async with connect(sys.argv[1]) as bus:
+        stream = bus.group("g", "AAPL", consumer="a", claim_after_s=1.0, start="earliest")
+        async for delivery in stream:
+            print(delivery.id, flush=True)
+            await stream.ack(delivery)
+
+asyncio.run(main())
+"""
 
 
 async def test_what_was_acknowledged_in_a_stream_that_is_back_stays_so(
@@ -73,6 +92,31 @@ async def test_the_end_of_the_stream_that_stood_in_the_place_is_told(
         await until(lambda: _has(crew, 17), 10)
         await until(lambda: crew.has_all(range(22)), 10)
     assert numbers(crew.found) == [*range(15), 20, 21]
+
+
+async def test_what_came_to_a_stopped_process_and_was_handled_elsewhere_is_not_handed_out(
+    server: RedisServer, bus: Bus, writer: Writer, redis: Redis
+) -> None:
+    """Stopped while it waits for entries: it reads the answer when another has claimed and acknowledged them."""
+    await writer.quotes("AAPL", 1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", WORKER, server.url), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        await process.stdout.readline()
+        await blocked(redis)
+        process.send_signal(signal.SIGSTOP)
+        await writer.quotes("AAPL", 10)
+        await deliver(bus.group("g", "AAPL", consumer="b", claim_after_s=1.0), 10)
+        process.send_signal(signal.SIGCONT)
+        await writer.quotes("AAPL", 1)
+        async with asyncio.timeout(10):
+            line = await process.stdout.readline()
+    finally:
+        process.kill()
+        await process.wait()
+    assert line.decode().strip() == writer.ids["AAPL"][-1]
 
 
 async def _has(crew: Crew, count: int) -> bool:
