@@ -1,12 +1,16 @@
 """A little churn in every run of the tests, and the account of it; `make churn` lives through hundreds."""
 
 import asyncio
+import random
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from tests.churn import crew
 from tests.churn.accounts import (
     AWAY,
     BEHIND,
@@ -177,3 +181,29 @@ def test_what_the_writer_sent_again_comes_again() -> None:
     notes = [handled(2, 1.0), acked(2, 2.0), handled(2, 9.0)]
     assert reasons([], *notes, sent_again={("A", entry(2)[0]): [8.0]}) == {SENT_AGAIN: 1}
     assert reasons([], *notes, sent_again={("A", entry(2)[0]): [1.5]}) == {WITHOUT_NEED: 1}
+
+
+STUBBORN: Final = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("machine_takes", "leaves_after_s", "failures"), [(0, 60.0, 1), (1, 1.0, 0)])
+def test_a_worker_that_hangs_is_told_from_one_that_has_no_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine_takes: int, leaves_after_s: float, failures: int
+) -> None:
+    """What the machine takes from it does not count as time that it needs to leave."""
+    monkeypatch.setattr(crew, "END_S", 0.3)
+    monkeypatch.setattr(crew, "_kept_waiting_s", lambda _: machine_takes * time.monotonic())
+    some = crew.Crew("", tmp_path, [], random.Random(1), None)
+    with subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, str(leaves_after_s)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        some.running.append(("stubborn", process))
+        some.dismiss(0)
+    assert len(some.failures) == failures
