@@ -48,13 +48,28 @@ def together(
 
 
 def reborn(
-    symbol: str, known: Record, standing: Standing, facts: StreamFacts, generation: str, me: str
+    symbol: str,
+    known: Record,
+    standing: Standing,
+    facts: StreamFacts,
+    head: Sequence[Any],
+    generation: str,
+    me: str,
 ) -> Birth:
-    """Where a group that is gone begins again."""
+    """Where a group that is gone begins again. `head` are the first entries of the stream.
+
+    A server that is emptied a second time may begin with the same id, the daemon's marker, and is then taken for
+    the one before. What that marker speaks of and lies behind the place is told.
+    """
     beginning = begin_again(symbol, standing, facts)
     heir = known.heir(generation)
     if beginning.gap is not None:
         heir = heir.at(_chosen(beginning.after, facts)).owing(*owed_gaps(me, [beginning.gap]))
+    lost = _lost(symbol, head)
+    if lost is not None and facts.first is not None and beginning.after >= facts.first:
+        upto = EntryId.parse(id_at(lost.to_ns))
+        if upto > standing.floor:
+            heir = heir.owing(Debt(me, str(standing.floor), str(upto), STREAM_RECREATED))
     return Birth(heir, beginning.after, beginning.read)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from consumers.groups.inherit import born, handed, renamed, together
+from consumers.groups.inherit import born, handed, reborn, renamed, together
 from consumers.groups.record import DEBTS_MAX, Debt, Record, decode_record, encode_record, read_record
 from consumers.groups.standing import GroupFacts, stand
 from consumers.reading.gaps import Anchor, StreamFacts
@@ -79,6 +79,16 @@ def test_a_new_group_behind_a_marker_of_loss_owes_all_before_it() -> None:
     birth = born("A", Place(EntryId(60, 0), Anchor.SEEN), FACTS, head, "1", "me")
     assert birth.record.debts == (Debt("me", "0-0", "60-0", "stream_recreated"),)
     assert born("A", Place(EntryId(60, 0), Anchor.SEEN), FACTS, [], "1", "me").record.debts == ()
+
+
+def test_a_group_made_again_behind_a_marker_of_loss_owes_what_it_speaks_of_and_was_not_handled() -> None:
+    """The marker is passed over, and an emptied server may look like the stream that it had before."""
+    head = [[b"1-0", [b"gap", encode_gap(1, EntryId(55, 0).time_ns, "redis_lost", 1)]]]
+    for floor, debts in ((50, (Debt("me", "50-0", "55-0", "stream_recreated"),)), (55, ()), (58, ())):
+        known = record("1", floor)
+        assert reborn("A", known, known.standing, FACTS, head, "2", "me").record.debts == debts
+    known = record("1", 50)
+    assert reborn("A", known, known.standing, FACTS, [], "2", "me").record.debts == ()
 
 
 def test_debts_are_bounded_and_none_is_dropped() -> None:
