@@ -79,6 +79,7 @@ class _Play:
         self._writer = writer
         self._blows: list[Blow] = []
         self._began_s = time.monotonic()
+        self._last = [f"last-{number}" for number in range(LAST)]
         self.diary: list[str] = []
 
     async def run(self) -> None:
@@ -116,6 +117,10 @@ class _Play:
         ready = [note for note in self._crew.notes() if note["what"] == "ready"]
         return len(ready) >= self._run.workers
 
+    async def _last_have_begun(self) -> bool:
+        began = {note["name"] for note in self._crew.notes() if note["what"] == "began"}
+        return began.issuperset(self._last)
+
     async def _is_at_work(self) -> bool:
         for symbol in self._writer.sent:
             stream = KEYS.stream(symbol)
@@ -129,8 +134,10 @@ class _Play:
 
     async def _calm_down(self) -> None:
         self._note("calm")
-        for number in range(LAST):
-            self._crew.start(f"last-{number}")
+        for name in self._last:
+            self._crew.start(name)
+        # Or what nobody has had the time to handle would count as lost.
+        await self._until(self._last_have_begun)
         for _ in range(len(self._crew.running) - LAST):
             await self._away(self._crew.dismiss, 0)
         await asyncio.sleep(1.0)
