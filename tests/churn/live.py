@@ -59,7 +59,7 @@ async def live(run: Run, library: Path | None = None, keep: Path | None = None) 
     ):
         crew = Crew(server.url, Path(folder), symbols, chance, library)
         async with Redis.from_url(server.url, protocol=2, socket_timeout=5) as redis:
-            play = _Play(run, server, redis, crew, Writer(redis, symbols, run.rate, run.replay_s, chance))
+            play = Play(run, server, redis, crew, Writer(redis, symbols, run.rate, run.replay_s, chance))
             try:
                 await play.run()
             finally:
@@ -70,7 +70,9 @@ async def live(run: Run, library: Path | None = None, keep: Path | None = None) 
     return outcome
 
 
-class _Play:
+class Play:
+    """What is done to the group, its workers and its server, and when."""
+
     def __init__(self, run: Run, server: RedisServer, redis: Redis, crew: Crew, writer: Writer) -> None:
         self._run = run
         self._server = server
@@ -126,7 +128,7 @@ class _Play:
             stream = KEYS.stream(symbol)
             if not await self._redis.exists(stream) or not await self._redis.xinfo_groups(stream):
                 return False
-        return True
+        return found
 
     def account(self) -> Account:
         """What became of each entry so far."""
@@ -177,24 +179,23 @@ class _Play:
             case "restart with file" | "restart without file":
                 await self._restart(deed)
             case _:
-                await self._to_a_stream(deed)
+                await self.do_to_a_stream(deed)
         return None
 
-    async def _to_a_stream(self, deed: Deed) -> None:
+    async def do_to_a_stream(self, deed: Deed) -> None:
+        """What befalls one stream, or its group."""
         redis, symbol = self._redis, f"S{deed.which % self._run.symbols}"
         stream = KEYS.stream(symbol)
         match deed.kind:
             case "trim":
-                if not await redis.exists(KEYS.group(GROUP, symbol)):
-                    # Nobody has known the group since Redis lost it: its last trace would go with the
-                    # marker (0037).
-                    self._note("not trimmed")
-                    return
-                await redis.xtrim(stream, maxlen=deed.amount, approximate=False)
+                if await self._is_known(symbol):
+                    await redis.xtrim(stream, maxlen=deed.amount, approximate=False)
             case "delete" | "delete and start":
-                await redis.delete(stream)
+                await self._delete(symbol)
                 await self._start_soon(deed)
             case "away and back":
+                if not await self._is_known(symbol):
+                    return
                 with self._blow(AWAY, symbol):
                     await redis.rename(stream, "churn:aside")
                     await asyncio.sleep(min(deed.for_s, 0.5))
@@ -208,6 +209,18 @@ class _Play:
                 if deed.kind != "destroy":
                     await asyncio.sleep(0.02)
                     await redis.xgroup_create(stream, GROUP, "$")
+
+    async def _is_known(self, symbol: str) -> bool:
+        """Whether anybody has known the group since Redis lost it; until then its last trace is the marker at the
+        beginning of the stream, and would go with that (0037)."""
+        found = bool(await self._redis.exists(KEYS.group(GROUP, symbol)))
+        if not found:
+            self._note(f"{symbol} is left alone: nobody knows its group")
+        return found
+
+    async def _delete(self, symbol: str) -> None:
+        if await self._is_known(symbol):
+            await self._redis.delete(KEYS.stream(symbol))
 
     async def _destroy(self, symbol: str) -> None:
         """Destroy the group, and keep what Redis knew of it at that moment."""
@@ -242,7 +255,7 @@ class _Play:
         for _ in range(count):
             await self._away(end, 0)
         if deed.kind == "kill all and delete":
-            await self._redis.delete(KEYS.stream(f"S{deed.which % self._run.symbols}"))
+            await self._delete(f"S{deed.which % self._run.symbols}")
         elif deed.kind == "kill all and flush":
             await self._redis.flushall()
         await asyncio.sleep(deed.for_s)

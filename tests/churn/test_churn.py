@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from redis.asyncio import Redis
 
-from tests.churn import crew
+from simulator.redis_server import RedisServer
+from tests.churn import crew, live
 from tests.churn.accounts import (
     AWAY,
     BEHIND,
@@ -27,7 +29,9 @@ from tests.churn.accounts import (
     Blow,
     account,
 )
-from tests.churn.design import KINDS, runs
+from tests.churn.design import KINDS, Deed, runs
+from tests.churn.worker import GROUP
+from tests.churn.writer import KEYS, Writer
 from wire import entry_id_at
 
 ROOT: Final = Path(__file__).parents[2]
@@ -207,3 +211,21 @@ def test_a_worker_that_hangs_is_told_from_one_that_has_no_processor(
         some.running.append(("stubborn", process))
         some.dismiss(0)
     assert len(some.failures) == failures
+
+
+@pytest.mark.parametrize("kind", ["trim", "delete", "away and back"])
+async def test_the_last_trace_of_a_group_that_redis_lost_is_left_alone(tmp_path: Path, kind: str) -> None:
+    """While nobody knows it, what the marker in the stream tells would be told by nobody; afterwards it goes."""
+    (run,), deed = runs(1, 1, 20.0), Deed(at_s=0.0, kind=kind, which=0, for_s=0.02, amount=0)
+    with RedisServer() as server:
+        async with Redis.from_url(server.url, protocol=2) as redis:
+            writer = Writer(redis, ["S0"], 1.0, 1.0, random.Random(1))
+            play = live.Play(run, server, redis, crew.Crew("", tmp_path, [], random.Random(1), None), writer)
+            await redis.xadd(KEYS.stream("S0"), {"gap": b"{}"})
+            await play.do_to_a_stream(deed)
+            assert await redis.xlen(KEYS.stream("S0")) == 1
+            assert [line for line in play.diary if "left alone" in line]
+            await redis.zadd(KEYS.group(GROUP, "S0"), {b"known": 0})
+            await play.do_to_a_stream(deed)
+            assert bool(await redis.exists(KEYS.stream("S0"))) == (kind != "delete")
+            assert len(play.diary) == 1
