@@ -48,13 +48,28 @@ def together(
 
 
 def reborn(
-    symbol: str, known: Record, standing: Standing, facts: StreamFacts, generation: str, me: str
+    symbol: str,
+    known: Record,
+    standing: Standing,
+    facts: StreamFacts,
+    head: Sequence[Any],
+    generation: str,
+    me: str,
 ) -> Birth:
-    """Where a group that is gone begins again."""
+    """Where a group that is gone begins again. `head` are the first entries of the stream.
+
+    A server that is emptied a second time may begin with the same id, the daemon's marker, and is then taken for
+    the one before. What that marker speaks of and lies behind the place is told.
+    """
     beginning = begin_again(symbol, standing, facts)
     heir = known.heir(generation)
     if beginning.gap is not None:
         heir = heir.at(_chosen(beginning.after, facts)).owing(*owed_gaps(me, [beginning.gap]))
+    lost = _lost(symbol, head)
+    if lost is not None and facts.first is not None and beginning.after >= facts.first:
+        upto = EntryId.parse(id_at(lost.to_ns))
+        if upto > standing.floor:
+            heir = heir.owing(Debt(me, str(standing.floor), str(upto), STREAM_RECREATED))
     return Birth(heir, beginning.after, beginning.read)
 
 
@@ -95,17 +110,22 @@ def renamed(
     standing: Standing,
     group: GroupFacts,
     facts: StreamFacts,
+    now: Standing,
     tags: Collection[str],
     generation: str,
     me: str,
 ) -> Record:
-    """What is to be written down of a group that is there and is not the one that is known, before it is named."""
-    debts = _skipped(symbol, standing, group.last, facts, me)
-    if not known.knows_none(tags) and not any(debt.reason for debt in debts):
-        # An earlier stream is back, and with it its group; what stood in the later one went with that.
+    """What is to be written down of a group that is there and is not the one that is known, before it is named.
+
+    `now` is where it stands by itself.
+    """
+    heir = known.heir(generation)
+    if not known.knows_none(tags):
+        # An earlier stream is back, and with it its group, which knows what was acknowledged there and what was
+        # not. What stood in the later stream went with that.
         after, upto = min(standing.floor, group.last), max(standing.mark, facts.last)
-        debts.append(Debt(me, str(after), str(upto), STREAM_RECREATED))
-    heir = known.heir(generation).owing(*debts)
+        return heir.owing(Debt(me, str(after), str(upto), STREAM_RECREATED)).at(now)
+    heir = heir.owing(*_skipped(symbol, standing, group.last, facts, me))
     return heir.at(_chosen(ZERO_ID, facts)) if is_another(standing, facts) else heir
 
 

@@ -8,7 +8,7 @@ so that nothing of it is missed. A round is a look that also asks for the record
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
@@ -43,6 +43,8 @@ REWIND_HOLDS_S: Final = 1.0
 """How long a stream must end before what was seen in it: a daemon that sends its spool again to an emptied server
 passes through such a state."""
 LOOKS_AT_ONCE: Final = 250
+RECORD: Final = 2
+"""Which of a round's answers it is, without the two of each look; those after it are asked by who is not in it."""
 HEAD: Final = 2
 """The daemon's marker stands in front of the first entry of a new stream or behind it."""
 
@@ -90,9 +92,9 @@ class Looks:
                 ("XINFO", "CONSUMERS", track.key, self._group),
                 ("ZRANGE", self._keys.group(self._group, track.symbol), 0, 0),
             ]
-            if not track.joined and track.memory is None:
+            if not track.joined:
                 asked.append(("XRANGE", track.key, "-", "+", "COUNT", HEAD))
-                if track.origin is Wish.SNAPSHOT:
+                if track.memory is None and track.origin is Wish.SNAPSHOT:
                     asked += questions(self._keys, track.symbol, Wish.SNAPSHOT)
             if track.mark is not None:
                 asked.append(("XRANGE", track.key, str(track.mark), str(track.mark)))
@@ -112,16 +114,16 @@ class Looks:
         if more and track.mark is not None:
             track.proof, track.mark = (track.mark, bool(more.pop())), None
         if more:
-            track.raw, record = decode_record(more[2])
+            track.raw, record = decode_record(more[RECORD])
         if facts is None or group is None:
             if track.joined:
                 track.leave()
             track.joined = False
             track.tally = track.told = None
-            # With a round, if this was none: only the record tells where to begin.
-            track.look_at = now_s + AGAIN_S if facts is None or more else now_s
-            if facts is not None and more:
-                self._begin(track, facts, record, more[3:], now_s)
+            # With a round of who is not in it, if this was none: record and first entries tell where to begin.
+            track.look_at = now_s + AGAIN_S if facts is None or len(more) > RECORD + 1 else now_s
+            if facts is not None and len(more) > RECORD + 1:
+                self._begin(track, facts, record, more[RECORD + 1 :], now_s)
             elif facts is None and isinstance(track.origin, Wish):
                 # Nothing is there now, so whatever comes has come since.
                 track.origin = Place(ZERO_ID, Anchor.CHOSEN)
@@ -137,11 +139,12 @@ class Looks:
     def _begin(
         self, track: Track, facts: StreamFacts, record: Record | None, more: Sequence[Reply], now_s: float
     ) -> None:
+        head = more[0] if isinstance(more[0], list) else []
         known = together(track.symbol, record, track.memory, facts, self._consumer)
         if known is not None and track.verified == known.generation and track.seen is not None:
             known = known.at(having_seen(known.standing, EntryId.parse(track.seen)))
         if known is None:
-            self._begin_anew(track, facts, more, now_s)
+            self._begin_anew(track, facts, head, more, now_s)
             return
         proven = self._proven(track, known, now_s)
         if proven is None:
@@ -157,11 +160,12 @@ class Looks:
                 track.rewound_since = now_s
             if now_s - track.rewound_since < REWIND_HOLDS_S:
                 return
-        track.birth = reborn(track.symbol, known, proven, facts, self._generation(), self._consumer)
+        track.birth = reborn(track.symbol, known, proven, facts, head, self._generation(), self._consumer)
         track.seen = None
 
-    def _begin_anew(self, track: Track, facts: StreamFacts, more: Sequence[Reply], now_s: float) -> None:
-        head = more[0] if more and isinstance(more[0], list) else []
+    def _begin_anew(
+        self, track: Track, facts: StreamFacts, head: Sequence[Any], more: Sequence[Reply], now_s: float
+    ) -> None:
         origin = track.origin
         if origin is Wish.NOW:
             origin = Place(facts.last, Anchor.SEEN)
@@ -196,9 +200,12 @@ class Looks:
             proven = self._proven(track, known, now_s)
             if proven is not None and not self._is_in_the_making(track, (known.generation, found), now_s):
                 kept = renamed(
-                    track.symbol, known, proven, group, facts, found, self._generation(), self._consumer
+                    track.symbol, known, proven, group, facts, now, found, self._generation(), self._consumer
                 )
                 track.birth = Birth(kept, None)
+                if not known.knows_none(found):
+                    # What else the later stream had been given is told when an entry has come.
+                    track.verified, track.gone_from = kept.generation, max(proven.mark, facts.last)
             return
         if known is None and not found:
             track.joined = False

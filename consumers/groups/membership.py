@@ -78,6 +78,11 @@ class Membership:
         """The symbols whose key holds no stream."""
         return [track.symbol for track in self._tracks.values() if track.barred]
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether entries that were read wait for something to be written down."""
+        return bool(self._held)
+
     def follow(self, symbol: str, origin: Wish | Place) -> Track:
         """Share in the work on this symbol."""
         self._tracks[symbol] = track = Track(symbol, self._keys.stream(symbol).encode(), origin)

@@ -52,6 +52,9 @@ class Share(Line):
             chance=random.random,
         )
         self._unsettled: set[Track] = set()
+        self.asked_at_s = 0.0
+        """When the entries were asked for that `next_runs` brought last: a process that is stopped while it waits
+        for an answer reads it long after Redis has given them, and may have given them to others since."""
 
     @property
     def symbols(self) -> frozenset[str]:
@@ -145,6 +148,8 @@ class Share(Line):
 
     async def _step(self, link: Link) -> list[Run]:
         now_s = asyncio.get_running_loop().time
+        if not self.membership.holds_back:
+            self.asked_at_s = now_s()
         step = self.membership.next_step(now_s(), min(BLOCK_S, self.target.block_s, self.left_s))
         is_asked = bool(step.commands or self.book.waiting)
         runs = step.digest(await self._ask(link, *step.commands) if is_asked else [], now_s())

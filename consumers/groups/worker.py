@@ -173,7 +173,7 @@ class GroupStream(Stream[Delivery]):
                     raise self._forgotten()
                 runs = await self._share.next_runs()
                 self._owed.extend(run for run in runs if run.gap is not None)
-                self._renewed_at_s = clock()
+                self._renewed_at_s = self._share.asked_at_s
                 for number, run in enumerate(runs):
                     track, entries = run.track, run.entries
                     if run.gap is not None and (told := self._told(self._owed.popleft())) is not None:
@@ -230,8 +230,9 @@ class GroupStream(Stream[Delivery]):
         for run in runs:
             ids = rest.setdefault(run.track, [])
             ids += [raw_id.decode() for raw_id, _ in run.entries[at if run is runs[0] else 0 :]]
-        mine = await self._share.renew(rest)
+        # As of before it was asked: this process may be stopped meanwhile.
         self._renewed_at_s = asyncio.get_running_loop().time()
+        mine = await self._share.renew(rest)
         for run in runs[1:]:
             kept = mine.get(run.track, set())
             run.entries[:] = [entry for entry in run.entries if entry[0].decode() in kept]

@@ -62,7 +62,7 @@ async def _all(chosen: list[Run], arguments: argparse.Namespace, outcomes: list[
         found = outcome.account
         _say(
             f"{time.monotonic() - began_s:7.1f} s  ONLY={run.number:<4} entries {found.entries:6}  "
-            f"told {found.told:5}  lost {found.lost:4}  twice {found.twice:5}"
+            f"told {found.told:5}  lost {found.lost:4}  twice {found.twice:5}  without need {found.needless}"
         )
         if not outcome.is_right:
             _say(told(run, outcome))
@@ -77,7 +77,7 @@ def told(run: Run, outcome: Outcome) -> str:
     found = outcome.account
     lines = [f"NOT RIGHT  make churn {run.name}", *(f"    {line}" for line in outcome.diary)]
     lines += [f"    never handled and in no gap: {name}" for name in found.missing]
-    lines += [f"    twice without need: {name}" for name in found.repeated]
+    lines += [f"    {name}" for name in found.repeated]
     return "\n".join([*lines, *(f"    {failure}" for failure in outcome.failures)])
 
 
@@ -85,6 +85,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """One fact in a line."""
     accounts = [outcome.account for outcome in outcomes]
     gaps = sum((Counter(found.gaps) for found in accounts), Counter[str]())
+    again = sum((Counter(found.again) for found in accounts), Counter[str]())
     rows = {
         "runs": len(outcomes),
         "not right": sum(not outcome.is_right for outcome in outcomes),
@@ -93,12 +94,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
         "not handled, in a gap": sum(found.told for found in accounts),
         "never handled, in no gap": sum(found.lost for found in accounts),
         "handled twice": sum(found.twice for found in accounts),
-        "… though acknowledged": sum(found.twice_acknowledged for found in accounts),
         "… without need": sum(found.needless for found in accounts),
         "gaps told": f"{sum(gaps.values())}  {', '.join(f'{why} {n}' for why, n in gaps.most_common())}",
         "failures": sum(len(outcome.failures) for outcome in outcomes),
     }
-    return "\n".join(f"  {name:26} {value}" for name, value in rows.items())
+    lines = [f"  {name:26} {value}" for name, value in rows.items()]
+    return "\n".join([*lines, *(f"  came again {count:7}  {why}" for why, count in again.most_common())])
 
 
 def _say(text: str) -> None:

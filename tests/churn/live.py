@@ -10,7 +10,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,10 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from consumers.groups.record import KEPT_S, decode_record
 from consumers.link import CLIENT_NAME
 from simulator.redis_server import RedisServer
-from tests.churn.accounts import Account, Blow, account
+from tests.churn.accounts import AWAY, FORGOTTEN, NOT_WRITTEN, SET_BACK, Account, Blow, account
 from tests.churn.crew import Crew
 from tests.churn.design import Deed, Run
 from tests.churn.worker import GROUP
@@ -29,6 +30,7 @@ from tests.churn.writer import KEYS, Writer
 SETTLES_S: Final = 30.0
 BEGINS_WITHIN_S: Final = 60.0
 LAST: Final = 2
+PENDING_MAX: Final = 100_000
 
 
 class Outcome(msgspec.Struct):
@@ -57,7 +59,7 @@ async def live(run: Run, library: Path | None = None, keep: Path | None = None) 
     ):
         crew = Crew(server.url, Path(folder), symbols, chance, library)
         async with Redis.from_url(server.url, protocol=2, socket_timeout=5) as redis:
-            play = _Play(run, server, redis, crew, Writer(redis, symbols, run.rate, run.replay_s, chance))
+            play = Play(run, server, redis, crew, Writer(redis, symbols, run.rate, run.replay_s, chance))
             try:
                 await play.run()
             finally:
@@ -68,7 +70,9 @@ async def live(run: Run, library: Path | None = None, keep: Path | None = None) 
     return outcome
 
 
-class _Play:
+class Play:
+    """What is done to the group, its workers and its server, and when."""
+
     def __init__(self, run: Run, server: RedisServer, redis: Redis, crew: Crew, writer: Writer) -> None:
         self._run = run
         self._server = server
@@ -77,6 +81,7 @@ class _Play:
         self._writer = writer
         self._blows: list[Blow] = []
         self._began_s = time.monotonic()
+        self._last = [f"last-{number}" for number in range(LAST)]
         self.diary: list[str] = []
 
     async def run(self) -> None:
@@ -114,21 +119,27 @@ class _Play:
         ready = [note for note in self._crew.notes() if note["what"] == "ready"]
         return len(ready) >= self._run.workers
 
+    async def _last_have_begun(self) -> bool:
+        began = {note["name"] for note in self._crew.notes() if note["what"] == "began"}
+        return began.issuperset(self._last)
+
     async def _is_at_work(self) -> bool:
         for symbol in self._writer.sent:
             stream = KEYS.stream(symbol)
             if not await self._redis.exists(stream) or not await self._redis.xinfo_groups(stream):
                 return False
-        return True
+        return found
 
     def account(self) -> Account:
         """What became of each entry so far."""
-        return account(self._writer.sent, self._crew.notes(), self._blows)
+        return account(self._writer.sent, self._crew.notes(), self._blows, self._writer.sent_again)
 
     async def _calm_down(self) -> None:
         self._note("calm")
-        for number in range(LAST):
-            self._crew.start(f"last-{number}")
+        for name in self._last:
+            self._crew.start(name)
+        # Or what nobody has had the time to handle would count as lost.
+        await self._until(self._last_have_begun)
         for _ in range(len(self._crew.running) - LAST):
             await self._away(self._crew.dismiss, 0)
         await asyncio.sleep(1.0)
@@ -163,42 +174,75 @@ class _Play:
                     if client["name"].startswith(CLIENT_NAME):
                         await self._redis.client_kill_filter(_id=client["id"])
             case "flush" | "flush and start":
-                await self._flush()
+                await self._redis.flushall()
                 await self._start_soon(deed)
             case "restart with file" | "restart without file":
                 await self._restart(deed)
             case _:
-                await self._to_a_stream(deed)
+                await self.do_to_a_stream(deed)
         return None
 
-    async def _to_a_stream(self, deed: Deed) -> None:
+    async def do_to_a_stream(self, deed: Deed) -> None:
+        """What befalls one stream, or its group."""
         redis, symbol = self._redis, f"S{deed.which % self._run.symbols}"
         stream = KEYS.stream(symbol)
-        if deed.kind == "trim" and not await redis.exists(KEYS.group(GROUP, symbol)):
-            # Nobody has known the group since Redis lost it: its last trace would go with the marker (0037).
-            self._note("not trimmed")
-            return
-        if deed.kind != "trim":
-            self._blow(symbol, is_rewind=deed.kind.endswith("at 0"))
         match deed.kind:
             case "trim":
-                await redis.xtrim(stream, maxlen=deed.amount, approximate=False)
+                if await self._is_known(symbol):
+                    await redis.xtrim(stream, maxlen=deed.amount, approximate=False)
             case "delete" | "delete and start":
-                await redis.delete(stream)
+                await self._delete(symbol)
                 await self._start_soon(deed)
             case "away and back":
-                await redis.rename(stream, "churn:aside")
-                await asyncio.sleep(min(deed.for_s, 0.5))
-                await redis.rename("churn:aside", stream)
+                if not await self._is_known(symbol):
+                    return
+                with self._blow(AWAY, symbol):
+                    await redis.rename(stream, "churn:aside")
+                    await asyncio.sleep(min(deed.for_s, 0.5))
+                    await redis.rename("churn:aside", stream)
+            case "destroy and make at 0":
+                with self._blow(SET_BACK, symbol):
+                    await self._destroy(symbol)
+                    await redis.xgroup_create(stream, GROUP, "0")
             case _:
-                await redis.xgroup_destroy(stream, GROUP)
-                if "$" in deed.kind:
+                await self._destroy(symbol)
+                if deed.kind != "destroy":
                     await asyncio.sleep(0.02)
                     await redis.xgroup_create(stream, GROUP, "$")
-                elif deed.kind != "destroy":
-                    await redis.xgroup_create(stream, GROUP, "0")
-        if deed.kind != "trim":
-            self._blow(symbol)
+
+    async def _is_known(self, symbol: str) -> bool:
+        """Whether anybody has known the group since Redis lost it; until then its last trace is the marker at the
+        beginning of the stream, and would go with that (0037)."""
+        found = bool(await self._redis.exists(KEYS.group(GROUP, symbol)))
+        if not found:
+            self._note(f"{symbol} is left alone: nobody knows its group")
+        return found
+
+    async def _delete(self, symbol: str) -> None:
+        if await self._is_known(symbol):
+            await self._redis.delete(KEYS.stream(symbol))
+
+    async def _destroy(self, symbol: str) -> None:
+        """Destroy the group, and keep what Redis knew of it at that moment."""
+        stream, record = KEYS.stream(symbol), KEYS.group(GROUP, symbol)
+        since = time.monotonic()
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zrange(record, 0, 0)
+            pipe.pttl(record)
+            pipe.xpending_range(stream, GROUP, "-", "+", PENDING_MAX)
+            pipe.xgroup_destroy(stream, GROUP)
+            kept, left_ms, pending, _ = await pipe.execute()
+        _, known = decode_record(kept)
+        # It is written with the whole second of its end.
+        age_s = KEPT_S - left_ms / 1000
+        self._blows.append(
+            Blow(
+                *(NOT_WRITTEN, since, time.monotonic(), symbol),
+                floor=None if known is None else known.floor,
+                written=time.monotonic() - age_s,
+                pending=frozenset(entry["message_id"].decode() for entry in pending),
+            )
+        )
 
     async def _start_soon(self, deed: Deed) -> None:
         if deed.kind.endswith("and start"):
@@ -211,32 +255,24 @@ class _Play:
         for _ in range(count):
             await self._away(end, 0)
         if deed.kind == "kill all and delete":
-            await self._redis.delete(KEYS.stream(f"S{deed.which % self._run.symbols}"))
-            self._blow(f"S{deed.which % self._run.symbols}")
+            await self._delete(f"S{deed.which % self._run.symbols}")
         elif deed.kind == "kill all and flush":
-            await self._flush()
+            await self._redis.flushall()
         await asyncio.sleep(deed.for_s)
         for _ in range(max(count, 1)):
             crew.start()
 
-    async def _flush(self) -> None:
-        self._blow(None, is_rewind=True)
-        await self._redis.flushall()
-        self._blow(None, is_rewind=True)
-
     async def _restart(self, deed: Deed) -> None:
-        forgets = deed.kind == "restart without file"
-        self._blow(None, is_rewind=forgets)
-        await self._away(self._server.kill)
-        if forgets:
-            for path in self._server.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.suffix in {".rdb", ".aof"}:
-                    path.unlink()
-        await asyncio.sleep(min(deed.for_s, 1.0))
-        await self._away(self._server.start)
-        self._blow(None, is_rewind=forgets)
+        with self._blow(FORGOTTEN):
+            await self._away(self._server.kill)
+            if deed.kind == "restart without file":
+                for path in self._server.folder.iterdir():
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    elif path.suffix in {".rdb", ".aof"}:
+                        path.unlink()
+            await asyncio.sleep(min(deed.for_s, 1.0))
+            await self._away(self._server.start)
 
     async def _thaw(self, frozen: list[Any], after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -246,8 +282,13 @@ class _Play:
         """Something that waits for a process, while the writer goes on."""
         return await asyncio.to_thread(call, *arguments)
 
-    def _blow(self, symbol: str | None, *, is_rewind: bool = False) -> None:
-        self._blows.append(Blow(time.monotonic(), symbol, is_rewind))
+    @contextlib.contextmanager
+    def _blow(self, why: str, symbol: str | None = None) -> Iterator[None]:
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._blows.append(Blow(why, since, time.monotonic(), symbol))
 
     def _note(self, text: str) -> None:
         self.diary.append(f"{time.monotonic() - self._began_s:7.2f} s ({time.monotonic():.2f})  {text}")

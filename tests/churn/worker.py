@@ -45,9 +45,10 @@ async def work(stream: GroupStream, notes: Notes, chance: random.Random) -> None
             elif chance.random() < 0.001:
                 time.sleep(chance.random())  # noqa: ASYNC251 - a strategy that computes
         if len(batch) >= size or (batch and delivery is None):
+            asked_s = time.monotonic()
             await stream.ack(*batch)
             if not stream.acks_waiting:
-                notes.write("acked", ids=[[d.symbol, d.id] for d in batch if d.id is not None])
+                notes.write("acked", asked=asked_s, ids=[[d.symbol, d.id] for d in batch if d.id is not None])
             batch = []
 
 
@@ -58,7 +59,7 @@ def _handle(delivery: Delivery, notes: Notes) -> None:
             "handled", symbol=symbol, id=delivery.id, time=item.time_ns, times=delivery.times_delivered
         )
     elif isinstance(item, Gap):
-        notes.write("told", symbol=symbol, since=item.from_ns, to=item.to_ns, why=item.reason)
+        notes.write("told", symbol=symbol, id=delivery.id, since=item.from_ns, to=item.to_ns, why=item.reason)
 
 
 async def tell_when_ready(stream: GroupStream, notes: Notes) -> None:

@@ -8,6 +8,7 @@ Must never know the workers.
 import asyncio
 import random
 import time
+from collections import defaultdict
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -21,12 +22,14 @@ LOOKS_AFTER_MARKER_S: Final = 1.0
 
 
 class Writer:
-    """Appends quotes to some streams. `sent` has the venue times of what was sent, by symbol and in order."""
+    """Appends quotes to some streams. `sent` has the venue times of what was sent, by symbol and in order;
+    `sent_again` the moments at which some of it was sent again."""
 
     def __init__(
         self, redis: Redis, symbols: list[str], rate: float, replay_s: float, chance: random.Random
     ) -> None:
         self.sent: dict[str, list[int]] = {symbol: [] for symbol in symbols}
+        self.sent_again: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
         self.is_over = False
         self._redis = redis
         self._rate = rate
@@ -116,6 +119,7 @@ class Writer:
                 until = again[0][0] if again else entries[-1][0]
                 self._mark(pipe, symbol, since, since.time_ns, until.time_ns, "redis_lost")
             for entry_id, payload in again:
+                self.sent_again[symbol, entry_id.time_ns].append(time.monotonic())
                 self._append(pipe, symbol, entry_id, payload)
             await pipe.execute()
         await self._redis.set(EPOCH, "1")

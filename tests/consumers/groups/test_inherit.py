@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from consumers.groups.inherit import born, handed, renamed, together
+from consumers.groups.inherit import born, handed, reborn, renamed, together
 from consumers.groups.record import DEBTS_MAX, Debt, Record, decode_record, encode_record, read_record
-from consumers.groups.standing import GroupFacts
+from consumers.groups.standing import GroupFacts, stand
 from consumers.reading.gaps import Anchor, StreamFacts
-from consumers.reading.start import Place
+from consumers.reading.start import Place, before
 from wire import EntryId, encode_gap
 
 
@@ -50,9 +50,27 @@ def test_a_group_of_an_earlier_generation_is_back() -> None:
     """With its stream; what was in the later one is told."""
     group = GroupFacts(EntryId(40, 0), 1, None)
     known = record("2", 50, past=("1",))
-    kept = renamed("A", known, known.standing, group, FACTS, {"1"}, "3", "me")
+    now = stand(group, FACTS, EntryId(31, 0))
+    kept = renamed("A", known, known.standing, group, FACTS, now, {"1"}, "3", "me")
     assert kept.debts == (Debt("me", "40-0", "60-0", "stream_recreated"),)
-    assert kept.knows("2")
+    assert (kept.knows("2"), kept.floor) == (True, str(before(EntryId(31, 0))))
+
+
+def test_a_group_that_is_back_owes_nothing_that_it_has_handed_out() -> None:
+    """Also where the later stream had been read further on: its place is none in the earlier one."""
+    group = GroupFacts(EntryId(60, 0), 1, None)
+    known = record("2", 90, past=("1",))
+    kept = renamed("A", known, known.standing, group, FACTS, stand(group, FACTS, None), {"1"}, "3", "me")
+    assert kept.debts == (Debt("me", "60-0", "90-0", "stream_recreated"),)
+    assert kept.floor == "60-0"
+
+
+def test_a_group_made_by_another_hand_owes_what_it_has_passed_over() -> None:
+    """It has no name, and so handed nothing out for those who knew the place."""
+    group = GroupFacts(EntryId(60, 0), 1, None)
+    known = record("2", 50)
+    kept = renamed("A", known, known.standing, group, FACTS, stand(group, FACTS, None), set(), "3", "me")
+    assert (kept.debts, kept.floor) == ((Debt("me", "50-0", "60-0"),), "50-0")
 
 
 def test_a_new_group_behind_a_marker_of_loss_owes_all_before_it() -> None:
@@ -61,6 +79,16 @@ def test_a_new_group_behind_a_marker_of_loss_owes_all_before_it() -> None:
     birth = born("A", Place(EntryId(60, 0), Anchor.SEEN), FACTS, head, "1", "me")
     assert birth.record.debts == (Debt("me", "0-0", "60-0", "stream_recreated"),)
     assert born("A", Place(EntryId(60, 0), Anchor.SEEN), FACTS, [], "1", "me").record.debts == ()
+
+
+def test_a_group_made_again_behind_a_marker_of_loss_owes_what_it_speaks_of_and_was_not_handled() -> None:
+    """The marker is passed over, and an emptied server may look like the stream that it had before."""
+    head = [[b"1-0", [b"gap", encode_gap(1, EntryId(55, 0).time_ns, "redis_lost", 1)]]]
+    for floor, debts in ((50, (Debt("me", "50-0", "55-0", "stream_recreated"),)), (55, ()), (58, ())):
+        known = record("1", floor)
+        assert reborn("A", known, known.standing, FACTS, head, "2", "me").record.debts == debts
+    known = record("1", 50)
+    assert reborn("A", known, known.standing, FACTS, [], "2", "me").record.debts == ()
 
 
 def test_debts_are_bounded_and_none_is_dropped() -> None:

@@ -12,7 +12,7 @@ from consumers.groups.record import KEPT_S, Debt, decode_record, encode_record
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, T0_NS, Writer, blocked, until
 from tests.consumers.groups.test_heal import gaps
-from tests.consumers.groups.test_work import deliver, numbers
+from tests.consumers.groups.test_work import deliver, has_group, numbers
 from wire import encode_gap
 
 STREAM = KEYS.stream("AAPL")
@@ -53,6 +53,18 @@ class Crew:
 async def empty(redis: Redis, how: str) -> None:
     """Take the stream away, and with FLUSHALL everything that anybody ever knew."""
     await (redis.delete(STREAM) if how == "DEL" else redis.flushall())
+
+
+async def _is_noted(redis: Redis, writer: Writer) -> bool:
+    """Whether the record says that all that was written has been handled."""
+    _, record = decode_record(await redis.zrange(KEYS.group("g", "AAPL"), 0, 0))
+    return record is not None and record.floor == writer.ids["AAPL"][-1]
+
+
+async def generation(redis: Redis) -> str | None:
+    """The generation of the group that its record names."""
+    _, record = decode_record(await redis.zrange(KEYS.group("g", "AAPL"), 0, 0))
+    return None if record is None else record.generation
 
 
 @pytest.mark.parametrize("how", ["DEL", "FLUSHALL"])
@@ -166,13 +178,8 @@ async def test_a_hole_before_what_an_emptied_server_was_sent_again_is_told(
     await writer.quotes("AAPL", 10)
     old = bus.group("g", "AAPL", start="earliest", claim_after_s=0.3)
     crew = Crew()
-
-    async def is_noted() -> bool:
-        _, record = decode_record(await redis.zrange(KEYS.group("g", "AAPL"), 0, 0))
-        return record is not None and record.floor == writer.ids["AAPL"][9]
-
     async with crew.at_work(old):
-        await until(is_noted)
+        await until(lambda: _is_noted(redis, writer))
         await redis.flushall()
         # Ten more were stored before that, and are too old to be sent again.
         writer.sent["AAPL"] += range(10, 20)
@@ -180,6 +187,26 @@ async def test_a_hole_before_what_an_emptied_server_was_sent_again_is_told(
         await writer.raw("XADD", STREAM, "1-0", "gap", lost)
         await writer.quotes("AAPL", 5)
         await until(lambda: crew.has_all(range(10, 25)), 10)
+
+
+async def test_what_a_server_lost_that_was_emptied_twice_is_told(
+    bus: Bus, writer: Writer, redis: Redis
+) -> None:
+    """The daemon's marker stands at the same id each time, and the stream looks like the one before."""
+    await writer.quotes("AAPL", 10)
+    crew = Crew()
+    async with crew.at_work(bus.group("g", "AAPL", start="earliest", claim_after_s=0.3)):
+        await until(lambda: crew.has_all(range(10)))
+        for number in (10, 20):
+            await until(lambda: _is_noted(redis, writer))
+            await redis.flushall()
+            # Five more were stored before that, and are too old to be sent again.
+            writer.sent["AAPL"] += range(number, number + 5)
+            lost = encode_gap(T0_NS, T0_NS + (number + 4) * STEP_NS, "redis_lost", 1)
+            await writer.raw("XADD", STREAM, "1-0", "gap", lost)
+            await until(lambda: has_group(redis, "AAPL"), 10)
+            await writer.quotes("AAPL", 5)
+            await until(lambda: crew.has_all(range(number + 10)), 10)  # noqa: B023
 
 
 async def test_a_gap_that_a_killed_worker_had_found_is_told_by_another(
