@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import re
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from alpaca.data.live import StockDataStream as Original
 from msgpack import Timestamp, packb, unpackb
 from redis.asyncio import Redis
 
-from consumers import BadSymbol, BadUrl, BusError, Gap, NotCarried
+from consumers import BadSymbol, BadUrl, BusError, Gap, NotCarried, Reconnect
 from consumers.alpaca import StockDataStream
+from consumers.alpaca import stream as dropin
 from consumers.alpaca.shapes import model, raw
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import KEYS, Writer, blocked, until
@@ -506,7 +508,7 @@ async def test_stop_is_prompt_without_redis_and_beside_a_slow_handler(
     async with running(nowhere):
 
         async def tried() -> bool:
-            return "trying again in" in caplog.text
+            return "attempt 1 in" in caplog.text
 
         await until(tried)
     slow = Handler(lambda _: time.sleep(0.05))
@@ -516,6 +518,25 @@ async def test_stop_is_prompt_without_redis_and_beside_a_slow_handler(
         await writer.quotes("AAPL", 1000)
         await slow.has(3)
     assert len(slow.got) < 500
+
+
+async def test_of_the_attempts_to_reach_redis_one_a_minute_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are for information, each with its one count."""
+    monkeypatch.setattr(dropin, "OPENING", Reconnect(first_delay_s=0.01, max_delay_s=0.02))
+    caplog.set_level(logging.INFO)
+    nowhere = StockDataStream("k", "s", redis_url="redis://127.0.0.1:1")
+    nowhere.subscribe_quotes(Handler().function(), "AAPL")
+    async with running(nowhere):
+
+        async def tried() -> bool:
+            return "; attempt 4 in" in caplog.text
+
+        await until(tried)
+    tries = [record for record in caplog.records if "attempt" in record.message]
+    assert [record.levelno for record in tries[:4]] == [logging.WARNING] + [logging.INFO] * 3
+    assert all(record.message.count("attempt") == 1 for record in tries)
 
 
 def _start(program: str) -> subprocess.Popen[str]:
