@@ -13,6 +13,7 @@ from tests.churn.design import KINDS, runs
 ROOT: Final = Path(__file__).parents[2]
 
 
+@pytest.mark.fault("Q21")
 @pytest.mark.timeout(240)
 async def test_whatever_befalls_a_group_each_entry_is_handled_or_told() -> None:
     """Real workers that are killed, frozen and started, and a real server that loses things under them."""

@@ -243,6 +243,7 @@ async def test_a_handler_that_fails_is_told_and_the_next_quote_goes_on(
     ]
 
 
+@pytest.mark.fault("Q18")
 async def test_a_handler_that_always_fails_is_told_once_and_counted(
     server: RedisServer, redis: Redis, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -333,6 +334,7 @@ async def test_another_feed_than_asked_for_is_told(
     assert ("asks for feed iex, and the bus carries sip" in caplog.text) is told
 
 
+@pytest.mark.fault("Q08")
 async def test_a_script_that_gets_nothing_at_all_is_told_why_once(
     server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -387,6 +389,7 @@ async def test_it_stops_from_a_handler_and_runs_again(
         stream.stop()  # once more does no harm
 
 
+@pytest.mark.fault("Q20")
 @pytest.mark.parametrize("catch_up", [False, True])
 async def test_a_new_run_begins_with_what_is_new_or_catches_up_where_that_was_asked_for(
     server: RedisServer, redis: Redis, writer: Writer, catch_up: bool
@@ -565,6 +568,7 @@ async def test_ctrl_c_ends_run_as_there(server: RedisServer, redis: Redis) -> No
     assert await leased(redis) == set()
 
 
+@pytest.mark.fault("Q28")
 @pytest.mark.parametrize(
     ("ending", "out", "code"),
     [

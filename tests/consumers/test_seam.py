@@ -126,6 +126,7 @@ def test_the_joined_history_has_each_quote_once(
         assert expected <= set(numbers)
 
 
+@pytest.mark.fault("Q30")
 @pytest.mark.parametrize("end", [None, 900])
 @pytest.mark.parametrize("pace", [1, 3, 50])
 def test_a_stream_that_is_trimmed_faster_than_rest_answers_costs_a_call_a_page(
@@ -280,6 +281,7 @@ async def test_history_without_a_stream_is_rest_alone(
         assert [bare(item).bid_size for item in joined] == [n + 1 for n in range(30)]
 
 
+@pytest.mark.fault("Q30")
 async def test_history_trimmed_while_it_is_read(
     bus: Bus, writer: Writer, alpaca: AlpacaSimulator, rest: AlpacaRest
 ) -> None:

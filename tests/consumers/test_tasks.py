@@ -48,6 +48,7 @@ async def beside(part: Callable[[], Coroutine[Any, Any, None]], **options: Any) 
         await for_ever()
 
 
+@pytest.mark.fault("Q19")
 async def test_who_ends_in_any_way_ends_the_others() -> None:
     """As its own error, or as one that says which and how."""
     with pytest.raises(ZeroDivisionError):
@@ -148,6 +149,7 @@ async def test_a_companion_that_fails_says_so_and_goes_on(
     ]
 
 
+@pytest.mark.fault("Q19")
 async def test_a_companion_that_somebody_cancels_begins_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +332,7 @@ gc.collect()
 """
 
 
+@pytest.mark.fault("Q28")
 @pytest.mark.parametrize(
     "case",
     ["cycle", "fork", "forked_service", "forked_drop_in", "forked_twin", "twin_cycle", "pool"],

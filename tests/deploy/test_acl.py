@@ -204,6 +204,7 @@ async def quotebus(*arguments: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
+@pytest.mark.fault("K54")
 async def test_each_role_does_its_work_and_is_refused_nothing(guarded: Guarded, tmp_path: Path) -> None:
     """Daemon, strategy and operator work together, and the server's log of denials stays empty."""
     async with (
@@ -297,6 +298,7 @@ async def test_a_role_has_what_it_needs(guarded: Guarded, user: str) -> None:
             await _run(client, command)
 
 
+@pytest.mark.fault("K54")
 @pytest.mark.usefixtures("any_server")
 @pytest.mark.parametrize("name", FILES)
 async def test_what_rights_cannot_say_is_written_down(name: str, tmp_path: Path) -> None:
@@ -316,6 +318,7 @@ async def test_what_rights_cannot_say_is_written_down(name: str, tmp_path: Path)
                         await _run(client, command)
 
 
+@pytest.mark.fault("K54")
 @pytest.mark.usefixtures("any_server")
 async def test_rights_are_per_key_where_the_server_can(tmp_path: Path) -> None:
     """The file for Redis 7 tells reading from writing, and lets a strategy share what REST brought."""

@@ -27,6 +27,7 @@ async def fails() -> None:
     raise ZeroDivisionError
 
 
+@pytest.mark.fault("Q19")
 @pytest.mark.parametrize(
     ("part", "expected", "words"),
     [

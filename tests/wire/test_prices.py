@@ -14,6 +14,7 @@ TEN_THOUSANDTHS = st.integers(1, 10**10).map(lambda parts: Decimal(parts) / 10_0
 ANY = st.floats(0.0, 1e300, allow_subnormal=True)
 
 
+@pytest.mark.fault("Q11")
 @pytest.mark.parametrize(
     ("bid", "ask", "mid", "spread"),
     [
@@ -34,6 +35,7 @@ def test_prices_are_decimal(bid: float, ask: float, mid: float, spread: float) -
     assert (midpoint(bid, ask), difference(bid, ask)) == (mid, spread)
 
 
+@pytest.mark.fault("Q11")
 @given(st.one_of(CENTS, TEN_THOUSANDTHS), st.one_of(CENTS, TEN_THOUSANDTHS))
 def test_the_result_is_the_float_nearest_to_the_decimal_one(bid: Decimal, ask: Decimal) -> None:
     """For whatever exchanges quote."""

@@ -55,6 +55,7 @@ async def empty(redis: Redis, how: str) -> None:
     await (redis.delete(STREAM) if how == "DEL" else redis.flushall())
 
 
+@pytest.mark.fault("Q21")
 @pytest.mark.parametrize("how", ["DEL", "FLUSHALL"])
 @pytest.mark.parametrize("incumbent", ["waits", "is busy"])
 async def test_a_newcomer_does_not_decide_where_a_group_stands(
@@ -79,6 +80,7 @@ async def test_a_newcomer_does_not_decide_where_a_group_stands(
     assert set(numbers(crew.found)) == set(range(10, 60))
 
 
+@pytest.mark.fault("Q21")
 async def test_a_group_outlives_all_its_workers_and_its_stream(
     bus: Bus, writer: Writer, redis: Redis
 ) -> None:
@@ -93,6 +95,7 @@ async def test_a_group_outlives_all_its_workers_and_its_stream(
     assert numbers(found) == list(range(10, 60))
 
 
+@pytest.mark.fault("Q21")
 async def test_a_group_destroyed_while_nobody_works_goes_on_where_it_stood(bus: Bus, writer: Writer) -> None:
     """And not at the newcomer's own now."""
     await writer.quotes("AAPL", 10)
@@ -121,6 +124,7 @@ async def test_a_group_that_somebody_made_anew_further_on_is_told_from_its_own(
     assert len(numbers(found)) == 55
 
 
+@pytest.mark.fault("Q21")
 @pytest.mark.parametrize("keeps", [True, False])
 async def test_redis_and_all_workers_restart_together(keeps: bool) -> None:
     """With its file the group goes on; without, all that is left is the writer's marker, and it becomes a gap."""
@@ -144,6 +148,7 @@ async def test_redis_and_all_workers_restart_together(keeps: bool) -> None:
                     await until(lambda: crew.has_all(range(10, 60)), 10)
 
 
+@pytest.mark.fault("Q22")
 async def test_a_stream_that_was_away_and_is_back_is_told(bus: Bus, writer: Writer, redis: Redis) -> None:
     """What was handed out of the stream that stood in its place is no reason to think that all of it was."""
     await writer.quotes("AAPL", 10)
