@@ -15,24 +15,7 @@ from consumers import Bus, BusError, sync
 from consumers.tasks import Companion, TaskEnded, all_of, together
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import KEYS, until
-
-
-async def returns() -> None:
-    """Ends by itself."""
-    await asyncio.sleep(0)
-
-
-async def ends_in_a_cancellation() -> None:
-    """Awaits something of its own that was cancelled."""
-    waiting = asyncio.get_running_loop().create_future()
-    waiting.cancel()
-    await waiting
-
-
-async def fails() -> None:
-    """A defect."""
-    await asyncio.sleep(0)
-    raise ZeroDivisionError
+from tests.endings import ends_in_a_cancellation, fails, returns
 
 
 async def for_ever() -> None:
