@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wire import Quote
 from wire.prices import difference, midpoint
 
 CENTS = st.integers(1, 10**9).map(lambda cents: Decimal(cents) / 100)
@@ -33,6 +34,8 @@ ANY = st.floats(0.0, 1e300, allow_subnormal=True)
 def test_prices_are_decimal(bid: float, ask: float, mid: float, spread: float) -> None:
     """What a human would say, also where the sum of the floats says 233.76999999999998."""
     assert (midpoint(bid, ask), difference(bid, ask)) == (mid, spread)
+    quote = Quote("A", None, bid, 1, "V", ask, 1, "V", None, None, 1, None)
+    assert (quote.mid_price, quote.spread) == (mid, spread)
 
 
 @pytest.mark.fault("Q11")
