@@ -45,7 +45,11 @@ class Told:
 
 def measure_leases(*, kill: bool) -> float:
     """Seconds from the end of a strategy, killed or interrupted, until the daemon has none of its symbols live."""
-    with RedisServer() as server, source(SYMBOLS) as feed, daemon(server.url, feed.url) as (child, _):
+    with (
+        RedisServer(dies_with_us=True) as server,
+        source(SYMBOLS) as feed,
+        daemon(server.url, feed.url) as (child, _),
+    ):
         client = control(server.url)
         with program(
             "-m", "benchmarks.strategy", "quotes", server.url, "--symbols", str(SYMBOLS)
@@ -60,7 +64,7 @@ def measure_leases(*, kill: bool) -> float:
 
 def measure_claims(*, claim_after_s: float, entries: int) -> Claims:
     """A worker takes so many entries and is killed; another one of its group is there."""
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         append_quotes(control(server.url), entries, SYMBOLS)
         arguments = (
             "hoard",
@@ -96,7 +100,7 @@ async def _survive(url: str, worker: Program, claim_after_s: float, entries: int
 
 def measure_trimming(*, kept: int, written: int) -> Told:
     """A reader at the end of a stream of at most `kept` entries sleeps while `written` more come."""
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         return asyncio.run(_fall_behind(server.url, kept, written))
 
 

@@ -132,7 +132,7 @@ def compare(*, rounds: int, quotes: int) -> Comparison:
     """The daemon at three frame sizes, the ceiling, and the loops, interleaved."""
     result = Comparison()
     shares = {"awaited": 15, "pipeline": 6, "pipeline-best": 4}
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         for _ in range(rounds):
             for per_frame in FRAME_SIZES:
                 result.add(measure_daemon(server, symbols=100, per_frame=per_frame, quotes=quotes))
@@ -157,7 +157,7 @@ def _as_run(ceiling: Ceiling, symbols: int, entries: int) -> Run:
 def compare_symbol_counts(*, rounds: int, quotes: int, counts: tuple[int, ...]) -> Comparison:
     """The daemon with few and many symbols, equally active, and many ranked as in a market."""
     result = Comparison()
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         for _ in range(rounds):
             for count in counts:
                 with contextlib.suppress(FileNotFoundError):

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.loops import KEYS
-from simulator.redis_server import RedisServer
+from simulator.redis_server import RedisServer, die_with_parent
 
 ROOT: Final = Path(__file__).parents[1]
 CASES: Final = (("one symbol", 1, 500), ("100 symbols", 100, 500), ("500 symbols", 500, 500))
@@ -63,6 +63,7 @@ def _us(url: str, library: Path, group: str, case: tuple[str, int, int], entries
         check=True,
         capture_output=True,
         cwd="/",
+        preexec_fn=die_with_parent,
         env={**os.environ, "PYTHONPATH": str(library)},
     )
     return float(out.stdout) / entries * 1e6

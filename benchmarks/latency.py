@@ -42,7 +42,7 @@ class Latency:
 
 def measure_latency(quotes_per_s: int, *, per_frame: int, duration_s: float) -> Latency:
     """One run at one pace."""
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         client = control(server.url)
         names = symbol_names(SYMBOLS)
         client.sadd(KEYS.symbols, *names, SENTINEL)
@@ -74,7 +74,7 @@ def measure_latency(quotes_per_s: int, *, per_frame: int, duration_s: float) -> 
 
 def measure_idle(*, duration_s: float) -> float:
     """CPU percent of a daemon with 30 symbols subscribed and no quotes."""
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         client = control(server.url)
         client.sadd(KEYS.symbols, *symbol_names(QUIET_SYMBOLS), SENTINEL)
         with source(QUIET_SYMBOLS) as feed, daemon(server.url, feed.url) as (child, _):

@@ -1,7 +1,7 @@
 """The processes that are measured: how they are started, given orders, and how much CPU they took.
 
 Decides environment, folders and the end of each process. Must never know what is being compared. Every process is
-a child of this one and ends with the context that started it.
+a child of this one and ends with the context that started it, or with this process, however that ends.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from redis import Redis
 
 from benchmarks.recording import SENTINEL, Activity
-from simulator.redis_server import free_port
+from simulator.redis_server import die_with_parent, free_port
 from wire import Keyspace
 
 START_TIMEOUT_S: Final = 30.0
@@ -95,7 +95,12 @@ def source(symbols: int, activity: Activity = "equal") -> Iterator[SourceProcess
     ]
     # fmt: on
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
     )
     try:
         yield SourceProcess(process)
@@ -120,6 +125,7 @@ class Program:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         self.pid: Final = self._process.pid
 

@@ -32,7 +32,7 @@ def measure_readers(
 ) -> list[Reading]:
     """The readers, each in one process for all its recordings; a round is all frame sizes."""
     readings = []
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         client = control(server.url)
         for _ in range(rounds):
             for reader in readers:

@@ -118,7 +118,7 @@ def _stamper_of(recording: Sequence[SimQuote]) -> Stamper:
 
 def _measure_append(batches: Sequence[Batch], quotes: int, rounds: int) -> float:
     best_us = float("inf")
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         client = control(server.url)
         sha = client.script_load(_APPEND)
         for _ in range(rounds):

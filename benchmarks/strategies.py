@@ -71,7 +71,7 @@ class FanOut:
 def measure_fan_out(*, strategies: int, symbols: int, quotes_per_s: int, duration_s: float) -> FanOut:
     """So many strategies of the library, and one loop by hand, all of them reading all symbols of one daemon."""
     count = int(quotes_per_s * duration_s)
-    with RedisServer() as server, contextlib.ExitStack() as children:
+    with RedisServer(dies_with_us=True) as server, contextlib.ExitStack() as children:
         client = control(server.url)
         client.sadd(KEYS.symbols, *symbol_names(symbols), SENTINEL)
         feed = children.enter_context(source(symbols))
@@ -127,7 +127,7 @@ def measure_fan_out(*, strategies: int, symbols: int, quotes_per_s: int, duratio
 
 def measure_hand_over(*, quotes: int, symbols: int, joins: int) -> list[Told]:
     """Strategies that join, one after the other, a feed at full speed: the newest first, then all that follows."""
-    with RedisServer() as server, contextlib.ExitStack() as children:
+    with RedisServer(dies_with_us=True) as server, contextlib.ExitStack() as children:
         client = control(server.url)
         client.sadd(KEYS.symbols, *symbol_names(symbols), SENTINEL)
         feed = children.enter_context(source(symbols))
@@ -165,7 +165,7 @@ PACE: Final = 25_000
 def measure_reading(*, rounds: int, quotes: int, symbols: int, kinds: list[str]) -> list[Told]:
     """Each kind in turn, `rounds` times, reads streams that are full already, from the first entry to the last."""
     found = []
-    with RedisServer() as server:
+    with RedisServer(dies_with_us=True) as server:
         append_quotes(control(server.url), quotes, symbols)
         for _ in range(rounds):
             for kind in kinds:

@@ -45,7 +45,7 @@ def replay(path: Path, symbol: str | None = None) -> TapeRun:
     options = ["--tape", str(path), "--speed", "0", "--rate", "0", "--port", "0"]
     if symbol is not None:
         options += ["--tape-symbol", symbol]
-    with RedisServer() as server, program("-c", COMMAND, "simulate", *options) as double:
+    with RedisServer(dies_with_us=True) as server, program("-c", COMMAND, "simulate", *options) as double:
         until("the simulator", lambda: _addresses(double.output), double)
         feed_url = _addresses(double.output)[0]
         client = control(server.url)

@@ -356,10 +356,10 @@ class Bus:
         """What the stream holds from `start` up to, not including, `end` (None: up to its last entry now).
 
         With `rest` (an `AlpacaRest`) what lies before the stream's first entry comes from there, and so does what
-        is trimmed while this reads, up to now where there is no stream: oldest first, each quote once, one page
-        in memory. Without it, entries trimmed meanwhile are a `Gap`. What a marker in the stream says is missing
-        stays missing. Times are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable
-        entries are logged and skipped.
+        is trimmed while this reads, up to now where there is no stream: oldest first, each quote once. It is asked
+        at most once for each 1 000 entries of the stream. Without it, entries trimmed meanwhile are a `Gap`. What
+        a marker says is missing stays missing. Times are venue times, as aware datetimes or nanoseconds since the
+        epoch. Unreadable entries are logged and skipped.
 
         Raises `BadSymbol`, `BadStart`, `BusUnavailable` and `RestError` from the iteration.
         """

@@ -1,11 +1,14 @@
-"""When to try Redis again, and when there is no point.
+"""When to try Redis again, when there is no point, and how loudly that is told.
 
-Decides from an error and a count. Must never sleep, connect or draw a random number: the chance is an argument.
+Decides from an error, a count and a time. Must never sleep, connect, read a clock or draw a random number: seconds
+and the chance are arguments.
 Error codes as Redis sends them: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors.
 """
 
+import logging
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from redis.exceptions import (
     AuthenticationError,
@@ -34,6 +37,9 @@ _PASSING_CODES = (
     "UNBLOCKED",
     "NOREPLICAS",
 )
+
+
+WARN_EVERY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,22 @@ class Reconnect:
     def gives_up(self, failures: int) -> bool:
         """Whether so many failures in a row are the last."""
         return self.attempts is not None and failures > self.attempts
+
+
+class Loudness:
+    """Of attempts that failed, one a minute is a warning, the others are for information."""
+
+    __slots__ = ("_warned_at_s",)
+
+    def __init__(self) -> None:
+        self._warned_at_s = -math.inf
+
+    def level(self, now_s: float) -> int:
+        """At which level this one is logged; `now_s` by any monotonic clock."""
+        if now_s - self._warned_at_s < WARN_EVERY_S:
+            return logging.INFO
+        self._warned_at_s = now_s
+        return logging.WARNING
 
 
 class HandshakeFailed(ConnectionError):

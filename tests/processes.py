@@ -1,14 +1,17 @@
-"""No process outlives the tests that started it, however they end: done, failed, interrupted or killed.
+"""No process outlives the tests, or the program, that started it: done, failed, interrupted or killed.
 
-Each process of the test run has a guard beside it (`tests/guard.py`), which notices that it is gone, also by
-SIGKILL, and kills whatever has its mark. When all is torn down, a process with the mark is a defect of a test, and
-the run fails. Where there is no /proc, tests end what they start, and nobody checks it.
+Each process of the test run, and each program here that starts others, has a guard beside it (`tests/guard.py`),
+which notices that it is gone, also by SIGKILL, and kills whatever has its mark. When all is torn down, a process
+with the mark is a defect of a test, and the run fails. Where there is no /proc, whoever starts a process ends it,
+and nobody checks it.
 """
 
+import contextlib
 import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +20,43 @@ import pytest
 from tests.guard import PROC, kill_marked
 
 VARIABLE: Final = "PYTEST_PROCESS_MARKS"
+_CAN_GUARD: Final = (PROC / "self/environ").exists()
 _GUARD: Final = Path(__file__).with_name("guard.py")
 _ENDS_WITH_US: Final = "multiprocessing.resource_tracker"
 """Python's own, which waits for our end."""
+
+
+class Guard:
+    """The guard of this process; whatever it starts from now on has the mark."""
+
+    def __init__(self) -> None:
+        self.mark: Final = secrets.token_hex(8)
+        # In a session of its own, which Ctrl-C does not reach; and before the mark is set, so that it has none.
+        self._process: Final = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), self.mark],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._marks_before: Final = os.environ.get(VARIABLE, "")
+        os.environ[VARIABLE] = f"{self._marks_before}{self.mark} "
+
+    def leave(self) -> None:
+        """It is not needed any more."""
+        os.environ[VARIABLE] = self._marks_before
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """For a program that starts others, and may be killed; each of them must inherit its environment."""
+    guard = Guard() if _CAN_GUARD else None
+    try:
+        yield
+    finally:
+        if guard is not None:
+            guard.leave()
 
 
 class Guarded:
@@ -28,16 +65,7 @@ class Guarded:
     def __init__(self, config: pytest.Config) -> None:
         self._is_worker: Final = hasattr(config, "workerinput")
         self._has_workers: Final = not self._is_worker and bool(config.getoption("numprocesses", None))
-        self._mark: Final = secrets.token_hex(8)
-        # In a session of its own, which Ctrl-C does not reach; and before the mark is set, so that it has none.
-        self._guard: Final = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), self._mark],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._marks_before: Final = os.environ.get(VARIABLE, "")
-        os.environ[VARIABLE] = f"{self._marks_before}{self._mark} "
+        self._guard: Final = Guard()
         self._plain_start: Final = subprocess.Popen.__init__
         subprocess.Popen.__init__ = self._marking_start()  # type: ignore[method-assign]
         self._left: list[str] = []
@@ -57,7 +85,7 @@ class Guarded:
         """Everything has been torn down by now: what is still there is a defect of a test."""
         if not self._has_workers:
             self._left += [
-                command for command in kill_marked(self._mark).values() if _ENDS_WITH_US not in command
+                command for command in kill_marked(self._guard.mark).values() if _ENDS_WITH_US not in command
             ]
         if self._is_worker:
             session.config.workeroutput["left"] = self._left  # type: ignore[attr-defined]
@@ -77,12 +105,10 @@ class Guarded:
     def pytest_unconfigure(self) -> None:
         """The guard is not needed any more."""
         subprocess.Popen.__init__ = self._plain_start  # type: ignore[method-assign]
-        os.environ[VARIABLE] = self._marks_before
-        self._guard.kill()
-        self._guard.wait()
+        self._guard.leave()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Guard this process, where that can be done."""
-    if (PROC / "self/environ").exists():
+    if _CAN_GUARD:
         config.pluginmanager.register(Guarded(config), "guarded-processes")

@@ -22,7 +22,7 @@ from consumers.errors import BusError, BusUnavailable, NotCarried
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import parse_symbols
 from consumers.reading.unserved import Unserved
-from consumers.reconnect import Reconnect
+from consumers.reconnect import Loudness, Reconnect
 from consumers.tasks import TaskEnded, Together, together
 from wire import Level
 
@@ -91,6 +91,7 @@ class StockDataStream:
         self._lock: Final = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakeup, self._stopped, self._turn = asyncio.Event(), asyncio.Event(), asyncio.Lock()
+        self._loudness: Final = Loudness()
         self._is_stopping = False
         self._has_run = False
         self._ending: BaseException | None = None
@@ -207,7 +208,9 @@ class StockDataStream:
             except BusUnavailable as error:
                 failures += 1
                 delay_s = OPENING.delay_s(failures, random.random())
-                _log.warning("%s; trying again in %.1f s", error, delay_s)
+                why = BusUnavailable(error.address, error.why)
+                level = self._loudness.level(asyncio.get_running_loop().time())
+                _log.log(level, "%s; attempt %d in %.1f s", why, failures, delay_s)
                 await asyncio.sleep(delay_s)
 
     async def _serve(self, bus: Bus) -> None:

@@ -6,7 +6,7 @@ Before an entry is fetched the stream is asked whether it still has it: XCLAIM a
 and if their answer is lost, or its reader killed, nobody would ever be told.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -75,9 +75,7 @@ class Pending:
         ]
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            for track, found in zip(tracks, replies, strict=True):
-                if is_lost(track, found):
-                    continue
+            for track, found in _there(tracks, replies):
                 for raw_id, _, _, times in found:
                     entry_id = raw_id.decode()
                     if not self._holds(track.symbol, entry_id):
@@ -96,9 +94,7 @@ class Pending:
         ]
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            for track, found in zip(tracks, replies, strict=True):
-                if is_lost(track, found):
-                    continue
+            for track, found in _there(tracks, replies):
                 for raw_id, owner, _, times in found:
                     entry_id = raw_id.decode()
                     track.wanted[entry_id] = times
@@ -197,9 +193,7 @@ class Pending:
         ]
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            for track, found in zip(tracks, replies, strict=True):
-                if is_lost(track, found):
-                    continue
+            for track, found in _there(tracks, replies):
                 track.wanted.update({raw_id.decode(): 0 for raw_id in found if raw_id is not None})
                 skipped, track.skipped = track.skipped, []
                 self._paid(track, track.ranges[0], skipped[-1] if len(skipped) == PAGE else None)
@@ -210,6 +204,13 @@ class Pending:
     def _paid(self, track: Track, debt: Debt, last: str | None) -> None:
         track.ranges.remove(debt)
         track.change(partial(handed, debt=debt, last=last))
+
+
+def _there(tracks: Sequence[Track], replies: Sequence[Reply]) -> Iterator[tuple[Track, Any]]:
+    """Each stream that is still there, with its one reply."""
+    for track, reply in zip(tracks, replies, strict=True):
+        if not is_lost(track, reply):
+            yield track, reply
 
 
 def is_lost(track: Track, reply: Reply) -> bool:

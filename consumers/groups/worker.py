@@ -23,6 +23,7 @@ from consumers.reading.entry import decode_entry
 from consumers.reading.freshness import is_number
 from consumers.reading.start import parse_symbols
 from consumers.reading.stream import Attendance, Stream
+from consumers.reconnect import Loudness
 from consumers.shared_link import SharedLink
 from wire import BadEntry
 
@@ -69,6 +70,7 @@ class GroupStream(Stream[Delivery]):
         self._renew_after_s: Final = claim_after_s / 2
         self._owed: Final[deque[Run]] = deque()
         self._renewed_at_s = 0.0
+        self._loudness: Final = Loudness()
 
     @property
     def group(self) -> str:
@@ -115,7 +117,8 @@ class GroupStream(Stream[Delivery]):
             # After one attempt it is a refusal, which will not pass; after two Redis is away, which may.
             if error.attempts == 1:
                 raise
-            _log.warning("group %s: %d acknowledgements wait: %s", self.group, self._book.waiting, error)
+            level = self._loudness.level(asyncio.get_running_loop().time())
+            _log.log(level, "group %s: %d acknowledgements wait: %s", self.group, self._book.waiting, error)
             return
         self._book.settle(sending.ids)
 

@@ -1,6 +1,7 @@
 """Past entries of one stream, page by page, and what REST fills where the stream no longer reaches.
 
-Decides nothing about the seam (`seam` does). Must never hold more than one page, nor know who answers for REST.
+Decides nothing about the seam (`seam` does). Must never hold more than one page of the stream, ask REST more than
+once for each, nor know who answers for REST.
 """
 
 import logging
@@ -54,17 +55,17 @@ class History:
         last: EntryId | None = None
         while True:
             entries, first = await self._page()
-            stretch = self._seam.lacking(first, time.time_ns())
+            stretch = self._seam.lacking(
+                EntryId.parse(entries[0][0]) if entries else None, first, time.time_ns()
+            )
             if stretch is not None and self._rest is not None:
+                # The page is kept meanwhile. A stream that is trimmed faster than REST answers would have lost it
+                # again when looked at anew, and again, with a call of the account each time.
                 async with aclosing(self._fill(self._rest, stretch)) as quotes:
                     async for quote in quotes:
                         yield quote
                 self._seam.filled(stretch)
-                if first is None:
-                    return
-                # Looked at anew: while REST answered, more may have been trimmed.
-                continue
-            if stretch is not None and last is not None:
+            elif stretch is not None and last is not None:
                 yield Gap(
                     symbol=self._symbol,
                     id=None,

@@ -19,14 +19,13 @@ from redis.exceptions import RedisError
 from consumers.errors import BusUnavailable, forked
 from consumers.link import Link, Target
 from consumers.reading.start import Place, Wish
-from consumers.reconnect import Reconnect, is_passing, reason
+from consumers.reconnect import Loudness, Reconnect, is_passing, reason
 from wire import Keyspace, Symbol
 
 _log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-WARN_EVERY_S: Final = 60.0
 """How often a failure is a warning at most; attempts in between are told for information."""
 IDLE_S: Final = 0.25
 """Pause when there is nothing to read: all symbols removed, or all keys of another type."""
@@ -59,7 +58,7 @@ class Line(ABC):
         self._pid: Final = os.getpid()
         self._is_reading = False
         self._failures = 0
-        self._warned_at_s = -math.inf
+        self._loudness: Final = Loudness()
         self._barred: list[str] = []
 
     @property
@@ -189,12 +188,8 @@ class Line(ABC):
                 self.target.address, reason(error), attempts=failures, is_passing=passing
             ) from None
         delay_s = self._reconnect.delay_s(failures, random.random())
-        now_s = asyncio.get_running_loop().time()
-        is_due = now_s - self._warned_at_s >= WARN_EVERY_S
-        if is_due:
-            self._warned_at_s = now_s
         _log.log(
-            logging.WARNING if is_due else logging.INFO,
+            self._loudness.level(asyncio.get_running_loop().time()),
             "%s Redis at %s failed (%s); attempt %d%s in %.2f s",
             self._task,
             self.target.address,

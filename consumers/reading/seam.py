@@ -52,19 +52,19 @@ class Seam:
         self._order: Final[deque[_Content]] = deque()
         self._known: Final[set[_Content]] = set()
 
-    def lacking(self, first: EntryId | None, now_ns: int) -> Stretch | None:
-        """What REST is to fill before the stream is read on; None for nothing.
+    def lacking(self, page: EntryId | None, first: EntryId | None, now_ns: int) -> Stretch | None:
+        """What REST is to fill before the page of the stream that was just read; None for nothing.
 
-        `first` is the first entry that the stream holds, looked up after the page that is read next; None when it
-        holds none. Without any, REST is to fill everything up to `now_ns`.
+        `page` is where that begins, None where it is empty. `first` is the first entry that the stream holds,
+        looked up after it; None when it holds none. Without either, REST is to fill everything up to `now_ns`.
         """
-        if first is None:
-            end_ns = now_ns
-        elif self._last is not None and first <= self._last:
+        if first is not None and (
+            first.time_ns < self._told_ns or (self._last is not None and first <= self._last)
+        ):
             # Trimming takes the oldest first, so nothing behind our place is gone.
             return None
-        else:
-            end_ns = first.time_ns + 1
+        follows = page or first
+        end_ns = now_ns if follows is None else follows.time_ns + 1
         if self._end_ns is not None:
             end_ns = min(end_ns, self._end_ns)
         if end_ns <= self._told_ns:

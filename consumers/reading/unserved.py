@@ -13,6 +13,7 @@ import msgspec
 
 from consumers.reading.telling import GRACE_S, QUIET, SERVED, Cause, Layer, Telling, Told, as_cause
 from wire import STATUS_FIELDS, Level, QualityJudge
+from wire.quality import time_ns_of
 from wire.quote import UNREADABLE
 
 FIELDS: Final = (*STATUS_FIELDS, "market")
@@ -37,9 +38,9 @@ class Unserved(msgspec.Struct, frozen=True, gc=False):
     """A symbol that is followed and gets no quotes now.
 
     `state` is its own as the daemon writes it (`waiting`, `refused`, `requested`, `not_stored`, …; `live` where it
-    is subscribed and the daemon has a remark), `not_subscribed` where nothing is written of it, the daemon's
-    (`connecting`, `redis_away`, …) where that is why, `no_daemon`, `no_redis`, or `quiet` for one that is
-    subscribed and has had no quote lately. `reason` says it in words.
+    is subscribed and the daemon has made a remark since its last quote), `not_subscribed` where nothing is written
+    of it, the daemon's (`connecting`, `redis_away`, …) where that is why, `no_daemon`, `no_redis`, or `quiet` for
+    one that is subscribed and has had no quote lately. `reason` says it in words.
     """
 
     symbol: str
@@ -60,6 +61,12 @@ class Answers(NamedTuple):
 class _State(msgspec.Struct, gc=False):
     state: str
     reason: str | None = None
+    since: str | None = None
+
+    def is_newer_than(self, received_ns: int | None) -> bool:
+        """Whether the daemon has made a remark since this quote came, by its own clock in both."""
+        since_ns = time_ns_of(self.since) if self.reason else None
+        return since_ns is not None and received_ns is not None and received_ns < since_ns
 
 
 _decode: Final = msgspec.json.Decoder(_State).decode
@@ -151,7 +158,7 @@ class Lookout:
         own = known.own
         if own.state == "live" and judge.is_live_at(known.received_ns):
             # The usual case, of thousands of symbols every second.
-            return SERVED
+            return self._remarked(known, now_s) if own.is_newer_than(known.received_ns) else SERVED
         if own.state in (WAITING, REFUSED) and not judge.was_there:
             return _by_state(known)
         found = judge.judge(symbol, known.state, known.received_ns)
@@ -181,6 +188,14 @@ class Lookout:
         is_new = now_s - known.followed_s < 2 * QUIET_AGAIN_S
         words = f"{reason}; a halt looks the same"
         return as_cause(QUIET, words, Layer.QUOTES, grace_s=0.0, is_new=is_new)
+
+    def _remarked(self, known: _Symbol, now_s: float) -> Cause:
+        """Its last quote is no old one, and the daemon knows why there is none behind it."""
+        if known.quote_seen_s == now_s:
+            return as_cause("live", known.own.reason or "", Layer.SYMBOL)
+        if known.cause is SERVED or now_s - known.since_s < known.cause.grace_s:
+            known.quote_due_s = min(known.quote_due_s, now_s)
+        return known.cause if known.cause.state == "live" else SERVED
 
     def _told(self, causes: Mapping[str, Cause], now_s: float) -> list[Told]:
         due: dict[str, Cause] = {}

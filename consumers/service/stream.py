@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -19,10 +18,9 @@ from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
 from consumers.reading.freshness import check_max_age_s
 from consumers.reading.gaps import STREAM_RECREATED
-from consumers.reading.line import WARN_EVERY_S
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start, parse_starts, parse_symbols
-from consumers.reconnect import Reconnect
+from consumers.reconnect import Loudness, Reconnect
 from consumers.service.awaiting import RunsWhenAwaited
 from consumers.service.book import Callback, CallbackBook, checked
 from consumers.service.callbacks import Caller, SharedCallbacks
@@ -88,7 +86,7 @@ class ServiceStream(RunsWhenAwaited):
         self._own: AsyncGenerator[Quote, None] | None = None
         self._is_begun = False
         self._opening_failures = 0
-        self._warned_at_s = -math.inf
+        self._loudness: Final = Loudness()
         self._quotes = 0
         self._gaps = 0
         self._lag_ms: float | None = None
@@ -284,11 +282,10 @@ class ServiceStream(RunsWhenAwaited):
                     ) from None
                 delay_s = self._reconnect.delay_s(failures, random.random())
                 limit = "" if self._reconnect.attempts is None else f" of {self._reconnect.attempts}"
-                now_s = asyncio.get_running_loop().time()
-                is_due = now_s - self._warned_at_s >= WARN_EVERY_S
-                self._warned_at_s = now_s if is_due else self._warned_at_s
-                level = logging.WARNING if is_due else logging.INFO
-                _log.log(level, "%s; attempt %d%s in %.2f s", error, failures, limit, delay_s)
+                # Without the attempts of the one question: those of the stream are what counts.
+                why = BusUnavailable(error.address, error.why)
+                level = self._loudness.level(asyncio.get_running_loop().time())
+                _log.log(level, "%s; attempt %d%s in %.2f s", why, failures, limit, delay_s)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay_s):
                         await self._closing.wait()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.churn.design import Run, runs
 from tests.churn.live import Outcome, live
+from tests.processes import guarded
 
 
 def main() -> int:
@@ -43,7 +44,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes: list[Outcome] = []
     try:
-        asyncio.run(_all(chosen, arguments, outcomes))
+        with guarded():
+            asyncio.run(_all(chosen, arguments, outcomes))
     except KeyboardInterrupt:
         _say(f"Interrupted after {len(outcomes)} of {len(chosen)} runs.")
     _say(table(outcomes))

@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.redis_server import die_with_parent
-
 WORKER: Final = Path(__file__).with_name("worker.py")
 ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = ("ann", "bob", "cid", "-", "-")
@@ -54,7 +52,6 @@ class Crew:
                 env={**os.environ, "PYTHONPATH": str(self._library), "PYTHONDONTWRITEBYTECODE": "1"},
                 stdout=errors,
                 stderr=errors,
-                preexec_fn=die_with_parent,
             )
         self.running.append((name, process))
 

@@ -55,7 +55,7 @@ async def live(run: Run, library: Path | None = None, keep: Path | None = None) 
     chance = random.Random(f"{run.seed} {run.number} life")
     with (
         tempfile.TemporaryDirectory(prefix="quotebus-churn-") as folder,
-        RedisServer(appendonly=True, options=("--appendfsync", "everysec"), dies_with_us=True) as server,
+        RedisServer(appendonly=True, options=("--appendfsync", "everysec")) as server,
     ):
         crew = Crew(server.url, Path(folder), symbols, chance, library)
         async with Redis.from_url(server.url, protocol=2, socket_timeout=5) as redis:
@@ -128,7 +128,7 @@ class Play:
             stream = KEYS.stream(symbol)
             if not await self._redis.exists(stream) or not await self._redis.xinfo_groups(stream):
                 return False
-        return found
+        return True
 
     def account(self) -> Account:
         """What became of each entry so far."""

@@ -1,6 +1,5 @@
 """A little churn in every run of the tests, and the account of it; `make churn` lives through hundreds."""
 
-import asyncio
 import random
 import subprocess
 import sys
@@ -32,27 +31,16 @@ from tests.churn.accounts import (
 from tests.churn.design import KINDS, Deed, runs
 from tests.churn.worker import GROUP
 from tests.churn.writer import KEYS, Writer
+from tests.programs import outcome
 from wire import entry_id_at
 
-ROOT: Final = Path(__file__).parents[2]
 
-
+@pytest.mark.fault("Q21")
 @pytest.mark.timeout(240)
 async def test_whatever_befalls_a_group_each_entry_is_handled_or_told() -> None:
     """Real workers that are killed, frozen and started, and a real server that loses things under them."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.churn", "--seed", "1", "--count", "2", "--seconds", "8"),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, out.decode()
+    code, said = await outcome("tests.churn", "--seed", "1", "--count", "2", "--seconds", "8")
+    assert code == 0, said
 
 
 def test_a_seed_and_a_number_stand_for_one_run() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import re
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from alpaca.data.live import StockDataStream as Original
 from msgpack import Timestamp, packb, unpackb
 from redis.asyncio import Redis
 
-from consumers import BadSymbol, BadUrl, BusError, Gap, NotCarried
+from consumers import BadSymbol, BadUrl, BusError, Gap, NotCarried, Reconnect
 from consumers.alpaca import StockDataStream
+from consumers.alpaca import stream as dropin
 from consumers.alpaca.shapes import model, raw
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import KEYS, Writer, blocked, until
@@ -241,6 +243,7 @@ async def test_a_handler_that_fails_is_told_and_the_next_quote_goes_on(
     ]
 
 
+@pytest.mark.fault("Q18")
 async def test_a_handler_that_always_fails_is_told_once_and_counted(
     server: RedisServer, redis: Redis, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -331,6 +334,7 @@ async def test_another_feed_than_asked_for_is_told(
     assert ("asks for feed iex, and the bus carries sip" in caplog.text) is told
 
 
+@pytest.mark.fault("Q08")
 async def test_a_script_that_gets_nothing_at_all_is_told_why_once(
     server: RedisServer, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -385,6 +389,7 @@ async def test_it_stops_from_a_handler_and_runs_again(
         stream.stop()  # once more does no harm
 
 
+@pytest.mark.fault("Q20")
 @pytest.mark.parametrize("catch_up", [False, True])
 async def test_a_new_run_begins_with_what_is_new_or_catches_up_where_that_was_asked_for(
     server: RedisServer, redis: Redis, writer: Writer, catch_up: bool
@@ -506,7 +511,7 @@ async def test_stop_is_prompt_without_redis_and_beside_a_slow_handler(
     async with running(nowhere):
 
         async def tried() -> bool:
-            return "trying again in" in caplog.text
+            return "attempt 1 in" in caplog.text
 
         await until(tried)
     slow = Handler(lambda _: time.sleep(0.05))
@@ -516,6 +521,25 @@ async def test_stop_is_prompt_without_redis_and_beside_a_slow_handler(
         await writer.quotes("AAPL", 1000)
         await slow.has(3)
     assert len(slow.got) < 500
+
+
+async def test_of_the_attempts_to_reach_redis_one_a_minute_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are for information, each with its one count."""
+    monkeypatch.setattr(dropin, "OPENING", Reconnect(first_delay_s=0.01, max_delay_s=0.02))
+    caplog.set_level(logging.INFO)
+    nowhere = StockDataStream("k", "s", redis_url="redis://127.0.0.1:1")
+    nowhere.subscribe_quotes(Handler().function(), "AAPL")
+    async with running(nowhere):
+
+        async def tried() -> bool:
+            return "; attempt 4 in" in caplog.text
+
+        await until(tried)
+    tries = [record for record in caplog.records if "attempt" in record.message]
+    assert [record.levelno for record in tries[:4]] == [logging.WARNING] + [logging.INFO] * 3
+    assert all(record.message.count("attempt") == 1 for record in tries)
 
 
 def _start(program: str) -> subprocess.Popen[str]:
@@ -544,6 +568,7 @@ async def test_ctrl_c_ends_run_as_there(server: RedisServer, redis: Redis) -> No
     assert await leased(redis) == set()
 
 
+@pytest.mark.fault("Q28")
 @pytest.mark.parametrize(
     ("ending", "out", "code"),
     [

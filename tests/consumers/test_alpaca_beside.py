@@ -215,6 +215,7 @@ ENDINGS: Final[dict[str, Ending]] = {
 }
 
 
+@pytest.mark.fault("Q19")
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=list(ENDINGS))
 async def test_run_ends_as_there_however_a_handler_ends(
     side: Side, ending: Ending, capfd: pytest.CaptureFixture[str]

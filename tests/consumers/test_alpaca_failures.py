@@ -1,11 +1,14 @@
 """Which failures of handlers are told, and which are counted."""
 
+import pytest
+
 from consumers.alpaca.failures import COUNT_EVERY_S, KINDS_MAX, OTHERS, Failures, Kind
 
 ONE = Kind("handle", "ValueError")
 OTHER = Kind("handle", "KeyError")
 
 
+@pytest.mark.fault("Q18")
 def test_the_first_of_a_kind_is_told_and_the_others_are_counted() -> None:
     """Each kind for itself; a count is told once."""
     failures = Failures()

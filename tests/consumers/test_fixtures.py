@@ -135,6 +135,7 @@ def test_a_strategys_tests_pass_with_the_bus_in_memory(tmp_path: Path) -> None:
     assert "3 passed" in output, output
 
 
+@pytest.mark.fault("Q14")
 def test_the_tests_to_copy_run_as_they_stand(tmp_path: Path) -> None:
     """The guide's and the toy strategy's, in a pytest that nobody has configured, with the plugin they need among
     what `pip install ".[testing]"` brings."""

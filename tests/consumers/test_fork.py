@@ -148,6 +148,7 @@ async def test_a_child_does_not_give_back_its_parents_leases(bus: Bus, redis: Re
         assert await redis.zrange("quotes:interest", 0, -1, withscores=True) == before
 
 
+@pytest.mark.fault("Q28")
 async def test_a_connection_that_a_fork_took_away_is_no_news(
     bus: Bus, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -85,7 +85,7 @@ async def test_a_hole_is_told_once_even_if_the_loop_is_left_at_it(bus: Bus, writ
         assert numbers(await take(aiter(again), 20)) == list(range(90, 110))
 
 
-@pytest.mark.fault("Q02")
+@pytest.mark.fault("Q02", "Q22")
 async def test_a_stream_renamed_away_and_back_costs_nothing(bus: Bus, writer: Writer) -> None:
     """It is the same stream: what was appended under the other name comes, without a gap."""
     await writer.quotes("AAPL", 5)
@@ -252,7 +252,7 @@ async def test_a_stream_that_lost_its_tail_is_followed_without_a_repeat(bus: Bus
         assert numbers(await following) == [105]
 
 
-@pytest.mark.fault("Q01")
+@pytest.mark.fault("Q01", "Q09")
 @pytest.mark.parametrize("is_resumed", [False, True])
 async def test_a_position_within_what_a_failover_lost_is_told(
     bus: Bus, writer: Writer, is_resumed: bool
@@ -274,7 +274,7 @@ async def test_a_position_within_what_a_failover_lost_is_told(
     assert numbers(found) == [2100, 2101, 2102]
 
 
-@pytest.mark.fault("Q01")
+@pytest.mark.fault("Q01", "Q09")
 async def test_a_failover_seen_before_the_daemon_goes_on_is_told_with_its_first_quote(
     bus: Bus, writer: Writer
 ) -> None:
@@ -298,7 +298,7 @@ async def test_a_failover_seen_before_the_daemon_goes_on_is_told_with_its_first_
     assert numbers(following.result()) == [110]
 
 
-@pytest.mark.fault("Q01")
+@pytest.mark.fault("Q01", "Q09")
 @pytest.mark.parametrize("keep", [0, 1])
 async def test_what_is_trimmed_while_a_strategy_thinks_is_told_without_a_wait(
     bus: Bus, writer: Writer, keep: int
@@ -326,7 +326,7 @@ async def test_what_is_trimmed_when_all_was_read_is_no_gap(bus: Bus, writer: Wri
     assert numbers(await take(items, 2)) == [3, 4]
 
 
-@pytest.mark.fault("Q01")
+@pytest.mark.fault("Q01", "Q09")
 async def test_entries_deleted_by_hand_between_others_are_told(bus: Bus, writer: Writer) -> None:
     """At the next look at the stream, so behind the quotes that followed them, with their number and time."""
     await writer.quotes("AAPL", 3)

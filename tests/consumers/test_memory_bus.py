@@ -168,6 +168,7 @@ async def test_a_group_and_the_plain_twin_work_on_it_too() -> None:
         assert await asyncio.to_thread(ask) == stored
 
 
+@pytest.mark.fault("Q24")
 async def test_the_recipe_for_trimmed_needs_no_sleep() -> None:
     """A strategy that waits, and that has never had a quote, is told how many went before it looked."""
     seen: list[Quote | Gap] = []
@@ -185,6 +186,7 @@ async def test_the_recipe_for_trimmed_needs_no_sleep() -> None:
         running.cancel()
 
 
+@pytest.mark.fault("Q23")
 async def test_errors_of_a_bus_in_memory_blame_no_server() -> None:
     """Neither one that was told to go away, nor a command that it does not have."""
     async with memory_bus() as bus:

@@ -48,6 +48,7 @@ def looked_at(item: Any) -> None:
     hash(item)
 
 
+@pytest.mark.fault("Q10")
 @given(st.lists(values, min_size=8, max_size=11), values, values)
 def test_no_value_of_an_entry_raises_out_of_a_property(row: list[Any], low: Any, high: Any) -> None:
     """A quote, a quote of the cache, a marker: it is read and can be looked at, or it is no entry."""
@@ -99,6 +100,7 @@ async def odd_entries(writer: Writer) -> int:
     return len(ODD) * (len(GOOD) + 2) + 2
 
 
+@pytest.mark.fault("Q10")
 async def test_every_way_of_reading_goes_on_behind_odd_entries(
     bus: Bus, server: RedisServer, writer: Writer
 ) -> None:
@@ -133,6 +135,7 @@ async def test_every_way_of_reading_goes_on_behind_odd_entries(
     assert all(found.values())
 
 
+@pytest.mark.fault("Q10")
 @pytest.mark.parametrize("name", [*NAMES, "id", "S"])
 async def test_an_odd_value_of_the_cache_raises_nowhere(
     bus: Bus, server: RedisServer, redis: Redis, name: str, caplog: pytest.LogCaptureFixture
@@ -160,6 +163,7 @@ async def test_an_odd_value_of_the_cache_raises_nowhere(
             await redis.delete(key)
 
 
+@pytest.mark.fault("Q10")
 async def test_a_quote_beyond_the_year_2262_is_none(
     bus: Bus, redis: Redis, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,6 +122,7 @@ async def test_subscriptions_say_what_the_test_wants(bus: Bus, publisher: Publis
     assert (await bus.quality("AAPL"))["AAPL"].level is Level.NOT_SUBSCRIBED
 
 
+@pytest.mark.fault("Q24")
 async def test_trimming_is_told_to_a_reader_that_was_behind(bus: Bus, publisher: Publisher) -> None:
     """As by a server that keeps less than the reader is behind."""
     stored = await publisher.publish(*quotes_of("AAPL", count=10))

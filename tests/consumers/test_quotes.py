@@ -313,6 +313,7 @@ async def test_batches_skip_what_cannot_be_read(bus: Bus, writer: Writer) -> Non
     assert stream.unreadable == 1
 
 
+@pytest.mark.fault("Q12")
 @pytest.mark.real_server("in memory no answer is late")
 @pytest.mark.parametrize("url_says_so", [False, True])
 async def test_silence_for_longer_than_an_answer_may_take_is_no_failure(

@@ -1,5 +1,6 @@
 """When to try again, by the table."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from redis import exceptions
 
 from consumers import Reconnect
-from consumers.reconnect import is_passing, reason
+from consumers.reconnect import Loudness, is_passing, reason
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,13 @@ def test_a_policy_out_of_range_is_refused(setting: dict[str, Any]) -> None:
     """The message names the setting."""
     with pytest.raises(ValueError, match=next(iter(setting))):
         Reconnect(**setting)
+
+
+def test_one_attempt_a_minute_is_a_warning() -> None:
+    """The first, and the first a minute after that; each of two who try has its own."""
+    one, other = Loudness(), Loudness()
+    times_s = (0.0, 0.1, 59.9, 60.0, 61.0, 119.9, 500.0)
+    loud = [one.level(now_s) == logging.WARNING for now_s in times_s]
+    assert loud == [True, False, False, True, False, False, True]
+    assert one.level(501.0) == logging.INFO
+    assert other.level(501.0) == logging.WARNING

@@ -126,13 +126,36 @@ def test_the_joined_history_has_each_quote_once(
         assert expected <= set(numbers)
 
 
+@pytest.mark.fault("Q30")
+@pytest.mark.parametrize("end", [None, 900])
+@pytest.mark.parametrize("pace", [1, 3, 50])
+def test_a_stream_that_is_trimmed_faster_than_rest_answers_costs_a_call_a_page(
+    pace: int, end: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast: what one look has brought is handed out, whatever has gone meanwhile; nothing is missing."""
+    page = 100
+    monkeypatch.setattr(history_module, "PAGE", page)
+    truth = [(BASE_NS + number * 1_000_000, number) for number in range(1_000)]
+    memory = Memory(truth, [pace] * 10_000)
+    end_ns = None if end is None else BASE_NS + end * 1_000_000
+
+    async def read() -> list[Quote | Gap]:
+        past = History(memory.ask, "AAPL", "key", BASE_NS, end_ns, memory)
+        return [item async for item in past.items()]
+
+    with asyncio.Runner() as runner:
+        found = runner.run(read())
+    assert [item.bid_size for item in found if isinstance(item, Quote)] == list(range(end or 1_000))
+    assert len(memory.asked) <= len(truth) / page + 1
+
+
 @given(st.lists(st.integers(0, 30), max_size=30))
 def test_rest_is_asked_for_no_moment_twice_while_nothing_is_read(firsts: list[int]) -> None:
     """However often the first entry moves before the stream is reached."""
     seam = Seam(BASE_NS, None)
     asked: list[Stretch] = []
     for first in sorted(firsts):
-        stretch = seam.lacking(EntryId((BASE_NS + first * 1_000_000) // 1_000_000, 0), 0)
+        stretch = seam.lacking(None, EntryId((BASE_NS + first * 1_000_000) // 1_000_000, 0), 0)
         if stretch is not None:
             asked.append(stretch)
             seam.filled(stretch)
@@ -146,7 +169,7 @@ def test_memory_is_bounded() -> None:
         assert seam.lets_pass(quote(BASE_NS + number, number), is_rest=False)
     assert len(seam._known) == len(seam._order) == MEMORY
     seam.passed(EntryId(BASE_NS // 1_000_000, 1_000 * (MEMORY + 500)))
-    stretch = seam.lacking(EntryId(BASE_NS // 1_000_000 + 5, 0), 0)
+    stretch = seam.lacking(None, EntryId(BASE_NS // 1_000_000 + 5, 0), 0)
     assert stretch is not None
     assert stretch.start_ns == BASE_NS + 501
 
@@ -258,6 +281,7 @@ async def test_history_without_a_stream_is_rest_alone(
         assert [bare(item).bid_size for item in joined] == [n + 1 for n in range(30)]
 
 
+@pytest.mark.fault("Q30")
 async def test_history_trimmed_while_it_is_read(
     bus: Bus, writer: Writer, alpaca: AlpacaSimulator, rest: AlpacaRest
 ) -> None:

@@ -15,24 +15,7 @@ from consumers import Bus, BusError, sync
 from consumers.tasks import Companion, TaskEnded, all_of, together
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import KEYS, until
-
-
-async def returns() -> None:
-    """Ends by itself."""
-    await asyncio.sleep(0)
-
-
-async def ends_in_a_cancellation() -> None:
-    """Awaits something of its own that was cancelled."""
-    waiting = asyncio.get_running_loop().create_future()
-    waiting.cancel()
-    await waiting
-
-
-async def fails() -> None:
-    """A defect."""
-    await asyncio.sleep(0)
-    raise ZeroDivisionError
+from tests.endings import ends_in_a_cancellation, fails, returns
 
 
 async def for_ever() -> None:
@@ -48,6 +31,7 @@ async def beside(part: Callable[[], Coroutine[Any, Any, None]], **options: Any) 
         await for_ever()
 
 
+@pytest.mark.fault("Q19")
 async def test_who_ends_in_any_way_ends_the_others() -> None:
     """As its own error, or as one that says which and how."""
     with pytest.raises(ZeroDivisionError):
@@ -148,6 +132,7 @@ async def test_a_companion_that_fails_says_so_and_goes_on(
     ]
 
 
+@pytest.mark.fault("Q19")
 async def test_a_companion_that_somebody_cancels_begins_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +315,7 @@ gc.collect()
 """
 
 
+@pytest.mark.fault("Q28")
 @pytest.mark.parametrize(
     "case",
     ["cycle", "fork", "forked_service", "forked_drop_in", "forked_twin", "twin_cycle", "pool"],

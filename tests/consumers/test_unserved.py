@@ -189,6 +189,25 @@ def test_a_symbol_that_is_subscribed_and_gets_nothing_is_told_with_what_the_daem
     assert told == [[Told(False, "AMD: quiet, no quotes come: the market is closed")], [], [], [], []]
 
 
+def test_a_remark_that_is_newer_than_the_last_quote_is_told_at_once() -> None:
+    """Not only when the last quote has grown old; and it holds no longer than until the next one."""
+    remark = "no quote for 5 s"
+    value = json.dumps({"state": "live", "reason": remark, "since": iso(2)}).encode()
+    watch = Lookout()
+    assert texts(watch, 0.0, quote_age_s=7, AMD=state("live")) == []
+    # Whether another quote has come since is looked at before anything is said.
+    assert watch.digest(Answers(NOW_NS, status(), {"AMD": value}, {}), 8.0) == []
+    assert watch.questions(9.0)[1] == ["AMD"]
+    assert texts(watch, 9.0, quote_age_s=7, AMD=value) == []
+    assert watch.unserved == {}
+    (text,) = texts(watch, 11.0, quote_age_s=7, AMD=value)
+    assert text == f"AMD: live, no quotes come: {remark}"
+    assert watch.unserved == {"AMD": Unserved("AMD", "live", remark)}
+    assert watch.questions(12.0)[1] == []
+    assert texts(watch, 30.0, quote_age_s=1, AMD=value) == []
+    assert watch.unserved == {}
+
+
 def test_a_symbol_that_has_only_just_become_live_is_given_its_time() -> None:
     """And what was true of its quotes some seconds ago is not told as the present."""
     watch = Lookout()

@@ -18,11 +18,11 @@ from typing import Final
 
 import msgspec
 
-from simulator.redis_server import die_with_parent
 from tests.histories.design import History, histories
 from tests.histories.report import table, told, whole
 from tests.histories.run import Outcome, live
 from tests.preload.build import NoCompiler, build
+from tests.processes import guarded
 
 PATIENCE_S: Final = 900.0
 
@@ -67,7 +67,8 @@ def main() -> int:
             parser.error(str(problem))
         outcomes: list[Outcome] = []
         try:
-            asyncio.run(_all(chosen, arguments, library, outcomes))
+            with guarded():
+                asyncio.run(_all(chosen, arguments, library, outcomes))
         except KeyboardInterrupt:
             _say(f"Interrupted after {len(outcomes)} of {len(chosen)} histories.")
     outcomes.sort(key=lambda outcome: outcome.number)
@@ -124,7 +125,6 @@ async def _in_a_process(history: History, library: Path, tree: Path | None) -> O
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=die_with_parent,
         env={**os.environ, "TMPDIR": str(home)},
     )
     try:

@@ -7,26 +7,10 @@ from typing import Any
 import pytest
 
 from ingestor.parts import PartEnded, background, done_before, rest, together
+from tests.endings import ends_in_a_cancellation, fails, returns
 
 
-async def returns() -> None:
-    """Ends by itself."""
-    await asyncio.sleep(0)
-
-
-async def ends_in_a_cancellation() -> None:
-    """Awaits something of its own that was cancelled."""
-    waiting = asyncio.get_running_loop().create_future()
-    waiting.cancel()
-    await waiting
-
-
-async def fails() -> None:
-    """A defect."""
-    await asyncio.sleep(0)
-    raise ZeroDivisionError
-
-
+@pytest.mark.fault("Q19")
 @pytest.mark.parametrize(
     ("part", "expected", "words"),
     [

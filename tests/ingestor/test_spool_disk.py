@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from ingestor.spool import NotDurable, SpoolUnusable
+from ingestor.spool import NotDurable, Spool, SpoolUnusable
 from ingestor.spool.spool import MAX_SEGMENT_BYTES, MIN_SEGMENT_BYTES
 from tests.ingestor.spooled import die, item, lost_in, names, opened, segment_files, spool
 
@@ -95,9 +96,23 @@ def test_shedding_works_on_a_full_disk(tmp_path: Path, life: str, kind: str) -> 
     assert seen["bytes"] <= 600_000
 
 
-def refuse(descriptor: int, parts: list[bytes]) -> int:
-    """A disk on which there is room for nothing."""
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def of_eight(folder: Path) -> Spool:
+    """A small one that holds eight records, two in each segment."""
+    queue = opened(folder, segment_bytes=700, max_bytes=1700)
+    queue.append([item(name) for name in range(1, 9)])
+    return queue
+
+
+@contextmanager
+def no_room(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For as long as it lasts there is room for nothing on the disk."""
+
+    def refuse(descriptor: int, parts: list[bytes]) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "writev", refuse)
+        yield
 
 
 @pytest.mark.parametrize("is_put", [True, False])
@@ -105,11 +120,9 @@ def test_a_digest_that_the_disk_does_not_take_is_read_from_memory_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_put: bool
 ) -> None:
     """Behind what was begun, before what is left, with what earlier digests told; and so once the disk has it."""
-    queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
-    queue.append([item(name) for name in range(1, 9)])
+    queue = of_eight(tmp_path)
     assert names(queue.read(1)) == [1]
-    with monkeypatch.context() as full:
-        full.setattr(os, "writev", refuse)
+    with no_room(monkeypatch):
         sheds = [queue.shed(0), queue.shed(0)]
         with pytest.raises(OSError, match="No space left"):
             queue.put_digests()
@@ -129,10 +142,8 @@ def test_a_digest_in_memory_outlasts_the_process_once_the_disk_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stands on disk then for all that went before, digests included."""
-    queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
-    queue.append([item(name) for name in range(1, 9)])
-    with monkeypatch.context() as full:
-        full.setattr(os, "writev", refuse)
+    queue = of_eight(tmp_path)
+    with no_room(monkeypatch):
         while queue.shed(0) is not None:
             pass
     queue.append([item(name) for name in range(9, 13)])
@@ -150,11 +161,9 @@ def test_what_a_digest_on_disk_tells_stays_there_until_its_successor_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_put: bool
 ) -> None:
     """A kill before that costs what was lost last, and no marker that was safe already."""
-    queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
-    queue.append([item(name) for name in range(1, 9)])
+    queue = of_eight(tmp_path)
     assert queue.shed(0) is not None
-    with monkeypatch.context() as full:
-        full.setattr(os, "writev", refuse)
+    with no_room(monkeypatch):
         assert queue.shed(0) is not None
     queue.append([item(9), item(10)])
     if is_put:
@@ -170,11 +179,9 @@ def test_files_that_a_digest_in_memory_stands_for_go_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stored, it needs no file any more, and neither do they."""
-    queue = opened(tmp_path, segment_bytes=700, max_bytes=1700)
-    queue.append([item(name) for name in range(1, 9)])
+    queue = of_eight(tmp_path)
     assert queue.shed(0) is not None
-    with monkeypatch.context() as full:
-        full.setattr(os, "writev", refuse)
+    with no_room(monkeypatch):
         assert queue.shed(0) is not None
     queue.settle(queue.read(10**6)[-1].position)
     assert (queue.is_empty, queue.has_digests_to_put, segment_files(tmp_path)) == (True, False, [])

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from simulator.redis_server import RedisServer
 from tests.losses.history import History
 from tests.losses.reader import Balance
+from tests.processes import guarded
 
 
 async def live(seed: int, count: int, *, jobs: int, deeds: int) -> dict[int, tuple[Balance, list[str]]]:
@@ -22,7 +23,7 @@ async def live(seed: int, count: int, *, jobs: int, deeds: int) -> dict[int, tup
             history = History(number, redis, url, deeds)
             found[number] = await history.run(), history.log
 
-    with RedisServer(dies_with_us=True) as server:
+    with RedisServer() as server:
         async with Redis.from_url(server.url, protocol=2) as redis, asyncio.TaskGroup() as group:
             for number in range(seed, seed + count):
                 group.create_task(one(number, server.url, redis))
@@ -44,7 +45,8 @@ def main() -> int:
     arguments = parser.parse_args()
     # What the deeds make the library say is as meant, and would hide the balance.
     logging.getLogger("consumers").setLevel(logging.ERROR)
-    found = asyncio.run(live(arguments.seed, arguments.count, jobs=arguments.jobs, deeds=arguments.deeds))
+    with guarded():
+        found = asyncio.run(live(arguments.seed, arguments.count, jobs=arguments.jobs, deeds=arguments.deeds))
     total = sum((its for its, _ in found.values()), Balance())
     for number, (its, log) in sorted(found.items()):
         if its.untold or its.twice:

@@ -28,6 +28,13 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
         assert (path.parent / target.partition("#")[0]).exists(), target
 
 
+@pytest.mark.fault("P30")
+def test_no_later_python_is_refused() -> None:
+    """What was not known when a release was made may still run it; pip would rather install an older release."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert re.fullmatch(r">=\d+\.\d+", wanted)
+
+
 def test_the_changelog_knows_this_version() -> None:
     """The newest release of the changelog is the version of the package, with its date."""
     heads = re.findall(r"^## \[(\d[^\]]*)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -207,6 +207,7 @@ async def test_the_calendar_knows_holidays_and_half_days() -> None:
         assert sim.rest_calls[-1].query == {"start": "2025-11-26", "end": "2025-12-01"}
 
 
+@pytest.mark.fault("Q31")
 async def test_assets() -> None:
     """The market's symbols, found by name and by id, and none that is invented; some may not be traded."""
     from alpaca.common.exceptions import APIError

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import sys
 
+from tests.processes import guarded
 from tests.soak.run import soak
 from tests.soak.schedule import KINDS
 from tests.soak.world import World
@@ -22,7 +23,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=sorted(KINDS), help="these faults alone")
     parser.add_argument("--keep-log", metavar="FILE", help="copy the daemon's log there at the end")
     arguments = parser.parse_args()
-    return asyncio.run(_run(arguments))
+    with guarded():
+        return asyncio.run(_run(arguments))
 
 
 async def _run(arguments: argparse.Namespace) -> int:

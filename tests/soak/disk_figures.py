@@ -11,6 +11,7 @@ was busy with something else, and the clock's figures are the machine's.
 
 import argparse
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
@@ -29,11 +30,14 @@ from simulator import AccountRules, AlpacaSimulator, SimulatorSettings
 from simulator.redis_server import RedisServer
 from tests.preload.build import build
 from tests.preload.control import Call, Faults
+from tests.processes import guarded
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.disk import SYMBOLS, spooling_daemon
 from tests.scenario.livez import main_thread_s, watching_livez
 from tests.scenario.traffic import Traffic
 
+CLONE_NEWNS: Final = 0x00020000
+"""A mount namespace of one's own: unshare(2)."""
 KIB: Final = 1024
 RATES: Final = (500, 5_000, 24_000)
 AFTER_S: Final = 25.0
@@ -72,6 +76,12 @@ class Shares:
     def __str__(self) -> str:
         said = f"processor: daemon {self.daemon:.0%}, waits {self.daemon_waits:.0%}, source {self.ours:.0%}"
         return f"{said} (BUSY MACHINE)" if self.daemon_waits > BUSY else said
+
+
+def keep_mounts_to_ourselves() -> None:
+    """What is mounted from now on is seen by us and our children alone, and is gone with us, however we end."""
+    if ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0:
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 @contextmanager
@@ -208,7 +218,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(names):
         parser.error(f"no such case: {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
-    return 0 if figures(arguments.names or names, arguments.rates, arguments.daemon) else 1
+    with guarded():
+        keep_mounts_to_ourselves()
+        return 0 if figures(arguments.names or names, arguments.rates, arguments.daemon) else 1
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from tests.processes import guarded
 from tests.scenario.account import metric
 from tests.soak import memory, other_faults, redis_faults, take_over
 from tests.soak.schedule import Strike
@@ -294,7 +295,8 @@ def main() -> int:
     waits = parser.add_argument_group(TAKE_OVER)
     waits.add_argument("--times", type=int, default=TIMES, help="pairs of daemons for each kind of ghost")
     arguments = parser.parse_args()
-    outcomes = [asyncio.run(_measured(name, arguments)) for name in arguments.names]
+    with guarded():
+        outcomes = [asyncio.run(_measured(name, arguments)) for name in arguments.names]
     return 0 if all(outcomes) else 1
 
 

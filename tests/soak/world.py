@@ -140,7 +140,7 @@ class World:
 
     async def new_server(self) -> RedisServer:
         """One more server, with an append-only file that is synced with every write."""
-        server = RedisServer(appendonly=True, options=OPTIONS, dies_with_us=False)
+        server = RedisServer(appendonly=True, options=OPTIONS)
         return await asyncio.to_thread(self._servers.enter_context, server)
 
     async def attach_replica(self) -> None:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from consumers.testing import MemoryServer
 from simulator.redis_server import RedisServer
+from tests.processes import guarded
 from tests.twins.compare import differences, first_difference, linked, lived
 from tests.twins.limits import KNOWN
 
@@ -19,7 +20,7 @@ async def compare(
 ) -> list[str]:
     """What differs, in words; for each seed at most one thing of each kind."""
     told = []
-    with RedisServer(dies_with_us=True) as real, MemoryServer() as memory:
+    with RedisServer() as real, MemoryServer() as memory:
         links = [await linked(server.url) for server in (real, memory)]
         for number in range(seed, seed + count):
             told += [
@@ -49,7 +50,8 @@ def main() -> int:
     began_s = time.monotonic()
     # That no daemon runs, and that streams are gone, is as meant, and would hide the differences.
     logging.getLogger("consumers").setLevel(logging.ERROR)
-    told = asyncio.run(compare(arguments.seed, arguments.count))
+    with guarded():
+        told = asyncio.run(compare(arguments.seed, arguments.count))
     lines = [*(line[:2_000] for line in told), *(f"known: {name}: {why}" for name, why in KNOWN.items())]
     lines.append(
         f"{arguments.count} seeds of 80 commands and 60 deeds each: {len(told)} differences "

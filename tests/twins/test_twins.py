@@ -2,12 +2,15 @@
 
 import asyncio
 
+import pytest
+
 from consumers.testing import memory_bus, quotes_of
 from tests.twins.__main__ import compare
 
 SEEDS = 8
 
 
+@pytest.mark.fault("Q23")
 async def test_memory_and_a_real_server_agree_on_random_operations() -> None:
     """But for the known limits, which `tests.twins.limits` has with their reasons; `make twins` compares 500.
 
@@ -16,6 +19,7 @@ async def test_memory_and_a_real_server_agree_on_random_operations() -> None:
     assert await compare(0, SEEDS, is_untimed=True) == []
 
 
+@pytest.mark.fault("Q23")
 async def test_a_delivery_that_is_not_acknowledged_comes_again_in_memory() -> None:
     """After `claim_after_s`, with its number, as on a server; once this ended the group and blamed one."""
     async with memory_bus() as bus:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wire import Quote
 from wire.prices import difference, midpoint
 
 CENTS = st.integers(1, 10**9).map(lambda cents: Decimal(cents) / 100)
@@ -14,6 +15,7 @@ TEN_THOUSANDTHS = st.integers(1, 10**10).map(lambda parts: Decimal(parts) / 10_0
 ANY = st.floats(0.0, 1e300, allow_subnormal=True)
 
 
+@pytest.mark.fault("Q11")
 @pytest.mark.parametrize(
     ("bid", "ask", "mid", "spread"),
     [
@@ -32,8 +34,11 @@ ANY = st.floats(0.0, 1e300, allow_subnormal=True)
 def test_prices_are_decimal(bid: float, ask: float, mid: float, spread: float) -> None:
     """What a human would say, also where the sum of the floats says 233.76999999999998."""
     assert (midpoint(bid, ask), difference(bid, ask)) == (mid, spread)
+    quote = Quote("A", None, bid, 1, "V", ask, 1, "V", None, None, 1, None)
+    assert (quote.mid_price, quote.spread) == (mid, spread)
 
 
+@pytest.mark.fault("Q11")
 @given(st.one_of(CENTS, TEN_THOUSANDTHS), st.one_of(CENTS, TEN_THOUSANDTHS))
 def test_the_result_is_the_float_nearest_to_the_decimal_one(bid: Decimal, ask: Decimal) -> None:
     """For whatever exchanges quote."""

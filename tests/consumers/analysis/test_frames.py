@@ -251,6 +251,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(
     assert (caught.value.package, caught.value.extra) == (package, extra)
 
 
+@pytest.mark.fault("Q10")
 @pytest.mark.keeps_open("polars keeps its threads and what they wait on")
 @pytest.mark.parametrize("make", [to_pandas, to_polars, to_arrow])
 def test_what_a_column_cannot_hold_is_null_and_costs_no_other_row(

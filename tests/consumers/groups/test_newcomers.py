@@ -67,6 +67,7 @@ async def generation(redis: Redis) -> str | None:
     return None if record is None else record.generation
 
 
+@pytest.mark.fault("Q21")
 @pytest.mark.parametrize("how", ["DEL", "FLUSHALL"])
 @pytest.mark.parametrize("incumbent", ["waits", "is busy"])
 async def test_a_newcomer_does_not_decide_where_a_group_stands(
@@ -91,6 +92,7 @@ async def test_a_newcomer_does_not_decide_where_a_group_stands(
     assert set(numbers(crew.found)) == set(range(10, 60))
 
 
+@pytest.mark.fault("Q21")
 async def test_a_group_outlives_all_its_workers_and_its_stream(
     bus: Bus, writer: Writer, redis: Redis
 ) -> None:
@@ -105,6 +107,7 @@ async def test_a_group_outlives_all_its_workers_and_its_stream(
     assert numbers(found) == list(range(10, 60))
 
 
+@pytest.mark.fault("Q21")
 async def test_a_group_destroyed_while_nobody_works_goes_on_where_it_stood(bus: Bus, writer: Writer) -> None:
     """And not at the newcomer's own now."""
     await writer.quotes("AAPL", 10)
@@ -133,6 +136,7 @@ async def test_a_group_that_somebody_made_anew_further_on_is_told_from_its_own(
     assert len(numbers(found)) == 55
 
 
+@pytest.mark.fault("Q21")
 @pytest.mark.parametrize("keeps", [True, False])
 async def test_redis_and_all_workers_restart_together(keeps: bool) -> None:
     """With its file the group goes on; without, all that is left is the writer's marker, and it becomes a gap."""
@@ -156,6 +160,7 @@ async def test_redis_and_all_workers_restart_together(keeps: bool) -> None:
                     await until(lambda: crew.has_all(range(10, 60)), 10)
 
 
+@pytest.mark.fault("Q22")
 async def test_a_stream_that_was_away_and_is_back_is_told(bus: Bus, writer: Writer, redis: Redis) -> None:
     """What was handed out of the stream that stood in its place is no reason to think that all of it was."""
     await writer.quotes("AAPL", 10)

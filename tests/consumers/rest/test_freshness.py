@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,7 @@ def test_a_confirmed_quote_keeps_its_id() -> None:
     assert newer(quote(60, 0, entry="1-0"), quote(60, 30)) == quote(60, 0, entry="1-0")
 
 
+@pytest.mark.fault("Q27")
 def test_a_quote_of_rest_that_is_dated_in_the_future_stands_above_none_that_is_not() -> None:
     """Beyond the five seconds that an entry id may lie ahead; the stream's own is believed as far as its id."""
     streamed, ahead = quote(60, 60, entry="1-0"), quote(-3600, 0)

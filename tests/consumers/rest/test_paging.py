@@ -75,6 +75,7 @@ CIRCLES: dict[str, Callable[[str | None], Page]] = {
 }
 
 
+@pytest.mark.fault("Q26")
 @pytest.mark.parametrize("circle", CIRCLES)
 @pytest.mark.parametrize("kind", ["quotes", "bars"])
 async def test_pages_that_lead_in_a_circle_are_left(circle: str, kind: str) -> None:
@@ -97,6 +98,7 @@ async def test_pages_that_lead_in_a_circle_are_left(circle: str, kind: str) -> N
     assert len(found) <= 2 * len({quote.time_ns for quote in found})
 
 
+@pytest.mark.fault("Q26")
 async def test_pages_that_go_on_are_read_to_their_end() -> None:
     """However many there are; some may be empty, or begin at the time with which the one before ended."""
     count = 40

@@ -67,7 +67,7 @@ def test_an_odd_side_field_costs_only_itself(name: str, odd: Any) -> None:
 
 
 @pytest.mark.parametrize("price", [math.nan, math.inf, -math.inf, -1.0, "187.12", True])
-@pytest.mark.fault("S23")
+@pytest.mark.fault("S23", "Q27")
 def test_a_price_that_is_none_is_refused(price: Any) -> None:
     """JSON of Python reads NaN, and no strategy should."""
     with pytest.raises(BadAnswer, match="a quote of AAPL is not readable"):

@@ -102,6 +102,7 @@ async def test_the_newest_wins_in_any_order(server: RedisServer, redis: Redis) -
         shared_in_order()
 
 
+@pytest.mark.fault("Q27")
 async def test_a_date_in_the_future_replaces_none_that_is_believed(
     bus: Bus, redis: Redis, writer: Writer
 ) -> None:

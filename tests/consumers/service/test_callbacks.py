@@ -125,6 +125,7 @@ async def test_callbacks_of_the_service_get_each_quote_once(
     assert service.remove_callback("AAPL") == 1
 
 
+@pytest.mark.fault("Q25")
 async def test_callbacks_of_the_service_are_told_of_what_a_stream_catches_up_with(
     service: MarketDataService, writer: Writer
 ) -> None:
@@ -146,6 +147,7 @@ async def test_callbacks_of_the_service_are_told_of_what_a_stream_catches_up_wit
     assert found[300:800] == list(range(500))
 
 
+@pytest.mark.fault("Q25")
 async def test_a_quote_whose_stream_ends_before_its_turn_is_told_by_another(
     service: MarketDataService, writer: Writer
 ) -> None:
@@ -265,6 +267,7 @@ async def test_a_gap_callback_that_fails_is_isolated_too(service: MarketDataServ
     assert service.get_stream_status()["callback_errors"] == 1
 
 
+@pytest.mark.fault("Q19")
 async def test_a_callback_that_raises_a_cancellation_of_its_own_is_an_error_like_others(
     service: MarketDataService, writer: Writer
 ) -> None:

@@ -170,6 +170,7 @@ async def test_a_stream_leaves_out_what_is_too_old_and_says_so(server: RedisServ
         await task
 
 
+@pytest.mark.fault("Q29")
 async def test_fetch_stream_status_of_two_hundred_streams_is_few_questions(
     service: MarketDataService, writer: Writer
 ) -> None:

@@ -376,6 +376,7 @@ def test_a_service_belongs_to_one_event_loop(server: RedisServer) -> None:
         runner.run(service.aclose())
 
 
+@pytest.mark.fault("Q15")
 async def test_a_stream_that_nobody_reads_is_told(
     service: MarketDataService, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -391,6 +392,7 @@ async def test_a_stream_that_nobody_reads_is_told(
     assert caplog.text.count("a stream of AAPL was made and never read") == 1
 
 
+@pytest.mark.fault("Q08")
 async def test_a_stream_without_a_daemon_says_so(
     service: MarketDataService, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -406,6 +408,7 @@ async def test_a_stream_without_a_daemon_says_so(
     assert caplog.text.count("no daemon") == 1
 
 
+@pytest.mark.fault("Q15")
 @pytest.mark.parametrize("way", ["task", "await", "run", "group"])
 async def test_a_stream_with_a_callback_is_awaited(
     service: MarketDataService, writer: Writer, way: str
@@ -472,6 +475,7 @@ def test_what_ends_a_program_ends_it_through_an_awaited_stream(server: RedisServ
         asyncio.run(program())
 
 
+@pytest.mark.fault("Q15")
 async def test_quotes_that_go_to_nobody_are_told(
     service: MarketDataService, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
