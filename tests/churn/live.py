@@ -62,6 +62,8 @@ async def live(run: Run, library: Path | None = None, keep: Path | None = None) 
             play = Play(run, server, redis, crew, Writer(redis, symbols, run.rate, run.replay_s, chance))
             try:
                 await play.run()
+            except* TimeoutError as late:
+                crew.failures += map(str, late.exceptions)
             finally:
                 await asyncio.to_thread(crew.end_all)
         outcome = Outcome(run.number, play.account(), crew.failures, play.diary, time.monotonic() - began_s)
@@ -91,9 +93,9 @@ class Play:
         async with asyncio.TaskGroup() as tasks:
             thawing: set[asyncio.Task[None]] = set()
             # Who comes later begins at its own now: what was written before is not the group's.
-            await self._until(self._are_ready)
+            await self._until(self._are_ready, "the first workers were not ready")
             writing = tasks.create_task(self._writer.run())
-            await self._until(self._is_at_work)
+            await self._until(self._is_at_work, "the group was not at work")
             self._began_s = time.monotonic()
             for deed in self._run.deeds:
                 await asyncio.sleep(max(0.0, self._began_s + deed.at_s - time.monotonic()))
@@ -110,10 +112,13 @@ class Play:
             await writing
         await self._calm_down()
 
-    async def _until(self, is_so: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(BEGINS_WITHIN_S):
-            while not await is_so():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+    async def _until(self, is_so: Callable[[], Awaitable[bool]], what: str) -> None:
+        try:
+            async with asyncio.timeout(BEGINS_WITHIN_S):
+                while not await is_so():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise TimeoutError(f"{what} within {BEGINS_WITHIN_S:.0f} s") from None
 
     async def _are_ready(self) -> bool:
         ready = [note for note in self._crew.notes() if note["what"] == "ready"]
@@ -139,7 +144,7 @@ class Play:
         for name in self._last:
             self._crew.start(name)
         # Or what nobody has had the time to handle would count as lost.
-        await self._until(self._last_have_begun)
+        await self._until(self._last_have_begun, "the last workers had not begun")
         for _ in range(len(self._crew.running) - LAST):
             await self._away(self._crew.dismiss, 0)
         await asyncio.sleep(1.0)
