@@ -196,6 +196,7 @@ def _working(daemon: Daemon) -> dict[str, Any]:
         "reconciler": daemon.reconciler.run(),
         "watch": daemon.watch.run(),
         "cache": daemon.mender.run(daemon.publisher.cache_is_suspect),
+        "markers": daemon.onlooker.run(),
         "sweep": daemon.sweeper.run(daemon.settings.sweep_every_s),
         "assets": daemon.assets.run(),
         "reporter": daemon.reporter.run(),

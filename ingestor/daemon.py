@@ -22,6 +22,7 @@ from ingestor.histogram import Histogram
 from ingestor.journal import Journal
 from ingestor.log_lines import log_lines
 from ingestor.publisher.mender import CacheMender
+from ingestor.publisher.onlooker import Onlooker
 from ingestor.publisher.publisher import Publisher
 from ingestor.publisher.retention import SweepCounts, Sweeper
 from ingestor.redis_link import RedisAddress
@@ -93,6 +94,7 @@ class Daemon:
         self.mender = CacheMender(
             self.control, self.keys, self.publisher.stamper, self.publisher.position, self.journal
         )
+        self.onlooker = Onlooker(self.control, self.keys, self.publisher.verdicts, self.journal)
         self.reporter = Reporter(
             *(self.control, self.keys, self.journal, self.reconciler),
             *(self.status_fields, lambda: self.state, time_s, lambda: self.publisher.held_s),

@@ -8,6 +8,8 @@ https://redis.io/docs/latest/commands/xinfo-stream/; `entries-added` exists sinc
 is no help here: XDEL raises it, trimming does not (tried on Redis 7.0 and Valkey 9.1).
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -109,16 +111,19 @@ def weigh(
     *,
     before: StreamFacts | None = None,
     at_end: bool = False,
+    most: float = math.inf,
+    doubted_from: EntryId | None = None,
 ) -> tuple[Verdict, int | None]:
     """What became of the entries after this position, and how many of them are gone, where that can be known.
 
-    `number` is the running number of the position (see `numbered`), `before` the stream as it was when it
-    was looked at last. `at_end` says that nothing need stand at the
-    position, nor behind it: that was seen before, and time enough has not passed for anything to come and go.
+    `number` is the running number of the position (see `numbered`), `before` the stream as it was when it was last
+    looked at, `most` how many entries one stream can have been given since. `at_end` says that nothing need stand
+    at the position, nor behind it: that was seen, and not enough time has passed for anything to come and go.
+    `doubted_from` is where the numbers were last right, if XDEL has taken entries since.
     """
     facts = sight.facts
     verdict = judge(position, anchor, facts)
-    if verdict is Verdict.TRIMMED and _counts_less(facts, before):
+    if verdict is Verdict.TRIMMED and is_another(facts, before, most):
         return Verdict.REPLACED, None
     gone = _gone(position, number, sight)
     if verdict is Verdict.TRIMMED and (gone == 0 or (at_end and number is None)):
@@ -133,21 +138,24 @@ def weigh(
         is_deleted = is_deleted and (facts.deleted == position or gone == 0)
         if not (is_next or is_deleted or (is_trimmed and gone == 0)):
             return _other(position, facts), None
-    if gone is not None and gone >= 0:
-        return (Verdict.TRIMMED, gone) if gone else (Verdict.INTACT, None)
-    if gone is not None and before is not None and before.first != facts.first:
-        return Verdict.REPLACED, None
+    if gone is not None and gone > 0:
+        return (_other(position, facts), None) if is_another(facts, before, most) else (Verdict.TRIMMED, gone)
+    # Whatever the numbers say: what XDEL took behind the position stood there, and was not read.
     is_cut = anchor is not Anchor.CHOSEN and deleted_since(position, facts, before) is not None
+    if gone is not None and gone < 0 and before is not None:
+        if before.first != facts.first:
+            return Verdict.REPLACED, None
+        # The numbers are those of another stream, and cannot say whether it was read before it went.
+        is_cut = is_cut or (doubted_from is not None and (facts.deleted or ZERO_ID) > doubted_from)
     return Verdict.TRIMMED if is_cut else Verdict.INTACT, None
 
 
-def _counts_less(facts: StreamFacts, before: StreamFacts | None) -> bool:
-    """Whether it was given fewer entries, or lost lower ones, than before: then it is another stream."""
-    if before is None:
+def is_another(facts: StreamFacts, before: StreamFacts | None, most: float) -> bool:
+    """Whether it lost lower entries than before, was given fewer, or more than one stream can have been given."""
+    if before is None or facts.added is None or before.added is None:
         return False
-    return (facts.added or 0) < (before.added or 0) or (facts.deleted or ZERO_ID) < (
-        before.deleted or ZERO_ID
-    )
+    came = facts.added - before.added
+    return not 0 <= came <= most or (facts.deleted or ZERO_ID) < (before.deleted or ZERO_ID)
 
 
 def deleted_since(position: EntryId, facts: StreamFacts, before: StreamFacts | None) -> EntryId | None:
@@ -155,6 +163,35 @@ def deleted_since(position: EntryId, facts: StreamFacts, before: StreamFacts | N
     known = None if before is None else before.deleted
     is_news = facts.deleted is not None and facts.deleted > position and facts.deleted != known
     return facts.deleted if is_news else None
+
+
+def span(
+    position: EntryId,
+    sure_to: EntryId,
+    sight: Sight,
+    verdict: Verdict,
+    found: Sequence[EntryId],
+    *,
+    before: StreamFacts | None,
+    most: float,
+) -> tuple[EntryId, EntryId | None]:
+    """From where to where the entries stood of which this is the verdict.
+
+    `found` stand behind the position; up to `sure_to` the numbers were right at the last look.
+    """
+    facts = sight.facts
+    is_cut = before is None or before.deleted != facts.deleted or is_another(facts, before, most)
+    # Only entries that went from the front stood behind the position for certain.
+    is_front = not (is_cut or sight.stands) and verdict in _REASONS
+    since = position if is_front else min(position, sure_to)
+    deleted = deleted_since(position, facts, before)
+    if deleted is not None:
+        # What went with it may bear a later time, such as that of which a marker told.
+        deleted = next((entry_id for entry_id in found if entry_id > deleted), facts.last)
+    # Where entries still stand before the position, what is gone stood between or behind those that were read.
+    is_behind = sight.stands or since < position
+    ends = (sight.nearest, deleted, position if is_behind else None)
+    return since, max((end for end in ends if end is not None), default=None)
 
 
 def _other(position: EntryId, facts: StreamFacts) -> Verdict:

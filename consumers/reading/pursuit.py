@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from consumers.command import Command, Reply
-from consumers.reading.gaps import Sight, Verdict, deleted_since, hole, is_there, numbered, read_facts, weigh
+from consumers.reading.gaps import Sight, Verdict, hole, is_there, numbered, read_facts, span, weigh
 from consumers.reading.start import Place, before
 from consumers.reading.track import BEGINNING, Read, Run, Track
 from consumers.reconnect import is_wrong_type, tells_of_key
@@ -36,6 +36,8 @@ LOOK_EVERY_S: Final = 1.0
 """How often streams are looked at that are read without; each at most as often."""
 LOOKS_AT_ONCE: Final = 250
 """Such streams per look, longest unseen first: each costs the server some 10 us."""
+ENTRIES_PER_S: Final = 50_000
+"""More than any daemon writes into one stream: what counts more than that further is another stream."""
 REWIND_HOLDS_S: Final = 1.0
 """How long a stream must stay behind our position: a daemon that sends its spool again to an emptied server
 passes through such a state, and would be taken for a new stream."""
@@ -238,10 +240,20 @@ class Pursuit:
             track.rewound_since = None
             return None
         facts, was, number = sight.facts, track.facts, track.number_here
-        verdict, gone = weigh(position, track.anchor, sight, number, before=was, at_end=track.at_end)
+        sure_to = EntryId.parse(track.sure_to) if track.sure_to else position
+        is_cut = was is None or was.deleted != facts.deleted
+        most = ENTRIES_PER_S * max(1.0, now_s - track.facts_at)
+        doubted_from = sure_to if is_cut or track.is_doubtful else None
+        verdict, gone = weigh(
+            *(position, track.anchor, sight, number),
+            before=was,
+            at_end=track.at_end,
+            most=most,
+            doubted_from=doubted_from,
+        )
         if verdict is Verdict.REWOUND and facts.first == track.first is not None:
             verdict = Verdict.INTACT
-            self._without_its_end(track)
+            track.lose_end()
         if verdict is Verdict.INTACT:
             track.first = facts.first
         if verdict is not Verdict.REWOUND:
@@ -249,9 +261,8 @@ class Pursuit:
         track.is_forgotten = track.is_forgotten and not sight.stands
         track.wary = track.is_forgotten or (verdict is Verdict.REWOUND and position != ZERO_ID)
         track.is_untouched = False
-        is_cut = was is None or was.deleted != facts.deleted
         track.is_doubtful = not sight.is_all and (track.is_doubtful or is_cut)
-        track.facts = facts
+        track.facts, track.facts_at = facts, now_s
         if verdict is Verdict.REWOUND:
             track.read_on(track.after, None)
             if track.rewound_since is None:
@@ -269,26 +280,10 @@ class Pursuit:
         track.read_on(behind, numbered(position, number, sight))
         if verdict in {Verdict.REPLACED, Verdict.FORGOTTEN}:
             track.number_before = None
-        sure_to = EntryId.parse(track.sure_to) if track.sure_to else position
         if sight.is_all:
             track.sure_to = behind
         if verdict is Verdict.INTACT:
             return None
-        # Only entries that went from the front stood behind the position for certain.
-        is_front = not is_cut and verdict in {Verdict.TRIMMED, Verdict.FORGOTTEN} and not sight.stands
-        since = position if is_front else min(position, sure_to)
-        # Where entries still stand before the position, what is gone stood between or behind those that were read.
-        ends = (sight.nearest, deleted_since(position, facts, was), position if sight.stands else None)
-        to = max((end for end in ends if end is not None), default=None)
+        ids = [EntryId.parse(entry[0]) for entry in found]
+        since, to = span(position, sure_to, sight, verdict, ids, before=was, most=most)
         return Run(track, hole(track.symbol, since, facts, verdict, gone, to), [], after)
-
-    @staticmethod
-    def _without_its_end(track: Track) -> None:
-        """Note that the stream has lost its last entries, as a server leaves it that has forgotten some.
-
-        Who waited at its end has had them all, and goes on with what comes next. Who was away, or behind, cannot
-        know: unless the position comes back, what comes next stands behind a hole.
-        """
-        if track.is_untouched:
-            track.is_forgotten = True
-        track.at_end = not track.is_forgotten

@@ -16,7 +16,7 @@ from consumers.reading.freshness import ServerClock, server_time_ns
 from consumers.reading.gaps import Anchor
 from consumers.reading.line import IDLE_S, Line
 from consumers.reading.pursuit import BLOCK_S, PROMPT_S, Pursuit
-from consumers.reading.start import Place, Wish, before, questions, settle
+from consumers.reading.start import Place, Wish, before, may_lie_in_a_hole, questions, settle
 from consumers.reading.track import Run, Track
 from consumers.reconnect import Reconnect, tells_of_key
 from consumers.shared_link import SharedLink
@@ -44,7 +44,7 @@ class Source(Line):
         self.pursuit: Final = Pursuit(keys, prompt_s=-1.0 if target.is_in_memory else PROMPT_S)
         self.snapshots: list[tuple[Track, Quote]] = []
         """Quotes of the cache with which a symbol begins, to be handed out before anything of its stream."""
-        self._wishes: dict[Symbol, Wish] = {}
+        self._wishes: dict[Symbol, Wish | Place] = {}
         self._clock: ServerClock | None = None
 
     @property
@@ -71,8 +71,10 @@ class Source(Line):
         for symbol, origin in starts.items():
             if isinstance(origin, Wish):
                 self._wishes[symbol] = origin
-            else:
-                self.pursuit.follow(symbol, origin)
+                continue
+            self.pursuit.follow(symbol, origin)
+            if may_lie_in_a_hole(origin):
+                self._wishes[symbol] = origin
 
     def drop(self, symbol: Symbol) -> None:
         """Follow this symbol no more."""
@@ -147,6 +149,8 @@ class Source(Line):
             if self._wishes.pop(symbol, None) is None:
                 continue  # removed while we asked
             track = self.pursuit.follow(symbol, place)
+            if isinstance(wish, Place):
+                continue
             settled.append(symbol)
             if place.quote is not None:
                 # Until the quote is handed out, a saved position must still lead to it.

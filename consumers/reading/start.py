@@ -12,8 +12,20 @@ from typing import Final, Literal, TypeAlias
 
 from consumers.command import Command, Reply
 from consumers.errors import BadStart, BadSymbol
+from consumers.reading.entry import decode_entry
 from consumers.reading.gaps import Anchor, read_facts
-from wire import ZERO_ID, BadEntry, EntryId, Keyspace, Quote, Symbol, decode_latest, entry_id_at, parse_symbol
+from wire import (
+    ZERO_ID,
+    BadEntry,
+    EntryId,
+    Gap,
+    Keyspace,
+    Quote,
+    Symbol,
+    decode_latest,
+    entry_id_at,
+    parse_symbol,
+)
 
 Start: TypeAlias = Literal["now", "snapshot", "earliest"] | EntryId | datetime | int | str  # noqa: PYI051
 """Where to begin in one stream.
@@ -137,20 +149,29 @@ def before(entry_id: EntryId) -> EntryId:
     return EntryId(entry_id.ms - 1, _U64_MAX) if entry_id.ms else ZERO_ID
 
 
-def questions(keys: Keyspace, symbol: str, wish: Wish) -> list[Command]:
+def may_lie_in_a_hole(place: Place) -> bool:
+    """Whether it is a time: the marker of a hole stands where the hole begins, which may be before that."""
+    return place.anchor is Anchor.CHOSEN and place.after > ZERO_ID
+
+
+def questions(keys: Keyspace, symbol: str, wish: Wish | Place) -> list[Command]:
     """The commands whose replies `settle` needs, in order."""
     stream = keys.stream(symbol)
+    if isinstance(wish, Place):
+        return [("XREVRANGE", stream, str(wish.after), "-", "COUNT", 1)]
     if wish is Wish.NOW:
         return [("XINFO", "STREAM", stream)]
     # The cache before the stream: an entry that comes between the two is newer than either answer.
     return [("HGET", keys.latest, symbol), ("XREVRANGE", stream, "+", "-", "COUNT", 1)]
 
 
-def settle(symbol: str, wish: Wish, replies: Sequence[Reply]) -> Place:
+def settle(symbol: str, wish: Wish | Place, replies: Sequence[Reply]) -> Place:
     """The concrete place that the replies to `questions` amount to.
 
     A reply that is an error of the key (missing, wrong type) or a cache value that is no quote counts as none.
     """
+    if isinstance(wish, Place):
+        return _at_marker(symbol, wish, replies[0])
     if wish is Wish.NOW:
         facts = read_facts(replies[0])
         if facts is None:
@@ -164,6 +185,19 @@ def settle(symbol: str, wish: Wish, replies: Sequence[Reply]) -> Place:
     if isinstance(newest, list) and newest:
         return Place(before(EntryId.parse(newest[0][0])), Anchor.CHOSEN)
     return Place(ZERO_ID, Anchor.CHOSEN)
+
+
+def _at_marker(symbol: str, place: Place, reply: Reply) -> Place:
+    """Directly before the marker of the hole that a time lies in; else where it was."""
+    if not (isinstance(reply, list) and reply):
+        return place
+    ((entry_id, fields),) = reply
+    try:
+        item = decode_entry(symbol, entry_id.decode(), fields)
+    except BadEntry:
+        return place
+    is_in = isinstance(item, Gap) and item.to_ns > place.after.successor().time_ns
+    return Place(before(EntryId.parse(entry_id)), Anchor.CHOSEN) if is_in else place
 
 
 def _cached_quote(symbol: str, value: bytes) -> Quote | None:

@@ -32,6 +32,7 @@ class Track:
     rewound_since: float | None = None
     facts: StreamFacts | None = None
     """The stream when it was last looked at."""
+    facts_at: float = 0.0
     first: EntryId | None = None
     """Its first entry when it was last found whole."""
     read_to: str = ""
@@ -76,6 +77,16 @@ class Track:
         """So far was read from the position on; that entry has this number."""
         self.asked_from, self.number_before = self.after, self.number_here
         self.read_to, self.number = read_to, number
+
+    def lose_end(self) -> None:
+        """Note that the stream has lost its last entries, as a server leaves it that has forgotten some.
+
+        Who waited at its end has had them all, and goes on with what comes next. Who was away, or behind, cannot
+        know: unless the position comes back, what comes next stands behind a hole.
+        """
+        if self.is_untouched:
+            self.is_forgotten = True
+        self.at_end = not self.is_forgotten
 
     def move_to(self, after: str) -> None:
         """Read on from here."""

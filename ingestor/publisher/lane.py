@@ -14,6 +14,7 @@ class Lane:
     __slots__ = (
         "exists",
         "gap_from_ns",
+        "gap_missing",
         "gap_reason",
         "last_ms",
         "last_n",
@@ -31,4 +32,5 @@ class Lane:
         self.exists = exists
         self.gap_from_ns: int | None = None
         self.gap_reason = ""
+        self.gap_missing: int | None = None
         self.row: Row | None = None

@@ -46,6 +46,8 @@ class Outbox:
         self._next_number = 1
         self._stopped = True
         self.answered = 0
+        self.times_forgotten = 0
+        """How often a server came back with less than it had acknowledged."""
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "running"
@@ -89,6 +91,11 @@ class Outbox:
     def replaying(self) -> int:
         """Quotes that were stored and forgotten by the server, and are not known to be stored again."""
         return sum(batch.quotes for batch in self._all() if batch.accounted)
+
+    @property
+    def kept(self) -> list[Batch]:
+        """Stored batches that could be sent again, in order."""
+        return [batch for _, batch in self._kept]
 
     @property
     def kept_bytes(self) -> int:
@@ -182,6 +189,7 @@ class Outbox:
             self._settle(batch, now_s)
             settled.append(batch)
         lost_batches = max(0, min(self.answered, first - 1) - applied)
+        self.times_forgotten += bool(replayed or lost_batches)
         return Resumed(settled, replayed, lost_batches, self._forgotten_quotes(applied))
 
     def forget(self, now_s: float) -> None:

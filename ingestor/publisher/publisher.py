@@ -102,7 +102,7 @@ class Publisher:
         self.spooling.on_ahead = self._pump
         self.spooling.oldest_fresh_ns = lambda: self._intake.oldest_received_ns
         self.holdings = Holdings(self._intake, self._backlog, self.spooling, self._outbox, self._displaced)
-        self.verdicts = Verdicts(keys, self.stamper, self._displaced, self.counts, journal)
+        self.verdicts = Verdicts(keys, self.stamper, self._displaced, self._outbox, self.counts, journal)
 
     def __repr__(self) -> str:
         return (

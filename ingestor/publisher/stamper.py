@@ -130,16 +130,19 @@ class Stamper:
         A hole that is open already keeps its beginning and its reason.
         """
         lane = self._lanes.get(symbol)
-        if lane is not None and lane.gap_from_ns is None:
-            lane.gap_from_ns = from_ns if lane.last_time_ns is None else lane.last_time_ns
-            lane.gap_reason = reason
+        if lane is not None:
+            lane.gap_missing = None
+            if lane.gap_from_ns is None:
+                lane.gap_from_ns = from_ns if lane.last_time_ns is None else lane.last_time_ns
+                lane.gap_reason = reason
 
-    def open_gap_behind(self, symbol: str, from_ns: int, reason: str) -> None:
+    def open_gap_behind(self, symbol: str, from_ns: int, reason: str, missing: int | None = None) -> None:
         """Quotes that were stamped are missing after all, from `from_ns` on; a hole that is open grows to it."""
         lane = self._lanes.get(symbol)
         if lane is not None:
-            if lane.gap_from_ns is None:
-                lane.gap_reason = reason
+            is_new = lane.gap_from_ns is None
+            lane.gap_missing = missing if is_new else None
+            lane.gap_reason = reason if is_new else lane.gap_reason
             lane.gap_from_ns = from_ns if lane.gap_from_ns is None else min(from_ns, lane.gap_from_ns)
 
     def stamp(self, frames: Iterable[Received], now_ns: int) -> Batch | None:
@@ -272,9 +275,10 @@ class Stamper:
         if lane.row is None:
             lane.row = [symbol, False]
         lane.row.append(str(entry_id))
-        lane.row.append(encode_gap(from_ns, to_ns, lane.gap_reason, self.epoch).decode())
+        marker = encode_gap(from_ns, to_ns, lane.gap_reason, self.epoch, missing=lane.gap_missing)
+        lane.row.append(marker.decode())
         lane.last_ms, lane.last_n = entry_id
-        lane.gap_from_ns = None
+        lane.gap_from_ns = lane.gap_missing = None
         self.rejected.pop(symbol, None)
         self.counts.markers += 1
 

@@ -13,6 +13,8 @@ from ingestor.journal import Journal
 from ingestor.publisher.batch import Batch, Row
 from ingestor.publisher.displaced import Displaced
 from ingestor.publisher.ledger import PublishCounts
+from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.second_looks import Reckoning, SecondLooks
 from ingestor.publisher.stamper import Stamper
 from wire import Keyspace
 
@@ -28,6 +30,7 @@ class Verdicts:
         keys: Keyspace,
         stamper: Stamper,
         displaced: Displaced,
+        outbox: Outbox,
         counts: PublishCounts,
         journal: Journal,
     ) -> None:
@@ -37,9 +40,11 @@ class Verdicts:
         self._counts = counts
         self._journal = journal
         self.refusing: dict[str, str] = {}
+        self.second_looks = SecondLooks(outbox)
 
     def on_stored(self, batch: Batch) -> None:
         """All its entries are stored."""
+        self.second_looks.stored(batch)
         if not batch.accounted:
             self._counts.stored += batch.quotes
             self._counts.markers_stored += batch.markers
@@ -50,23 +55,41 @@ class Verdicts:
         """Stored but for what the notes say: row, entry, why, last id, as `append.lua` replies them."""
         rows = batch.rows()
         refused: set[str] = set()
+        not_there: set[tuple[int, int]] = set()
+        begun: set[int] = set()
         quotes, markers = batch.quotes, batch.markers
         for i in range(0, len(notes), 4):
             row_number, entry, why, last_id = notes[i : i + 4]
             row = rows[row_number - 1]
             if entry == 0:
                 self._on_created(str(row[0]))
+                begun.add(row_number)
                 continue
+            if why != b"present":
+                not_there.add((row_number, entry))
             is_quote = str(row[2 * entry + 1]).startswith("[")
             quotes -= is_quote
             markers -= not is_quote
             if self._on_refused(batch, row, entry, why.decode("utf-8", "replace"), last_id):
                 refused.add(str(row[0]))
+        self.second_looks.stored(batch, not_there, begun)
         if not batch.accounted:
             self._counts.stored += quotes
             self._counts.markers_stored += markers
         if self.refusing:
             self._heal(batch, refused)
+
+    def on_gone(self, reckoning: Reckoning) -> None:
+        """Entries of ours are not where they were put: each symbol's next quote stands behind a marker for them."""
+        since_ns = {s: self._stamper.end_of(s)[1] for s in reckoning.losses if self._stamper.knows(s)}
+        for symbol, lost in self.second_looks.settle(reckoning, since_ns).items():
+            self._counts.lost_by_redis += lost.quotes
+            self._stamper.open_gap_behind(symbol, lost.from_ns, lost.reason, lost.missing)
+            known = {} if lost.missing is None else {"missing": lost.missing}
+            stream = self._keys.stream(symbol)
+            self._journal.note_rarely(
+                "marker_lost", symbol, "error", reason=lost.reason, stream=stream, **known
+            )
 
     def _on_created(self, symbol: str) -> None:
         if self._stamper.created(symbol):

@@ -62,6 +62,24 @@ async def test_a_time_begins_with_the_first_of_its_ties(bus: Bus, writer: Writer
     assert numbers(await take(items, 6)) == [3, 4, 5, 6, 7, 8]
 
 
+async def test_a_time_within_a_hole_begins_with_its_marker(bus: Bus, writer: Writer) -> None:
+    """The marker stands where the hole begins, which is before; one whose hole is over by then is not told."""
+    await writer.quotes("AAPL", 1, at=T0_NS)
+    await writer.gap("AAPL", "feed_disconnected")
+    await writer.quotes("AAPL", 1, at=T0_NS + 5)
+    gap, quote = await take(aiter(bus.quotes("AAPL", start=T0_NS + 2)), 2)
+    assert isinstance(gap, Gap)
+    assert (gap.from_ns, gap.to_ns) == (T0_NS, T0_NS + 5)
+    assert isinstance(quote, Quote)
+    await writer.quotes("AAPL", 1, at=T0_NS + 20)
+    (behind,) = await take(aiter(bus.quotes("AAPL", start=T0_NS + 15)), 1)
+    (at_its_end,) = await take(aiter(bus.quotes("AAPL", start=T0_NS + 5)), 1)
+    assert [item.time_ns for item in (behind, at_its_end) if isinstance(item, Quote)] == [
+        T0_NS + 20,
+        T0_NS + 5,
+    ]
+
+
 async def test_a_time_to_come_waits_for_it(bus: Bus, writer: Writer) -> None:
     """A stream that has not reached the time is not mistaken for a new one."""
     await writer.quotes("AAPL", 5, step_ns=1_000)

@@ -82,7 +82,7 @@ class Sequencer:
         self.displaced = Displaced()
         self.counts = PublishCounts()
         self.journal = Journal()
-        self.verdicts = Verdicts(KEYS, self.stamper, self.displaced, self.counts, self.journal)
+        self.verdicts = Verdicts(KEYS, self.stamper, self.displaced, self.outbox, self.counts, self.journal)
         self.is_connected = False
         self.now_s = 0.0
         self.on_the_wire: deque[Batch] = deque()

@@ -8,6 +8,8 @@ from ingestor.journal import Journal
 from ingestor.publisher.batch import Batch
 from ingestor.publisher.displaced import Displaced
 from ingestor.publisher.ledger import PublishCounts
+from ingestor.publisher.outbox import Outbox
+from ingestor.publisher.second_looks import Sight
 from ingestor.publisher.stamper import Stamper
 from ingestor.publisher.verdicts import Verdicts
 from tests.ingestor.entries import batch_with, entries_of, gap, marker, quote
@@ -29,7 +31,8 @@ class Desk:
         self.displaced = Displaced()
         self.counts = PublishCounts()
         self.journal = Journal()
-        self.verdicts = Verdicts(KEYS, self.stamper, self.displaced, self.counts, self.journal)
+        self.outbox = Outbox(3, replay_s=30.0, replay_bytes=2**20)
+        self.verdicts = Verdicts(KEYS, self.stamper, self.displaced, self.outbox, self.counts, self.journal)
 
     @property
     def told(self) -> list[str]:
@@ -70,6 +73,40 @@ ALL_NOTES = (
     *(1, 3, b"too_small", FOREIGN),
     *(2, 1, b"wrong_type", b""),
 )
+
+
+def test_entries_that_went_with_their_stream_are_marked_counted_and_told() -> None:
+    """The next quote stands behind a marker with their number; a marker that tells of more has none."""
+    desk = Desk()
+    _lose(desk, batch_with(quote("A", 4)), batch_with(marker("A", 5), quote("A", 6)))
+    assert desk.told == ["marker_lost"]
+    assert desk.counts.lost_by_redis == 1
+    found = desk.next_gap("A")
+    assert (found.reason, found.from_ns, found.missing) == ("stream_lost", T0_NS + 4000, None)
+    _lose(desk, batch_with(quote("A", 7)), batch_with(marker("A", 8, "queue_full", missing=2), quote("A", 9)))
+    assert desk.next_gap("A").missing == 3
+    assert desk.counts.lost_by_redis == 2
+    _lose(desk, batch_with(quote("A", 10)), batch_with(marker("A", 11, "queue_full", missing=2)))
+    desk.stamper.open_gap("A", T0_NS, "feed_disconnected")
+    found = desk.next_gap("A")
+    assert (found.reason, found.missing) == ("queue_full", None)
+
+
+def _lose(desk: Desk, kept: Batch, gone: Batch) -> None:
+    for batch in (kept, gone):
+        desk.outbox.resume(desk.outbox.answered, 0.0)
+        desk.outbox.add(batch)
+        desk.outbox.next()
+        desk.outbox.stored(0.0)
+        desk.verdicts.on_stored(batch)
+    looks = desk.verdicts.second_looks
+    looks.question(0.0)
+    question = looks.question(1.0)
+    last = EntryId.parse(str(kept.rows()[0][2]))
+    reckoning = looks.reckon(question, {"A": [Sight(last, None)]}, 1.0)
+    for batch in reckoning.batches:
+        reckoning.add(batch)
+    desk.verdicts.on_gone(reckoning)
 
 
 def test_a_batch_that_is_stored_is_counted() -> None:
