@@ -272,8 +272,10 @@ class Reading(Generic[T]):
         pump = self._pump
         if pump is not None:
             pump.stop()
-            rest = self._batch[self._index :]
-            if pump.waiting is not self._batch:
+            # Together: a thread that had looked before another one closed this may take the batch meanwhile.
+            batch, index = self._batch, self._index
+            rest = batch[index:]
+            if pump.waiting is not batch:
                 rest = [*rest, *pump.waiting]
             self._batch, self._index, self._pump = rest, 0, None
 

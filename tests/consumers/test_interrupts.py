@@ -243,3 +243,26 @@ def test_positions_do_not_pass_what_comes_while_the_bus_is_closed(
         assert list(items) == []
         assert stream.positions == {"AAPL": ids[0]}
         closed.result(20)
+
+
+def test_positions_do_not_pass_a_batch_that_is_taken_while_another_thread_closes(
+    bus: sync.Bus, writer: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader had looked before the stream was closed, and takes what was brought before all is put together."""
+    writer(100)
+    stream = bus.quotes("AAPL", start="earliest")
+    assert stream.get(0) is None
+    pump: Any = stream._pump
+    while pump._brought[0] == 0:
+        time.sleep(0.005)
+    waiting = Pump.waiting
+
+    def meanwhile(pump: Pump[Any]) -> list[Any]:
+        found: list[Any] = waiting.fget(pump)  # type: ignore[attr-defined]
+        if stream._closed and stream._pump is not None:
+            stream._batch, stream._index = found, 0
+        return found
+
+    monkeypatch.setattr(Pump, "waiting", property(meanwhile))
+    stream.close()
+    assert stream.positions == {"AAPL": "0-0"}
