@@ -8,12 +8,9 @@ from tests.twins.__main__ import compare
 SEEDS = 8
 
 
-async def test_memory_and_a_real_server_agree_on_random_operations() -> None:
-    """But for the known limits, which `tests.twins.limits` has with their reasons; `make twins` compares 500.
-
-    Here nothing that goes by the clock: of groups single commands, and lives with workers only there.
-    """
-    assert await compare(0, SEEDS, is_untimed=True) == []
+def test_memory_and_a_real_server_agree_on_random_operations() -> None:
+    """But for the known limits, which `tests.twins.limits` has with their reasons; `make twins` compares 500."""
+    assert compare(0, SEEDS) == []
 
 
 async def test_a_delivery_that_is_not_acknowledged_comes_again_in_memory() -> None:
