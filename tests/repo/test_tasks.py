@@ -37,7 +37,7 @@ SEEN: Final[dict[str, tuple[set[str], str]]] = {
     ),
     "consumers/sync/portal.py": (
         {"Thread", "create_task"},
-        "The thread logs what it ended with, and every call finds it gone; whoever asked has what its task brought.",
+        "The thread logs what it ended with, and every call finds it gone; who asked has what its task brought.",
     ),
     "ingestor/parts.py": (
         {"TaskGroup", "create_task"},
