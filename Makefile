@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench soak histories losses twins churn faults lock clean
+.PHONY: setup demo run test lint types layers bench soak histories losses twins churn day faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -61,6 +61,12 @@ SECONDS ?= 20
 churn: setup  ## a consumer group under churn, each entry accounted for; SEED=1 COUNT=100 SECONDS=60 JOBS=2, ONLY=17, WORKERS=CHECKOUT, KEEP=FOLDER
 	@$(BIN)/python -m tests.churn --seed $(SEED) --count $(COUNT) --jobs $(JOBS) --seconds $(SECONDS) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(KEEP),--keep $(KEEP))
+
+QUOTES ?= 2000000
+
+day: setup  ## quotes through the synchronous twin, its strategies interrupted, forked and closed; SEED=1 QUOTES=2000000, RATE=10000
+	@$(BIN)/python -m tests.day --seed $(SEED) --quotes $(QUOTES) \
+		--rate $(if $(filter file,$(origin RATE)),10000,$(RATE)) $(if $(WAYS),--only $(WAYS))
 
 faults: setup  ## docs/faults.md, from tests/faults.toml and the marks of the tests
 	@$(BIN)/python -m tests.catalogue

@@ -19,11 +19,17 @@ __all__ = [
     "StaleQuote",
     "elsewhere",
     "forked",
+    "whereabouts",
 ]
 
 
 MEMORY = "memory://"
 """What the address of a server in this process begins with."""
+
+
+def whereabouts(address: str) -> str:
+    """What stands at an address, in words: a test's bus in memory has no server that could be to blame."""
+    return f"the bus in memory ({address})" if address.startswith(MEMORY) else f"Redis at {address}"
 
 
 class BusError(Exception):
@@ -51,8 +57,7 @@ class BusUnavailable(BusError):
 
     def __init__(self, address: str, why: str, *, attempts: int = 1, is_passing: bool = True) -> None:
         tried = "" if attempts <= 1 else f" after {attempts} attempts"
-        where = f"the bus in memory ({address})" if address.startswith(MEMORY) else f"Redis at {address}"
-        super().__init__(f"{where} is not usable{tried}: {why}")
+        super().__init__(f"{whereabouts(address)} is not usable{tried}: {why}")
         self.address = address
         self.why = why
         self.attempts = attempts

@@ -12,7 +12,7 @@ from typing import Final
 from redis.exceptions import ReadOnlyError, RedisError
 
 from consumers.command import Command, Reply
-from consumers.errors import BusClosed, BusUnavailable, elsewhere, forked
+from consumers.errors import BusClosed, BusUnavailable, elsewhere, forked, whereabouts
 from consumers.link import Link, Target
 from consumers.reconnect import is_passing, reason
 
@@ -69,7 +69,7 @@ class SharedLink:
     async def ask_aloud(self, *commands: Command) -> list[Reply]:
         """As `ask`, for somebody who waits for nothing but this: the log says when no answer comes."""
         timer = asyncio.get_running_loop().call_later(
-            SILENT_S, _log.warning, "no answer from Redis at %s for %g s", self._target.address, SILENT_S
+            SILENT_S, _log.warning, "no answer from %s for %g s", whereabouts(self._target.address), SILENT_S
         )
         try:
             return await self.ask(*commands)

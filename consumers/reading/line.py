@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
 
-from consumers.errors import BusUnavailable, forked
+from consumers.errors import BusUnavailable, forked, whereabouts
 from consumers.link import Link, Target
 from consumers.reading.start import Place, Wish
 from consumers.reconnect import Loudness, Reconnect, is_passing, reason
@@ -172,7 +172,7 @@ class Line(ABC):
         await link.open()
         await self._opened(link)
         if self._failures:
-            _log.info("Redis at %s is back after %d attempts", self.target.address, self._failures)
+            _log.info("%s is back after %d attempts", whereabouts(self.target.address), self._failures)
             if self._on_return is not None:
                 self._on_return()
         return link
@@ -190,9 +190,9 @@ class Line(ABC):
         delay_s = self._reconnect.delay_s(failures, random.random())
         _log.log(
             self._loudness.level(asyncio.get_running_loop().time()),
-            "%s Redis at %s failed (%s); attempt %d%s in %.2f s",
+            "%s %s failed (%s); attempt %d%s in %.2f s",
             self._task,
-            self.target.address,
+            whereabouts(self.target.address),
             reason(error),
             failures,
             "" if self._reconnect.attempts is None else f" of {self._reconnect.attempts}",

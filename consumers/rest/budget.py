@@ -135,5 +135,5 @@ class Budget:
                 "REST calls are counted in this process alone, which has all %d per %g s to itself: %s",
                 self.calls_per_minute,
                 self._window_s,
-                str(error) or "Redis does not answer in time",
+                str(error) or "no answer in time",
             )

@@ -123,7 +123,7 @@ class Latest:
                     known = await _known(bus, names)
             except (BusUnavailable, TimeoutError) as error:
                 self._redis_from_s = now_s() + REDIS_PAUSE_S
-                self._say("Redis is away, so that REST alone is asked for quotes: %s", error)
+                self._say("the bus does not answer, so that REST alone is asked for quotes: %s", error)
             else:
                 self._kept.clear()
                 return bus, known

@@ -10,13 +10,10 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from consumers.errors import BusError
-from consumers.sync.portal import Portal
+from consumers.errors import BusClosed, BusError
+from consumers.sync.portal import WATCH_S, Call, Portal
 
 T = TypeVar("T")
-
-WATCH_S: Final = 1.0
-"""How often a thread that waits looks whether the loop is still there."""
 
 
 class Pump(Generic[T]):
@@ -38,11 +35,10 @@ class Pump(Generic[T]):
         self._news: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
         self._task: asyncio.Task[Any] | None = None
         self._error: Exception | None = None
-        self._is_ended = False
+        self._is_begun = False
+        self._call: Final[Call[None]] = Call(self._news)
         self.is_over = False
         """Whether it was stopped, or has failed and said so."""
-        self._future: Final = portal.submit(self._run)
-        self._future.add_done_callback(self._end_news)
 
     @property
     def waiting(self) -> list[T]:
@@ -60,6 +56,10 @@ class Pump(Generic[T]):
         Raises what the source raises, `BusClosed` when the loop is gone, `BusError` when somebody else ended it.
         """
         is_asked = False
+        if not self._is_begun:
+            # Not when it is made: who is interrupted there would leave one behind of which nobody knows.
+            self._portal.submit(self._run, self._call)
+            self._is_begun = True
         while True:
             number, batch = self._brought
             if batch is not last:
@@ -67,8 +67,8 @@ class Pump(Generic[T]):
             if self._error is not None:
                 self.is_over = True
                 raise self._error
-            if self._is_ended:
-                if self._future.cancelled() and not (self.is_over or self._portal.is_closed):
+            if self._call.is_given:
+                if self._call.is_cancelled and not (self.is_over or self._portal.is_closed):
                     self.is_over = True
                     raise BusError(
                         "the task that reads was cancelled by somebody else; what was not handed out comes again"
@@ -99,12 +99,19 @@ class Pump(Generic[T]):
         if self._portal.is_here:
             self.abandon()
             return
-        with contextlib.suppress(BusError):
+        try:
             self._portal.call(self._end)
+        except BusClosed:
+            # Until the loop is over it may bring what was asked for.
+            self._portal.settle()
+        except BusError:
+            pass
 
     def abandon(self) -> None:
         """End the reading some time soon."""
+        # No call between these, so that an interrupt comes before both or after both.
         self.is_over = True
+        self._call.is_given_up = True
         self._portal.tell(self._cancel)
 
     def _want(self, number: int) -> None:
@@ -120,10 +127,6 @@ class Pump(Generic[T]):
         self._cancel()
         if self._task is not None:
             await asyncio.wait({self._task})
-
-    def _end_news(self, _: object) -> None:
-        self._is_ended = True
-        self._news.put(None)
 
     async def _run(self, _: object) -> None:
         self._task = asyncio.current_task()

@@ -44,8 +44,9 @@ class Reading(Generic[T]):
         self._batch: list[T | None] = []
         self._index = 0
         self._turn = 0
-        # One that a Ctrl-C in the wrong moment does not close for its own thread.
-        self._taking: Final = threading.RLock()
+        # Threads that wait for a batch, the first with right. Not a lock: a Ctrl-C between its acquiring and the
+        # `try` behind it would leave it closed for every other thread.
+        self._takers: Final[list[int]] = []
         self._closed = False
 
     def __iter__(self) -> Iterator[T]:
@@ -163,7 +164,9 @@ class Reading(Generic[T]):
         try:
             return cast("R", self._on_loop(ask))
         except BusClosed:
-            # The loop is over, so nothing changes any more.
+            # When the loop is over nothing changes any more.
+            if not self._portal.is_here:
+                self._portal.settle()
             return ask()
 
     @staticmethod
@@ -218,15 +221,20 @@ class Reading(Generic[T]):
 
     def _waiting(self) -> Iterable[T]:
         """What was read and not handed out, in order."""
-        batches = [self._batch[self._index :]]
-        if self._pump is not None and self._pump.waiting is not self._batch:
-            batches.append([*self._pump.waiting])
+        # No call between these, so that they belong together whichever thread reads meanwhile.
+        batch, index, pump = self._batch, self._index, self._pump
+        batches = [batch[index:]]
+        if pump is not None and pump.waiting is not batch:
+            batches.append([*pump.waiting])
         return [item for batch in batches for item in batch if item is not None]
 
     def _refill(self, timeout_s: float | None) -> bool:
-        if not self._taking.acquire(blocking=False):
-            raise BusError(f"{self!r} is read by another thread: ask the bus for a second one")
+        me, takers = threading.get_ident(), self._takers
         try:
+            takers.append(me)
+            if takers[0] != me:
+                self._portal.check()
+                raise BusError(f"{self!r} is read by another thread: ask the bus for a second one")
             if self._is_closed:
                 return False
             if self._pump is not None and self._pump.is_over:
@@ -248,7 +256,7 @@ class Reading(Generic[T]):
             self._batch, self._index = found, 0  # type: ignore[assignment]
             return True
         finally:
-            self._taking.release()
+            takers.remove(me)
 
     def _take_over(self) -> int:
         self._portal.check()
@@ -256,15 +264,18 @@ class Reading(Generic[T]):
         return self._turn
 
     def _leave(self, turn: int) -> None:
-        if turn == self._turn:
-            self._end()
+        # Without waiting: that may be within a destructor, where Python swallows a Ctrl-C.
+        if turn == self._turn and self._pump is not None:
+            self._pump.abandon()
 
     def _end(self) -> None:
         pump = self._pump
         if pump is not None:
             pump.stop()
-            rest = self._batch[self._index :]
-            if pump.waiting is not self._batch:
+            # Together: a thread that had looked before another one closed this may take the batch meanwhile.
+            batch, index = self._batch, self._index
+            rest = batch[index:]
+            if pump.waiting is not batch:
                 rest = [*rest, *pump.waiting]
             self._batch, self._index, self._pump = rest, 0, None
 

@@ -1,6 +1,7 @@
 """The bus in memory, as a strategy's test uses it."""
 
 import asyncio
+import logging
 import subprocess
 import sys
 import threading
@@ -199,3 +200,33 @@ async def test_errors_of_a_bus_in_memory_blame_no_server() -> None:
     for error in (away, lacking):
         assert "Redis at" not in str(error.value)
         assert "is the server running" not in str(error.value)
+
+
+async def test_the_log_of_a_bus_in_memory_blames_no_server(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads while it is away: loops, newest quotes, workers, short questions; and when it is back."""
+    caplog.set_level(logging.DEBUG, "consumers")
+    async with memory_bus() as bus, asyncio.TaskGroup() as tasks:
+
+        async def read(stream: Any) -> None:
+            async for _ in stream:
+                pass
+
+        streams = (bus.quotes("AAPL"), bus.newest("AAPL"), bus.group("g", "AAPL", start="earliest"))
+        await bus.publish(a_quote("AAPL"))
+        running = [tasks.create_task(read(stream)) for stream in streams]
+        await bus.caught_up(readers=3)
+        bus.server.go_away()
+        with pytest.raises(BusUnavailable):
+            await bus.latest("AAPL")
+        async with asyncio.timeout(30):
+            while not all(stream.failures for stream in streams):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        bus.server.come_back()
+        await bus.publish(a_quote("AAPL"))
+        await bus.caught_up(readers=3)
+        for task in running:
+            task.cancel()
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("the bus in memory (memory://" in text and "failed" in text for text in told) >= 3
+    assert sum("is back after" in text for text in told) >= 3
+    assert [text for text in told if "Redis" in text or "server running" in text] == []

@@ -36,8 +36,8 @@ SEEN: Final[dict[str, tuple[set[str], str]]] = {
         "Of a future, not a task: the one who asks sets it, however that ends.",
     ),
     "consumers/sync/portal.py": (
-        {"Thread", "run_coroutine_threadsafe"},
-        "The thread logs what it ended with, and every call finds it gone; who calls has the future of its task.",
+        {"Thread", "create_task"},
+        "The thread logs what it ended with, and every call finds it gone; who asked has what its task brought.",
     ),
     "ingestor/parts.py": (
         {"TaskGroup", "create_task"},

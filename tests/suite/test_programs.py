@@ -20,6 +20,7 @@ PROGRAMS = {
     "tests.soak.figures": ("memory",),
     "tests.soak.disk_figures": (),
     "tests.churn": (),
+    "tests.day": (),
     "tests.losses": (),
     "tests.twins": (),
     "tests.histories": (),

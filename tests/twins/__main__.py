@@ -15,29 +15,36 @@ from tests.twins.compare import differences, first_difference, linked, lived
 from tests.twins.limits import KNOWN
 
 
-async def compare(
-    seed: int, count: int, *, commands: int = 80, deeds: int = 60, is_untimed: bool = False
-) -> list[str]:
+class Real(RedisServer):
+    """A real server."""
+
+    def client(self) -> Redis:
+        """A client that speaks as the library does."""
+        return Redis.from_url(self.url, protocol=2)
+
+
+def compare(seed: int, count: int, *, commands: int = 80, deeds: int = 60) -> list[str]:
     """What differs, in words; for each seed at most one thing of each kind."""
-    told = []
-    with RedisServer() as real, MemoryServer() as memory:
-        links = [await linked(server.url) for server in (real, memory)]
+    with Real() as real, MemoryServer() as memory:
+        told = asyncio.run(_commands(seed, count, commands, (real.url, memory.url)))
         for number in range(seed, seed + count):
-            told += [
-                f"seed {number}: {its.command}: {its.real!r} on a server, {its.memory!r} in memory"
-                for its in await differences(number, links[0], links[1], commands)
-            ]
-        for link in links:
-            await link.close()
-        async with Redis.from_url(real.url, protocol=2) as one, memory.client() as other:
-            for number in range(seed, seed + count):
-                found = first_difference(
-                    await lived(number, real.url, one, deeds, is_untimed=is_untimed),
-                    await lived(number, memory.url, other, deeds, is_untimed=is_untimed),
-                )
-                if found is not None:
-                    at, was, is_now = found
-                    told.append(f"seed {number}: deed {at} {was[0]}: {was[1]!r} / {is_now[1]!r} in memory")
+            found = first_difference(lived(number, real, deeds), lived(number, memory, deeds))
+            if found is not None:
+                at, was, is_now = found
+                told.append(f"seed {number}: deed {at} {was[0]}: {was[1]!r} / {is_now[1]!r} in memory")
+    return told
+
+
+async def _commands(seed: int, count: int, commands: int, urls: tuple[str, str]) -> list[str]:
+    told = []
+    links = [await linked(url) for url in urls]
+    for number in range(seed, seed + count):
+        told += [
+            f"seed {number}: {its.command}: {its.real!r} on a server, {its.memory!r} in memory"
+            for its in await differences(number, links[0], links[1], commands)
+        ]
+    for link in links:
+        await link.close()
     return told
 
 
@@ -51,7 +58,7 @@ def main() -> int:
     # That no daemon runs, and that streams are gone, is as meant, and would hide the differences.
     logging.getLogger("consumers").setLevel(logging.ERROR)
     with guarded():
-        told = asyncio.run(compare(arguments.seed, arguments.count))
+        told = compare(arguments.seed, arguments.count)
     lines = [*(line[:2_000] for line in told), *(f"known: {name}: {why}" for name, why in KNOWN.items())]
     lines.append(
         f"{arguments.count} seeds of 80 commands and 60 deeds each: {len(told)} differences "

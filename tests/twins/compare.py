@@ -1,6 +1,7 @@
 """Sends the same commands to both servers, over the library's own connections, and says where they differ."""
 
-from typing import Any, NamedTuple
+import asyncio
+from typing import Any, NamedTuple, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -8,9 +9,21 @@ from redis.exceptions import RedisError
 from consumers import connect
 from consumers.link import Link, Target
 from consumers.testing import Publisher
+from tests.twins.clock import SteppedLoop
 from tests.twins.commands import Commands
 from tests.twins.limits import error_of
 from tests.twins.lives import Life
+
+
+class Server(Protocol):
+    """Either of the two."""
+
+    @property
+    def url(self) -> str:
+        """What the library reaches it by."""
+
+    def client(self) -> Redis:
+        """What deeds are done with that are not the library's."""
 
 
 class Difference(NamedTuple):
@@ -42,12 +55,19 @@ async def differences(seed: int, real: Link, memory: Link, count: int) -> list[D
     return []
 
 
-async def lived(seed: int, url: str, redis: Redis, count: int, *, is_untimed: bool) -> list[tuple[str, Any]]:
-    """What the library did and saw on this server in so many deeds."""
-    await redis.flushall()
-    async with connect(url) as bus, Publisher(url) as publisher:
-        seen = await Life(seed, bus, publisher, redis, is_untimed=is_untimed).live(count)
-    return [*seen, ("leases when the bus is closed", await redis.zcard(publisher.keys.interest))]
+def lived(seed: int, server: Server, count: int) -> list[tuple[str, Any]]:
+    """What the library did and saw on this server in so many deeds, on a loop and a clock of its own."""
+
+    async def live() -> list[tuple[str, Any]]:
+        async with server.client() as redis:
+            await redis.flushall()
+            async with connect(server.url) as bus, Publisher(server.url) as publisher:
+                seen = await Life(seed, bus, publisher, redis).live(count)
+            left = await redis.zcard(publisher.keys.interest)
+        return [*seen, ("leases when the bus is closed", left)]
+
+    with asyncio.Runner(loop_factory=SteppedLoop) as runner:
+        return runner.run(live())
 
 
 def first_difference(

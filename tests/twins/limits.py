@@ -13,14 +13,8 @@ KNOWN: Final = {
     "deleted and pending": "XAUTOCLAIM names a pending entry that the stream lost at once on a server, in memory "
     "when it has been idle for as long as asked: until then it counts as pending, and no worker is "
     "told of the loss",
-    "gaps of a group": "a worker looks whether entries are gone when it has not asked for a quarter of a second, "
-    "so the deed at which it tells depends on the machine; the entries themselves are compared",
-    "time of a group": "how often a worker looks at its share, and what it then claims, passes over or counts, "
-    "goes by the clock; so deeds of groups are compared by `make twins` alone, where somebody looks at what "
-    "differs, and left out of the suite, where a busy machine must not decide",
-    "time of a look": "a reader compares its streams after a quarter of a second without a question, and once a "
-    "second; at which read it tells that the last entries went, and how wide the gap of a stream that is another "
-    "one is, depends on when that was; in the suite each reading begins with a look",
+    "half a millisecond": "a reader of a server takes it on trust that nothing is trimmed so shortly after an "
+    "answer, and tells later when it was; in memory it takes nothing on trust; so each deed comes later than that",
     "radix tree": "XINFO STREAM tells of a server's memory, which the library does not look at",
     "inactive": "when a member last did something is kept apart since Redis 7.2 only",
     "lag of a group": "Redis versions differ in XINFO GROUPS lag; the library counts for itself",

@@ -4,6 +4,7 @@ Decides what is done, and what of each answer may be compared. Must never know w
 reader is asked until it has nothing more, so that no answer depends on who was quicker.
 """
 
+import asyncio
 import random
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from redis.asyncio import Redis
 
 from consumers import Bus, BusError, Delivery, Gap, Newest, Quote
 from consumers.testing import Publisher, a_gap, a_quote
+from tests.twins.clock import step
 from wire import Keyspace
 
 SYMBOLS: Final = ("AAPL", "MSFT")
@@ -35,20 +37,18 @@ DEEDS: Final = {
     "interest": 5,
     "spoil and mend": 1,
 }
-OF_GROUPS: Final = frozenset({"work", "restart a worker", "lag of a group"})
-"""What a worker sees may depend on the clock, see the limit "time of a group"."""
-UNTIMED: Final = {deed: weight for deed, weight in DEEDS.items() if deed not in OF_GROUPS}
-"""Deeds that the clock has no part in, where each reading begins with a look."""
+PAUSES_S: Final = (0.004, 0.004, 0.03, 0.3, 0.3, 1.3, 6.7)
+"""How long nothing is done before a deed, by the clock of the loop: shorter and longer than whatever the library
+waits for (10 ms, 0.25 s, 1 s, 5 s), and equal to none of these. See also the limit "half a millisecond"."""
 
 
 class Life:
     """What happens on one server, and what was seen of it."""
 
-    def __init__(
-        self, seed: int, bus: Bus, publisher: Publisher, redis: Redis, *, is_untimed: bool = False
-    ) -> None:
+    def __init__(self, seed: int, bus: Bus, publisher: Publisher, redis: Redis) -> None:
+        self._seed: Final = seed
         self._random: Final = random.Random(seed)
-        self._is_untimed: Final = is_untimed
+        self._pauses: Final = random.Random(-1 - seed)
         self._bus: Final = bus
         self._publisher: Final = publisher
         self._redis: Final = redis
@@ -65,9 +65,10 @@ class Life:
     async def live(self, count: int) -> list[tuple[str, Any]]:
         """So many deeds, each with what was seen."""
         seen = []
-        deeds = UNTIMED if self._is_untimed else DEEDS
         for _ in range(count):
-            (deed,) = self._random.choices(list(deeds), list(deeds.values()))
+            step(self._pauses.choice(PAUSES_S))
+            await self._leases_are_kept()
+            (deed,) = self._random.choices(list(DEEDS), list(DEEDS.values()))
             try:
                 found = await self._do(deed)
             except BusError as error:
@@ -79,9 +80,19 @@ class Life:
             await worker.aclose()
         return seen
 
+    async def _leases_are_kept(self) -> None:
+        """Nobody waits for the task that does it, and a server in memory lets it have no turn by itself."""
+        now_s = asyncio.get_running_loop().time
+        while self._bus._leases._book.wait_s(now_s()) == 0:  # noqa: ASYNC110 - time stands still
+            await asyncio.sleep(0)
+
     def _worker(self, name: str) -> Any:
         # Longer than the life: who claims what is a matter of time, and of chance among workers.
-        return self._bus.group("g", *SYMBOLS, consumer=name, start="earliest", claim_after_s=600.0)
+        worker = self._bus.group("g", *SYMBOLS, consumer=name, start="earliest", claim_after_s=600.0)
+        # When its rounds are due is drawn by chance, and shall be the same in both worlds.
+        self._number += 1
+        worker._share.membership._looks._chance = random.Random(f"{self._seed} {self._number}").random
+        return worker
 
     async def _do(self, deed: str) -> Any:
         chance = self._random
@@ -149,10 +160,7 @@ class Life:
                 empty += 1
                 continue
             empty = 0
-            if delivery.id is not None:  # See the limit "gaps of a group".
-                seen.append(
-                    (delivery.id, plain(delivery.item), delivery.times_delivered, delivery.is_claimed)
-                )
+            seen.append((delivery.id, plain(delivery.item), delivery.times_delivered, delivery.is_claimed))
             self._unacknowledged[name].append(delivery)
             # By the entry and not by chance, so that a gap more does not change what is done next.
             if delivery.id is not None and sum(delivery.id.encode()) % 3:
@@ -162,9 +170,6 @@ class Life:
 
     async def _drained(self, stream: Any) -> list[Any]:
         """All that there is for now, by symbol: between symbols there is no order."""
-        if self._is_untimed:
-            # As after a long pause: else the clock decides whether this read compares the streams, or the next.
-            stream._source.pursuit.lost_touch()
         seen, empty = [], 0
         while empty < EMPTY_READS:
             item = await stream.get(timeout_s=0)

@@ -11,12 +11,9 @@ SEEDS = 8
 
 
 @pytest.mark.fault("Q23")
-async def test_memory_and_a_real_server_agree_on_random_operations() -> None:
-    """But for the known limits, which `tests.twins.limits` has with their reasons; `make twins` compares 500.
-
-    Here nothing that goes by the clock: of groups single commands, and lives with workers only there.
-    """
-    assert await compare(0, SEEDS, is_untimed=True) == []
+def test_memory_and_a_real_server_agree_on_random_operations() -> None:
+    """But for the known limits, which `tests.twins.limits` has with their reasons; `make twins` compares 500."""
+    assert compare(0, SEEDS) == []
 
 
 @pytest.mark.fault("Q23")
