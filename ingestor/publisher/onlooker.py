@@ -8,6 +8,7 @@ the old one would notice.
 import asyncio
 import time
 from collections.abc import Sequence
+from importlib import resources
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -18,6 +19,7 @@ from ingestor.publisher.second_looks import Question, Sight
 from ingestor.publisher.verdicts import Verdicts
 from wire import GAP_FIELD, BadEntry, EntryId, Keyspace, decode_gap
 
+_STAND: Final = resources.files("ingestor.publisher").joinpath("stand.lua").read_text()
 TICK_S: Final = 0.25
 LAST_ID: Final = EntryId(2**64 - 1, 2**64 - 1)
 
@@ -54,20 +56,16 @@ class Onlooker:
         self._verdicts.on_gone(reckoning)
 
     async def _ask(self, question: Question) -> dict[str, list[Sight]]:
-        pipe = self._client.pipeline(transaction=True)
         asked = [(symbol, entry) for symbol, entries in question.entries.items() for entry in entries]
-        for symbol, entry in asked:
-            stream = self._keys.stream(symbol)
-            pipe.xrevrange(stream, str(entry), "-", count=1)
-            # Behind the largest id there is nothing, and it has no successor.
-            after = entry.successor() if entry < LAST_ID else entry
-            pipe.xrange(stream, str(after), "+", count=1)
-        replies: Sequence[Any] = await pipe.execute(raise_on_error=False)
+        streams = [self._keys.stream(symbol) for symbol, _ in asked]
+        # Behind the largest id there is nothing, and it has no successor.
+        places = [(str(entry), str(entry.successor() if entry < LAST_ID else entry)) for _, entry in asked]
+        # A script, not a transaction: that would need a right which users of earlier releases were not given.
+        replies: Sequence[Any] = await self._client.eval(
+            _STAND, len(streams), *streams, *(id_ for place in places for id_ in place)
+        )
         sights: dict[str, list[Sight]] = {symbol: [] for symbol in question.entries}
         for (symbol, _), *pair in zip(asked, replies[::2], replies[1::2], strict=True):
-            for reply in pair:
-                if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
-                    raise reply
             before, next_ = map(_entry_of, pair)
             sights[symbol].append(
                 Sight(
@@ -77,12 +75,11 @@ class Onlooker:
         return sights
 
 
-def _entry_of(reply: Any) -> tuple[EntryId, dict[bytes, bytes]] | None:
-    """The one entry; None where there is none, or where a key of another type is for the appends to tell."""
-    if not (isinstance(reply, list) and reply):
+def _entry_of(reply: Sequence[Any]) -> tuple[EntryId, dict[bytes, bytes]] | None:
+    if not reply:
         return None
-    ((entry_id, fields),) = reply
-    return EntryId.parse(entry_id), fields
+    ((entry_id, (*fields,)),) = reply
+    return EntryId.parse(entry_id.decode()), dict(zip(fields[::2], fields[1::2], strict=True))
 
 
 def _told_from_ns(symbol: str, entry: tuple[EntryId, dict[bytes, bytes]]) -> int | None:
