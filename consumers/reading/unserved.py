@@ -5,6 +5,7 @@ decides how often that is told. Must never ask Redis, wait, or read a clock: sec
 argument.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -22,6 +23,8 @@ BEAT_LIMIT_S: Final = 3.2
 """A daemon whose last heartbeat is older has missed three; a standby takes over then."""
 REQUEST_GRACE_S: Final = 2.8
 """As `GRACE_S`, for a state of the symbol itself: Alpaca may take a moment to confirm or to refuse it."""
+BACK_GRACE_S: Final = 2.8
+"""Behind an outage of Redis, in which the daemon could not write its heartbeat either."""
 QUIET_AGAIN_S: Final = 10.0
 """How often a cached quote is looked at, once the symbol has been looked at for the first time."""
 MOST_STATES: Final = 2_000
@@ -95,6 +98,9 @@ class Lookout:
     def __init__(self) -> None:
         self._symbols: Final[dict[str, _Symbol]] = {}
         self._telling: Final = Telling()
+        self._is_away = False
+        self._back_s = -math.inf
+        """Since when Redis answers again."""
         self.unserved: dict[str, Unserved] = {}
         """By symbol, as of the last look. Replaced, never changed."""
         self.subscribed: frozenset[str] = frozenset()
@@ -121,6 +127,8 @@ class Lookout:
 
     def digest(self, answers: Answers, now_s: float) -> list[Told]:
         """What to tell after this look."""
+        if self._is_away:
+            self._is_away, self._back_s = False, now_s
         for symbol, state in answers.states.items():
             if (known := self._symbols.get(symbol)) is not None:
                 known.state_s = now_s
@@ -149,6 +157,7 @@ class Lookout:
 
     def away(self, why: str, now_s: float, *, for_long: bool = False) -> list[Told]:
         """Redis cannot be asked; `for_long`: it has been waited for already. What to tell."""
+        self._is_away = True
         cause = Cause(NO_REDIS, why, Layer.REDIS, 0.0 if for_long else GRACE_S)
         return self._told(dict.fromkeys(self._symbols, cause), now_s)
 
@@ -164,8 +173,11 @@ class Lookout:
         found = judge.judge(symbol, known.state, known.received_ns)
         reason = found.reason or ""
         if judge.is_gone:
-            # The age of a heartbeat is a grace of its own.
-            return as_cause(NO_DAEMON, reason, Layer.DAEMON, grace_s=0.0 if judge.was_there else GRACE_S)
+            # The age of a heartbeat is a grace of its own, but not where none could be written.
+            grace_s = 0.0 if judge.was_there else GRACE_S
+            if now_s - self._back_s < BACK_GRACE_S:
+                grace_s = BACK_GRACE_S
+            return as_cause(NO_DAEMON, reason, Layer.DAEMON, grace_s=grace_s)
         if found.level is Level.NOT_SUBSCRIBED:
             return _by_state(known, reason)
         if found.level is Level.STALE:

@@ -253,6 +253,23 @@ def test_symbols_that_fall_quiet_now_and_then_have_one_line_a_minute_together() 
     assert 1 <= count <= 12
 
 
+def test_a_daemon_that_could_not_beat_while_redis_was_away_is_not_called_gone() -> None:
+    """Its heartbeat is as old as the outage; only when none comes for a while is it missed."""
+    watch = Lookout()
+    texts(watch, 0.0, AMD=state("live"))
+    for now_s in range(1, 15):
+        watch.away("connection refused", float(now_s))
+    assert texts(watch, 15.0, daemon=status(beat_s=14.0), AMD=state("live")) == []
+    assert texts(watch, 16.0, daemon=status(beat_s=15.0), AMD=state("live")) == []
+    assert watch.unserved == {}
+    assert texts(watch, 17.0, daemon=status(beat_s=16.0), AMD=state("live")) == []
+    (text,) = texts(watch, 18.0, daemon=status(beat_s=17.0), AMD=state("live"))
+    assert "no_daemon, no quotes come: the daemon's last heartbeat is 17 s old" in text
+    # Whoever is known to be gone is told at once again, without an outage before it.
+    assert texts(watch, 100.0, AMD=state("live")) != []
+    assert texts(watch, 200.0, daemon=status(beat_s=4.0), AMD=state("live")) != []
+
+
 def test_redis_that_is_away_is_told_for_all_when_it_lasts() -> None:
     """At once when it has been waited for already."""
     watch = Lookout()
