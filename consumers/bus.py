@@ -207,8 +207,11 @@ class Bus:
         """How far each symbol's cached quote can be trusted now, in one round trip; see `Level`.
 
         Needs no daemon: when it is gone, that is the answer. A symbol is quiet when its newest quote was received
-        more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`.
+        more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`, and `ValueError` for a `quiet_after_s`
+        that is no positive number.
         """
+        if not (is_number(quiet_after_s) and 0 < quiet_after_s < math.inf):
+            raise ValueError(f"quiet_after_s must be a positive number of seconds, not {quiet_after_s!r}")
         names = parse_symbols(symbols)
         told, status, states, cached = await self._shared.ask(
             ("TIME",),

@@ -18,6 +18,8 @@ from consumers.reconnect import is_passing, reason
 
 SILENT_S: Final = 2.5
 """How long Redis may take for an answer before that is told."""
+TURN_S: Final = 0.1
+"""For an event loop that stood still to read what came meanwhile."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,13 +70,21 @@ class SharedLink:
 
     async def ask_aloud(self, *commands: Command) -> list[Reply]:
         """As `ask`, for somebody who waits for nothing but this: the log says when no answer comes."""
-        timer = asyncio.get_running_loop().call_later(
-            SILENT_S, _log.warning, "no answer from %s for %g s", whereabouts(self._target.address), SILENT_S
-        )
+        loop = asyncio.get_running_loop()
+        words = ("no answer from %s for %g s", whereabouts(self._target.address), SILENT_S)
+
+        timers: list[asyncio.TimerHandle] = []
+
+        def tell_unless_it_has_come() -> None:
+            # A loop that stood still reads what came meanwhile first.
+            timers.append(loop.call_later(TURN_S, _log.warning, *words))
+
+        timers.append(loop.call_later(SILENT_S, tell_unless_it_has_come))
         try:
             return await self.ask(*commands)
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
 
     async def ask_each(self, *commands: Command) -> list[Reply]:
         """As `ask`, but where Redis answers a command with an error, that stands among the replies in its place."""

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from consumers.alpaca.handing import EVERYTHING, Handing, Handler, OnGap
-from consumers.alpaca.places import carried, ends, places_before
+from consumers.alpaca.places import Hand, carried, ends
 from consumers.alpaca.shapes import DataFeed
 from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusError, BusUnavailable, NotCarried
@@ -98,6 +98,7 @@ class StockDataStream:
         """What a handler ended with, that `run` is to end with."""
         # By whether it takes leases: the named symbols, and those that come with the asterisk.
         self._streams: dict[bool, QuoteStream] = {}
+        self._hands: dict[bool, Hand] = {}
         self._readers: list[asyncio.Task[None]] = []
         self._places: dict[str, str] = {}
         self._cut_off: dict[str, str] = {}
@@ -225,6 +226,7 @@ class StockDataStream:
             self._places |= self._cut_off
             self._cut_off.clear()
             self._streams.clear()
+            self._hands.clear()
             self._readers.clear()
 
     async def _steer(self, bus: Bus, tasks: Together) -> None:
@@ -259,6 +261,7 @@ class StockDataStream:
             gone = stream.symbols - wanted[lease]
             if gone:
                 places |= {symbol: place for symbol, place in stream.positions.items() if symbol in gone}
+                places |= self._hands[lease].leave(gone)
                 stream.remove(*gone)
         for lease, symbols in wanted.items():
             followed = self._streams.get(lease)
@@ -270,19 +273,22 @@ class StockDataStream:
                 followed.add(*new, start=starts)
                 continue
             stream = self._streams[lease] = bus.quotes(*new, start=starts, lease=lease)
-            self._readers.append(tasks.start(self._read(stream, tasks), "quotebus-reader", may_end=True))
+            hand = self._hands[lease] = Hand()
+            self._readers.append(
+                tasks.start(self._read(stream, hand, tasks), "quotebus-reader", may_end=True)
+            )
 
-    async def _read(self, stream: QuoteStream, tasks: Together) -> None:
+    async def _read(self, stream: QuoteStream, hand: Hand, tasks: Together) -> None:
         now_s = asyncio.get_running_loop().time
         breath_s = now_s() + BREATH_S
         async for batch in stream.batches():
-            done = 0
+            hand.take(batch)
             try:
-                for item in batch:
+                while True:
                     async with self._turn:
-                        if self._is_stopping:
-                            return
-                        done += 1
+                        # In its turn: what it has may be another's by now.
+                        if self._is_stopping or (item := hand.next()) is None:
+                            break
                         await self._handing.hand_over(item)
                     if (at_s := now_s()) > breath_s:
                         await asyncio.sleep(0)
@@ -293,7 +299,9 @@ class StockDataStream:
                 self._end_with(ending)
                 return
             finally:
-                self._cut_off |= places_before(batch[done:])
+                self._cut_off |= hand.places()
+            if self._is_stopping:
+                return
             self._last_item_s = now_s()
 
     def _end_with(self, ending: BaseException) -> None:

@@ -19,7 +19,7 @@ from consumers.reading.freshness import received_ns, server_time_ns
 from consumers.reading.stream import Holding
 from consumers.reading.telling import Told
 from consumers.reading.unserved import FIELDS, Answers, Lookout, Unserved
-from consumers.shared_link import SILENT_S, SharedLink
+from consumers.shared_link import SILENT_S, TURN_S, SharedLink
 from consumers.tasks import Companion
 from wire import BadEntry, Keyspace, decode_latest
 
@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 FIRST_LOOK_S: Final = 0.5
 """After a symbol is followed: about as long as the daemon needs to notice its lease."""
 LOOK_EVERY_S: Final = 1.0
-TURN_S: Final = 0.1
-"""For an event loop that stood still to read what came meanwhile."""
 CHUNK: Final = 1000
 
 
@@ -68,12 +66,15 @@ class StateWatch:
 
     def unfollow(self, symbols: Iterable[str]) -> None:
         """Somebody waits for them no more; does not wait."""
+        gone: list[str] = []
         for symbol in symbols:
             if self._followed[symbol] > 1:
                 self._followed[symbol] -= 1
             else:
                 del self._followed[symbol]
-                self._lookout.drop((symbol,))
+                gone.append(symbol)
+        if gone:
+            self._lookout.drop(gone)
 
     async def aclose(self) -> None:
         """End, until somebody follows symbols on a bus that was opened again."""

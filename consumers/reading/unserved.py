@@ -113,8 +113,12 @@ class Lookout:
 
     def drop(self, symbols: Iterable[str]) -> None:
         """Look at these no more."""
-        for symbol in symbols:
+        gone = frozenset(symbols)
+        for symbol in gone:
             self._symbols.pop(symbol, None)
+        # What is known of them would be old when somebody follows them again.
+        self.unserved = {symbol: why for symbol, why in self.unserved.items() if symbol not in gone}
+        self.subscribed -= gone
 
     def questions(self, now_s: float) -> tuple[list[str], list[str]]:
         """The symbols whose states are to be asked for, and those whose cached quotes are."""

@@ -58,12 +58,12 @@ class Caller:
         if held_back is not None:
             _log.error(
                 "callback %s failed on a %s of %s, and is called again with the next one: %r "
-                "(%d like it not logged since the last line; told at most once a minute)",
+                "(told at most once a minute%s)",
                 getattr(callback, "__qualname__", type(callback).__name__),
                 type(item).__name__.lower(),
                 item.symbol,
                 error,
-                held_back,
+                f"; {held_back} like it since the last line" if held_back else "",
                 exc_info=error,
             )
 

@@ -443,6 +443,53 @@ async def test_handlers_are_called_one_at_a_time(server: RedisServer, redis: Red
     assert most == 1
 
 
+@pytest.mark.parametrize("moves", ["to a name", "to the asterisk"])
+async def test_a_symbol_that_changes_handlers_amid_what_was_read_stays_in_order(
+    server: RedisServer, redis: Redis, writer: Writer, moves: str
+) -> None:
+    """It changes readers as well; what the first has in hand comes once, and before what the other reads."""
+    gate, begun, got = threading.Event(), threading.Event(), list[int]()
+
+    async def work(quote: Any) -> None:
+        got.append(int(quote.bid_size))
+        begun.set()
+        await asyncio.to_thread(gate.wait, 20)
+
+    await redis.hset(KEYS.subscriptions, mapping={"AAPL": "{}"})
+    stream = StockDataStream("k", "s", redis_url=server.url)
+    stream.subscribe_quotes(Handler(work).function(), "*")
+    if moves == "to the asterisk":
+        stream.subscribe_quotes(Handler(work).function(), "AAPL")
+    async with running(stream, redis):
+        await settled(stream, "AAPL")
+        await writer.quotes("AAPL", 40)
+        assert await asyncio.to_thread(begun.wait, 20)
+        if moves == "to a name":
+            stream.subscribe_quotes(Handler(work).function(), "AAPL")
+        else:
+            stream.unsubscribe_quotes("AAPL")
+
+        async def has_moved() -> bool:
+            now = stream._streams.get(moves == "to a name")
+            return now is not None and "AAPL" in now.symbols
+
+        await until(has_moved)
+        await writer.quotes("AAPL", 10)
+        other = stream._streams[moves == "to a name"]
+
+        async def has_read() -> bool:
+            return other.positions["AAPL"] in writer.ids["AAPL"][39:]
+
+        await until(has_read)
+        gate.set()
+
+        async def has_all() -> bool:
+            return len(got) >= 50
+
+        await until(has_all, 20)
+    assert got == list(range(50))
+
+
 async def test_a_stream_runs_once_at_a_time(server: RedisServer, redis: Redis) -> None:
     """A second `run` beside the first would have half of the first one's affairs."""
     stream = StockDataStream("k", "s", redis_url=server.url)

@@ -1,7 +1,9 @@
 """`bus.quality`: how far the cached quote can be trusted, also when no daemon is there to ask."""
 
 import json
+import math
 import time
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -78,3 +80,10 @@ async def test_a_name_that_is_no_symbol_is_refused(bus: Bus) -> None:
     """As with every other question."""
     with pytest.raises(BadSymbol, match="lower case"):
         await bus.quality("aapl")
+
+
+@pytest.mark.parametrize("odd", ["60", 0, -1, math.inf, math.nan, True, None])
+async def test_a_time_that_is_none_is_refused_at_once(bus: Bus, odd: Any) -> None:
+    """A text of digits would be repeated a thousand million times."""
+    with pytest.raises(ValueError, match="quiet_after_s must be a positive number of seconds"):
+        await bus.quality("AAPL", quiet_after_s=odd)

@@ -270,6 +270,14 @@ def test_a_daemon_that_could_not_beat_while_redis_was_away_is_not_called_gone() 
     assert texts(watch, 200.0, daemon=status(beat_s=4.0), AMD=state("live")) != []
 
 
+def test_nothing_is_known_of_a_symbol_that_nobody_follows() -> None:
+    """Whoever follows it again later does not get what was true then."""
+    watch = Lookout()
+    texts(watch, 0.0, AMD=state("waiting", BEHIND), AAPL=state("live"))
+    watch.drop(["AMD", "AAPL"])
+    assert (watch.unserved, watch.subscribed) == ({}, frozenset())
+
+
 def test_redis_that_is_away_is_told_for_all_when_it_lasts() -> None:
     """At once when it has been waited for already."""
     watch = Lookout()

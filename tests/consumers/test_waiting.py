@@ -23,6 +23,7 @@ from consumers import BusError, MarketDataService, Reconnect, connect, sync
 from consumers.alpaca import StockDataStream
 from consumers.reading import telling
 from consumers.reading.unserved import Unserved
+from consumers.shared_link import SILENT_S
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import KEYS, until
 from tests.consumers.service.conftest import spawn
@@ -473,3 +474,16 @@ async def test_whoever_opens_a_bus_is_told_that_redis_does_not_answer(scene: Sce
     for task in openings:
         task.cancel()
     await asyncio.wait(openings)
+
+
+async def test_a_loop_that_stands_still_while_a_bus_is_opened_blames_no_server(
+    scene: Scene, heard: Heard
+) -> None:
+    """As an import does; the answer has come long before."""
+    bus = connect(scene.server.url)
+    opening = spawn(bus.__aenter__())
+    await asyncio.sleep(0)
+    time.sleep(SILENT_S + 0.5)  # noqa: ASYNC251 - that is the point
+    await opening
+    await bus.aclose()
+    assert [text for _, level, text in heard.lines if level >= logging.WARNING] == []
