@@ -106,7 +106,6 @@ class Companion:
     """
 
     def __init__(self, step: Callable[[], Awaitable[float | None]], name: str) -> None:
-        self._step: Final = weakref.WeakMethod(step, self._forgotten)
         self._name: Final = name
         self._woken = asyncio.Event()
         self._is_ending = False
@@ -115,6 +114,8 @@ class Companion:
         self._again: asyncio.TimerHandle | None = None
         self._failures = 0
         self._pid: Final = os.getpid()
+        # Last: an interrupt before the end of this leaves nobody to be called back who is half made.
+        self._step: Final = weakref.WeakMethod(step, self._forgotten)
 
     @property
     def is_running(self) -> bool:

@@ -96,7 +96,7 @@ class Portal(Generic[T]):
             self.close()
             raise
         self.close()
-        raise self._too_long()
+        raise self.too_long()
 
     def close(self) -> None:
         """Leave the thing, end the loop, and wait for its thread for at most `LEAVE_S`. May be called again."""
@@ -109,11 +109,11 @@ class Portal(Generic[T]):
         if not (self.is_here or self.settle()):
             _log.warning("%s: connections did not close within %g s", self._name, LEAVE_S)
 
-    def settle(self) -> bool:
-        """Wait until a loop that is being closed is over, for at most `LEAVE_S`; whether it is."""
+    def settle(self, limit_s: float | None = None) -> bool:
+        """Wait until a loop that is being closed is over, for `LEAVE_S` unless told otherwise; whether it is."""
         if not self._is_begun:
             return True
-        if not self._ended.wait(LEAVE_S):
+        if not self._ended.wait(LEAVE_S if limit_s is None else limit_s):
             return False
         if self._thread.ident is not None:
             self._thread.join(LEAVE_S)
@@ -138,6 +138,14 @@ class Portal(Generic[T]):
                 "the bus was called from its own loop, which would wait for itself: use `consumers.connect`"
             )
 
+    def finish(self) -> None:
+        """Wait until a loop that is being closed is over: only then may others look at what is its own.
+
+        Raises `BusUnavailable` after the limit.
+        """
+        if not (self.is_here or self.settle(self._limit_s)):
+            raise self.too_long()
+
     def call(self, ask: Callable[[T], Awaitable[R]]) -> R:
         """What `ask` brings when it is awaited on the loop; cancelled there when this thread stops waiting.
 
@@ -149,7 +157,7 @@ class Portal(Generic[T]):
             if not self._waited(call):
                 if self._ended.is_given:
                     raise BusClosed("the bus was closed meanwhile")
-                raise self._too_long()
+                raise self.too_long()
             return call.get()
         except asyncio.CancelledError:
             raise BusClosed("the bus was closed meanwhile") from None
@@ -186,7 +194,8 @@ class Portal(Generic[T]):
                 return answer.is_given
         return True
 
-    def _too_long(self) -> BusUnavailable:
+    def too_long(self) -> BusUnavailable:
+        """What is raised when the loop has not answered."""
         return BusUnavailable(self.address, f"no answer within {self._limit_s:g} s")
 
     def _begin(self, ask: Callable[[T], Awaitable[R]], call: Call[R]) -> None:

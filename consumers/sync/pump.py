@@ -91,21 +91,24 @@ class Pump(Generic[T]):
                         raise TimeoutError from None
                 self._portal.check()
 
-    def stop(self) -> None:
-        """End the reading and wait until its connection is closed; from the loop's own thread, without waiting."""
+    def stop(self) -> bool:
+        """End the reading and wait until its connection is closed; from the loop's own thread, without waiting.
+
+        Whether it has ended. One that has not, because the loop stands still, may yet bring what was asked for.
+        """
         self.is_over = True
         if self._portal.is_elsewhere:
-            return
+            return True
         if self._portal.is_here:
             self.abandon()
-            return
+            return False
         try:
             self._portal.call(self._end)
         except BusClosed:
-            # Until the loop is over it may bring what was asked for.
-            self._portal.settle()
+            return self._portal.settle()
         except BusError:
-            pass
+            return False
+        return True
 
     def abandon(self) -> None:
         """End the reading some time soon."""

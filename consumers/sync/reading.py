@@ -164,9 +164,8 @@ class Reading(Generic[T]):
         try:
             return cast("R", self._on_loop(ask))
         except BusClosed:
-            # When the loop is over nothing changes any more.
-            if not self._portal.is_here:
-                self._portal.settle()
+            # When the loop is over nothing changes any more; before, its place may lie ahead of what it brought.
+            self._portal.finish()
             return ask()
 
     @staticmethod
@@ -238,7 +237,9 @@ class Reading(Generic[T]):
             if self._is_closed:
                 return False
             if self._pump is not None and self._pump.is_over:
-                self._end()
+                if not self._end():
+                    self._portal.check()
+                    raise self._portal.too_long()
                 if self._index < len(self._batch):
                     return True
             if self._pump is None:
@@ -249,8 +250,10 @@ class Reading(Generic[T]):
             was_brought = pump.is_asked or pump.waiting is not self._batch
             found = pump.take(self._batch, timeout_s)
             if found is None or self._is_closed:
+                # A loop that was left long ago may end only now, and with it what this one waits for.
+                goes_on = pump.is_over and not self._is_closed
                 self._end()
-                return False
+                return goes_on
             if was_brought:
                 self._look_again(found)
             self._batch, self._index = found, 0  # type: ignore[assignment]
@@ -268,16 +271,19 @@ class Reading(Generic[T]):
         if turn == self._turn and self._pump is not None:
             self._pump.abandon()
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
         pump = self._pump
         if pump is not None:
-            pump.stop()
+            if not pump.stop():
+                # It stays, so that what it still brings counts as read and not handed out.
+                return False
             # Together: a thread that had looked before another one closed this may take the batch meanwhile.
             batch, index = self._batch, self._index
             rest = batch[index:]
             if pump.waiting is not batch:
                 rest = [*rest, *pump.waiting]
             self._batch, self._index, self._pump = rest, 0, None
+        return True
 
     def _taken_over(self) -> BusError:
         return BusError(f"{self!r} is read by another loop: ask the bus for a second one")

@@ -78,13 +78,15 @@ class QuoteStream(Following[Quote | Gap]):
         All items of a list count as handed out with it: `positions` lie behind the list.
         """
         turn = self._take_over()
+        portal = self._portal
         try:
             while True:
-                rest = [item for item in self._batch[self._index :] if item is not None]
-                after = {item.symbol: item.id for item in rest}
-                if rest and not self._is_closed:
-                    end = len(self._batch)
-                    # No call between here and the hand-over, so that a Ctrl-C comes before both or after both.
+                batch = self._batch
+                rest = [item for item in batch[self._index :] if item is not None]
+                after, end = {item.symbol: item.id for item in rest}, len(batch)
+                # No call between here and the hand-over, so that a Ctrl-C, or another thread that closes this and
+                # puts together what is left, comes before all or after all.
+                if rest and not (self._closed or portal.is_closed):
                     self._after |= after
                     self._index = end
                     yield rest

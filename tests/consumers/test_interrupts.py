@@ -6,6 +6,7 @@ function is called at the same places, and what it raises comes out there.
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from consumers import sync
+from consumers import BusUnavailable, sync
 from consumers.sync.pump import Pump
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, Writer, numbers
@@ -243,6 +244,160 @@ def test_positions_do_not_pass_what_comes_while_the_bus_is_closed(
         assert list(items) == []
         assert stream.positions == {"AAPL": ids[0]}
         closed.result(20)
+
+
+@pytest.mark.parametrize("is_closed_too", [False, True])
+def test_positions_do_not_pass_what_a_slow_loop_brings_after_the_bus_was_closed(
+    bus: sync.Bus,
+    writer: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    is_closed_too: bool,
+) -> None:
+    """A loop that has no processor for longer than closing waits has moved on, and not yet brought what it read."""
+    ids = writer(10)
+    monkeypatch.setattr("consumers.sync.portal.LEAVE_S", 0.05)
+    stream = bus.quotes("AAPL", start="earliest")
+    is_read, goes_on = threading.Event(), threading.Event()
+
+    async def slow(source: Any) -> AsyncGenerator[list[Any], None]:
+        number = 0
+        async for item in source:
+            number += 1
+            if number == 2:
+                is_read.set()
+                # As a thread that is not scheduled: nothing of the loop runs.
+                goes_on.wait(10)
+            yield [item]
+
+    monkeypatch.setattr(stream, "_batches_of", slow)
+    items = iter(stream)
+    assert next(items).id == ids[0]
+    assert stream.get(0) is None
+    assert is_read.wait(10)
+    bus.close()
+    if is_closed_too:
+        stream.close()
+    threading.Timer(0.5, goes_on.set).start()
+    assert stream.positions == {"AAPL": ids[0]}
+    assert not bus._portal._thread.is_alive()
+    assert stream.positions == {"AAPL": ids[0]}
+
+
+def test_a_loop_that_stands_still_is_told_and_nothing_is_read_beside_it(
+    bus: sync.Bus, writer: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a second task began to read while the first had not ended; what that brought was handed to nobody."""
+    ids = writer(10)
+    monkeypatch.setattr(bus._portal, "_limit_s", 0.3)
+    stream = bus.quotes("AAPL", start="earliest")
+    is_read, goes_on = threading.Event(), threading.Event()
+
+    async def slow(source: Any) -> AsyncGenerator[list[Any], None]:
+        number = 0
+        async for item in source:
+            number += 1
+            if number == 2:
+                is_read.set()
+                goes_on.wait(10)
+            yield [item]
+
+    monkeypatch.setattr(stream, "_batches_of", slow)
+    items: Any = iter(stream)
+    assert next(items).id == ids[0]
+    assert stream.get(0) is None
+    assert is_read.wait(10)
+    items.close()
+    with pytest.raises(BusUnavailable):
+        stream.get(5)
+    goes_on.set()
+    assert [stream.get(5).id for _ in range(9)] == ids[1:]  # type: ignore[union-attr]
+    assert stream.positions == {"AAPL": ids[-1]}
+
+
+def test_a_wait_outlives_a_loop_over_the_same_stream_that_ends_late(
+    bus: sync.Bus, writer: Callable[[int], list[str]]
+) -> None:
+    """As when only the collector closes it: the stream is not closed with it."""
+    ids = writer(1)
+    stream = bus.quotes("AAPL", start="earliest")
+    left: Any = iter(stream)
+    assert next(left).id == ids[0]
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(stream.get, 20)
+        pump: Any = stream._pump
+        while not (stream._takers and pump._wanted > 1):
+            time.sleep(0.005)
+        left.close()
+        while not pump._call.is_given:
+            time.sleep(0.005)
+        ids = writer(1)
+        found = waiting.result(20)
+    assert found is not None
+    assert found.id == ids[1]
+
+
+def test_positions_do_not_pass_what_was_put_together_while_a_list_was_on_its_way(
+    bus: sync.Bus, writer: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread closes in the instant in which what is left of one read would be handed out as a list."""
+    writer(9)
+    stream = bus.quotes("AAPL", start="earliest")
+
+    async def by_fives(source: Any) -> AsyncGenerator[list[Any], None]:
+        async for batch in source.batches():
+            for at in range(0, len(batch), 5):
+                yield batch[at : at + 5]
+
+    monkeypatch.setattr(stream, "_batches_of", by_fives)
+    taken: list[Any] = [stream.get(10) for _ in range(4)]
+    pump: Any = stream._pump
+    bus._portal.tell(lambda: pump._want(2))
+    while pump._brought[0] < 2:
+        time.sleep(0.005)
+    with ThreadPoolExecutor(1) as threads:
+        main = threading.get_ident()
+
+        def meanwhile(_: object, event: str, what: Any) -> None:
+            # Where another thread may have its turn: behind each call.
+            if event == "c_return" and what is len and threading.get_ident() == main and not stream._closed:
+                threads.submit(stream.close).result(20)
+
+        lists = stream.batches()
+        sys.setprofile(meanwhile)
+        try:
+            for batch in lists:
+                taken.extend(batch)
+        finally:
+            sys.setprofile(None)
+    assert stream._closed
+    assert stream.positions == {"AAPL": taken[-1].id}
+
+
+@pytest.mark.parametrize("what", ["connect", "quotes", "newest", "group", "interest"])
+def test_what_is_interrupted_while_it_is_made_ends_without_a_word(
+    server: RedisServer, bus: sync.Bus, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Nothing that is half made is called back when it goes: once `no attribute '_loop'` was printed."""
+    words: list[str] = []
+
+    def told(raised: Any) -> None:
+        if not isinstance(raised.exc_value, KeyboardInterrupt):
+            words.append(repr(raised.exc_value))
+
+    monkeypatch.setattr(sys, "unraisablehook", told)
+    make: Callable[[], object] = {
+        "connect": lambda: sync.connect(server.url),
+        "quotes": lambda: bus.quotes("AAPL"),
+        "newest": lambda: bus.newest("AAPL"),
+        "group": lambda: bus.group("g", "AAPL"),
+        "interest": lambda: bus.interest("AAPL"),
+    }[what]
+    for at in itertools.count(1):
+        if not strike(make, at):
+            break
+        gc.collect()
+        assert not words, at
+    assert at > 20
 
 
 def test_positions_do_not_pass_a_batch_that_is_taken_while_another_thread_closes(

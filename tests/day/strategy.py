@@ -242,6 +242,9 @@ class WithCheckpoints(Strategy):
 
     def step(self) -> bool:
         reader = self.reader
+        if reader.is_at_end(reader.notes.saved):
+            # All was saved before the end was known, or before an interrupt: nothing more would come.
+            return True
         if reader.stream is None or self.is_interrupted:
             reader.notes.drop()
             reader.open(self._another_bus() if self.chance.random() < 0.3 else None, reader.notes.saved)
