@@ -174,13 +174,15 @@ def span(
     *,
     before: StreamFacts | None,
     most: float,
+    is_doubted: bool,
 ) -> tuple[EntryId, EntryId | None]:
     """From where to where the entries stood of which this is the verdict.
 
-    `found` stand behind the position; up to `sure_to` the numbers were right at the last look.
+    `found` stand behind the position; up to `sure_to` the numbers were right at the last look. `is_doubted` says
+    that entries between the two may have gone since.
     """
     facts = sight.facts
-    is_cut = before is None or before.deleted != facts.deleted or is_another(facts, before, most)
+    is_cut = is_doubted or is_another(facts, before, most)
     # Only entries that went from the front stood behind the position for certain.
     is_front = not (is_cut or sight.stands) and verdict in _REASONS
     since = position if is_front else min(position, sure_to)

@@ -14,7 +14,7 @@ from consumers.command import Command, Reply
 from consumers.reading.entry import decode_entry
 from consumers.reading.gaps import TRIMMED
 from consumers.reading.seam import Seam, Stretch
-from consumers.reading.start import before
+from consumers.reading.start import before, marker_of_hole, markers_before
 from wire import BadEntry, EntryId, Gap, Quote, entry_id_at
 
 _log = logging.getLogger(__name__)
@@ -47,11 +47,16 @@ class History:
         self._stream: Final = stream
         self._rest: Final = rest
         self._seam: Final = Seam(start_ns, end_ns)
+        self._before: Final = before(entry_id_at(start_ns))
         self._low = str(entry_id_at(start_ns))
         self._high = None if end_ns is None else str(before(entry_id_at(end_ns)))
 
     async def items(self) -> AsyncGenerator[Quote | Gap, None]:
         """Quotes and gaps, oldest first. Raises `BusUnavailable`, and what REST raises."""
+        (markers,) = await self._ask(markers_before(self._stream, self._before))
+        marker = marker_of_hole(self._symbol, self._before, markers)
+        if marker is not None:
+            self._low = str(marker)
         last: EntryId | None = None
         while True:
             entries, first = await self._page()

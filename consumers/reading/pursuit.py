@@ -251,8 +251,10 @@ class Pursuit:
             most=most,
             doubted_from=doubted_from,
         )
-        if verdict is Verdict.REWOUND and facts.first == track.first is not None:
-            verdict = Verdict.INTACT
+        is_cut_short = verdict is Verdict.REWOUND and facts.first == track.first is not None
+        if is_cut_short:
+            is_doubted = doubted_from is not None and (facts.deleted or ZERO_ID) > doubted_from
+            verdict = Verdict.TRIMMED if is_doubted else Verdict.INTACT
             track.lose_end()
         if verdict is Verdict.INTACT:
             track.first = facts.first
@@ -274,9 +276,10 @@ class Pursuit:
         behind, after = str(found[-1][0].decode()) if found else track.after, None
         if verdict is not Verdict.INTACT and not found:
             # Nothing is left behind the position: there is no entry to move it, and the gap is told once.
-            behind = after = str(facts.last)
+            behind = after = str(max(facts.last, position))
         is_gone = not found and not sight.stands and position >= facts.last
-        track.at_end = track.at_end or after is not None or (is_gone and not track.is_forgotten)
+        is_past = after is not None and not is_cut_short
+        track.at_end = track.at_end or is_past or (is_gone and not track.is_forgotten)
         track.read_on(behind, numbered(position, number, sight))
         if verdict in {Verdict.REPLACED, Verdict.FORGOTTEN}:
             track.number_before = None
@@ -285,5 +288,6 @@ class Pursuit:
         if verdict is Verdict.INTACT:
             return None
         ids = [EntryId.parse(entry[0]) for entry in found]
-        since, to = span(position, sure_to, sight, verdict, ids, before=was, most=most)
+        is_doubted = doubted_from is not None
+        since, to = span(position, sure_to, sight, verdict, ids, before=was, most=most, is_doubted=is_doubted)
         return Run(track, hole(track.symbol, since, facts, verdict, gone, to), [], after)

@@ -42,6 +42,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _U64_MAX: Final = 2**64 - 1
 _NS_PER_MS: Final = 1_000_000
 _LIKELY_NOT_NS: Final = range(10**9, 10**16)
+MARKERS_BACK: Final = 16
+"""How many markers in a row before a time are looked at for one whose hole reaches behind it."""
 
 
 class Wish(Enum):
@@ -154,11 +156,31 @@ def may_lie_in_a_hole(place: Place) -> bool:
     return place.anchor is Anchor.CHOSEN and place.after > ZERO_ID
 
 
+def markers_before(stream: str, after: EntryId) -> Command:
+    """The question whose reply `marker_of_hole` reads."""
+    return ("XREVRANGE", stream, str(after), "-", "COUNT", MARKERS_BACK)
+
+
+def marker_of_hole(symbol: str, after: EntryId, reply: Reply) -> EntryId | None:
+    """The first of the markers that stand in a row up to here whose hole reaches behind here; None for none."""
+    first = None
+    for entry_id, fields in reply if isinstance(reply, list) else ():
+        try:
+            item = decode_entry(symbol, entry_id.decode(), fields)
+        except BadEntry:
+            break
+        if not isinstance(item, Gap):
+            break
+        if item.to_ns > after.successor().time_ns:
+            first = EntryId.parse(entry_id)
+    return first
+
+
 def questions(keys: Keyspace, symbol: str, wish: Wish | Place) -> list[Command]:
     """The commands whose replies `settle` needs, in order."""
     stream = keys.stream(symbol)
     if isinstance(wish, Place):
-        return [("XREVRANGE", stream, str(wish.after), "-", "COUNT", 1)]
+        return [markers_before(stream, wish.after)]
     if wish is Wish.NOW:
         return [("XINFO", "STREAM", stream)]
     # The cache before the stream: an entry that comes between the two is newer than either answer.
@@ -189,15 +211,8 @@ def settle(symbol: str, wish: Wish | Place, replies: Sequence[Reply]) -> Place:
 
 def _at_marker(symbol: str, place: Place, reply: Reply) -> Place:
     """Directly before the marker of the hole that a time lies in; else where it was."""
-    if not (isinstance(reply, list) and reply):
-        return place
-    ((entry_id, fields),) = reply
-    try:
-        item = decode_entry(symbol, entry_id.decode(), fields)
-    except BadEntry:
-        return place
-    is_in = isinstance(item, Gap) and item.to_ns > place.after.successor().time_ns
-    return Place(before(EntryId.parse(entry_id)), Anchor.CHOSEN) if is_in else place
+    marker = marker_of_hole(symbol, place.after, reply)
+    return place if marker is None else Place(before(marker), Anchor.CHOSEN)
 
 
 def _cached_quote(symbol: str, value: bytes) -> Quote | None:

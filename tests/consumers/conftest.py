@@ -71,11 +71,11 @@ class Writer:
             self.ids.setdefault(symbol, []).append(str(entry_id))
         await pipe.execute()
 
-    async def gap(self, symbol: str, reason: str) -> None:
+    async def gap(self, symbol: str, reason: str, *, to_ns: int = T0_NS + 5) -> None:
         """Append a gap marker directly after the last entry."""
         entry_id = self._last.get(symbol, ZERO_ID).successor()
         await self.raw(
-            "XADD", KEYS.stream(symbol), str(entry_id), GAP_FIELD, encode_gap(T0_NS, T0_NS + 5, reason, 7)
+            "XADD", KEYS.stream(symbol), str(entry_id), GAP_FIELD, encode_gap(T0_NS, to_ns, reason, 7)
         )
         self._last[symbol] = entry_id
 

@@ -210,3 +210,38 @@ def test_a_stream_that_came_back_under_the_same_ids_is_no_hole() -> None:
     reader.look()
     assert reader.got == [1, 2, 3, 4]
     assert reader.gaps == []
+
+
+def test_what_was_deleted_before_a_full_answer_is_told_with_what_is_trimmed_after_it() -> None:
+    """A look that did not see the end could not say that an entry was gone: the hole begins where all was right."""
+    reader = Reader(1, 2, added=100)
+    reader.stream.write(3, 4, 5)
+    reader.stream.delete(4)
+    reader.read()
+    reader.stream.write(*range(6, 1_300))
+    reader.read()
+    reader.read()
+    assert 5 < reader.got[-1] < 1_299
+    reader.stream.write(*range(1_300, 1_400))
+    reader.stream.trim(5)
+    reader.look()
+    assert reader.tells(4)
+
+
+def test_what_was_deleted_before_a_stream_lost_its_end_is_told() -> None:
+    """Entries of an interim stream were read last, and the place lies behind the end of the stream that is back."""
+    reader = Reader(1, 2, added=100)
+    reader.stream.write(3, 4, 5)
+    reader.stream.delete(4)
+    reader.read()
+    old, reader.stream = reader.stream, Stream()
+    reader.read(lambda: reader.stream.write(6, 7))
+    reader.stream = old
+    for _ in range(12):
+        reader.read(after_s=LOOK_EVERY_S / 10)
+    assert reader.got == [1, 2, 3, 5, 6, 7]
+    assert reader.tells(4)
+    reader.read(lambda: reader.stream.write(8))
+    reader.look()
+    assert reader.got[-1] == 8
+    assert len(reader.gaps) == 1

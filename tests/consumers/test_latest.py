@@ -94,6 +94,22 @@ async def test_history_is_read_by_venue_time(bus: Bus, writer: Writer) -> None:
         await anext(bus.history("AAPL", end_ns, start_ns))
 
 
+async def test_history_from_within_a_hole_begins_with_its_marker(bus: Bus, writer: Writer) -> None:
+    """Which stands before the start, behind the last quote before the hole; one whose hole is over is left out."""
+    await writer.quotes("AAPL", 1, at=T0_NS)
+    await writer.gap("AAPL", "feed_disconnected", to_ns=T0_NS + 5_000)
+    await writer.gap("AAPL", "not_subscribed", to_ns=T0_NS + 10)
+    await writer.quotes("AAPL", 1, at=T0_NS + 5_000)
+    found = [item async for item in bus.history("AAPL", T0_NS + 2_000)]
+    assert [item.reason for item in found if isinstance(item, Gap)] == ["feed_disconnected", "not_subscribed"]
+    assert [item.time_ns for item in found if isinstance(item, Quote)] == [T0_NS + 5_000]
+    within = [item async for item in bus.history("AAPL", T0_NS + 2_000, T0_NS + 3_000)]
+    assert within == found[:2]
+    assert [item async for item in bus.history("AAPL", T0_NS + 2_000, T0_NS + 2_000)] == []
+    behind = [item async for item in bus.history("AAPL", T0_NS + 5_000)]
+    assert behind == found[2:]
+
+
 async def test_history_ends_however_busy_its_stream_is(bus: Bus, writer: Writer) -> None:
     """At the last entry that there was with its first page: a writer who never stops does not keep it going."""
     await writer.quotes("AAPL", 2_500)

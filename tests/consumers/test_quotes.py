@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers import BadStart, BadSymbol, Bus, Gap, Quote, connect
+from consumers.reading.start import MARKERS_BACK
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import KEYS, T0_NS, Writer, blocked, numbers, take
 
@@ -78,6 +79,25 @@ async def test_a_time_within_a_hole_begins_with_its_marker(bus: Bus, writer: Wri
         T0_NS + 20,
         T0_NS + 5,
     ]
+
+
+async def test_a_time_behind_markers_in_a_row_begins_with_the_one_whose_hole_it_lies_in(
+    bus: Bus, writer: Writer
+) -> None:
+    """As many in a row as the guide says; one more, and the hole is not told."""
+    for name, others in (("AAPL", MARKERS_BACK - 1), ("MSFT", MARKERS_BACK)):
+        await writer.quotes(name, 1, at=T0_NS)
+        await writer.gap(name, "feed_disconnected", to_ns=T0_NS + 5_000)
+        for _ in range(others):
+            await writer.gap(name, "not_subscribed", to_ns=T0_NS + 10)
+        await writer.quotes(name, 1, at=T0_NS + 5_000)
+    found = await take(aiter(bus.quotes("AAPL", start=T0_NS + 2_000)), MARKERS_BACK + 1)
+    assert [item.reason for item in found if isinstance(item, Gap)] == [
+        "feed_disconnected",
+        *["not_subscribed"] * (MARKERS_BACK - 1),
+    ]
+    assert numbers(found) == [1]
+    assert numbers(await take(aiter(bus.quotes("MSFT", start=T0_NS + 2_000)), 1)) == [1]
 
 
 async def test_a_time_to_come_waits_for_it(bus: Bus, writer: Writer) -> None:

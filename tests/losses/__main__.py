@@ -8,7 +8,7 @@ import sys
 from redis.asyncio import Redis
 
 from simulator.redis_server import RedisServer
-from tests.losses.history import History
+from tests.losses.history import PATIENCE_S, History
 from tests.losses.reader import Balance
 from tests.processes import guarded
 
@@ -24,7 +24,10 @@ async def live(seed: int, count: int, *, jobs: int, deeds: int) -> dict[int, tup
             found[number] = await history.run(), history.log
 
     with RedisServer() as server:
-        async with Redis.from_url(server.url, protocol=2) as redis, asyncio.TaskGroup() as group:
+        async with (
+            Redis.from_url(server.url, protocol=2, socket_timeout=PATIENCE_S) as redis,
+            asyncio.TaskGroup() as group,
+        ):
             for number in range(seed, seed + count):
                 group.create_task(one(number, server.url, redis))
     return found

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from simulator.redis_server import RedisServer
-from tests.losses.history import KINDS, History
+from tests.losses.history import KINDS, PATIENCE_S, History
 from tests.losses.reader import Balance
 
 SEEDS_OF_A_KIND = 2
@@ -31,7 +31,7 @@ def found() -> Found:
 
 
 async def _live(url: str) -> Found:
-    async with Redis.from_url(url, protocol=2) as redis:
+    async with Redis.from_url(url, protocol=2, socket_timeout=PATIENCE_S) as redis:
         of_a_kind = {
             (kind, seed): History(1_000 * (1 + number) + seed, redis, url, deeds=40, kinds=(kind,))
             for number, kind in enumerate(KINDS)
