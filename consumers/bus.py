@@ -4,7 +4,6 @@ Decides which connection a question takes: short ones share one, each iteration 
 would make the others wait. Must never know how a position is kept or what makes a gap.
 """
 
-import math
 import os
 import secrets
 import time
@@ -25,7 +24,7 @@ from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
 from consumers.link import Target
 from consumers.reading.cached import readable_quote
-from consumers.reading.freshness import check_max_age_s, is_number, received_ns, server_time_ns
+from consumers.reading.freshness import check_max_age_s, check_seconds, received_ns, server_time_ns
 from consumers.reading.history import History, PastQuotes
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream
@@ -79,8 +78,8 @@ def connect(
     else:
         # Two programs may choose one name, and neither may end the other's leases.
         consumer_id = f"{parse_name(name)}#{secrets.token_hex(3)}"
-    if timeout_s is not None and not (is_number(timeout_s) and 0 < timeout_s < math.inf):
-        raise ValueError(f"timeout_s={timeout_s!r}: take a positive number of seconds")
+    if timeout_s is not None:
+        check_seconds("timeout_s", timeout_s)
     return Bus(
         Target(url, timeout_s=timeout_s, name=name),
         Keyspace(namespace),
@@ -207,11 +206,9 @@ class Bus:
         """How far each symbol's cached quote can be trusted now, in one round trip; see `Level`.
 
         Needs no daemon: when it is gone, that is the answer. A symbol is quiet when its newest quote was received
-        more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`, and `ValueError` for a `quiet_after_s`
-        that is no positive number.
+        more than `quiet_after_s` ago. Raises `BadSymbol`, `BusUnavailable`, `ValueError` where that is odd.
         """
-        if not (is_number(quiet_after_s) and 0 < quiet_after_s < math.inf):
-            raise ValueError(f"quiet_after_s must be a positive number of seconds, not {quiet_after_s!r}")
+        check_seconds("quiet_after_s", quiet_after_s)
         names = parse_symbols(symbols)
         told, status, states, cached = await self._shared.ask(
             ("TIME",),

@@ -205,7 +205,7 @@ class Link:
         """Connect, log in, and wait until the server serves requests; raises as `ask` does."""
         self._check_process()
         try:
-            cancelled = _cancellations()
+            cancelled = await _cancellations()
             try:
                 await self._connection.connect()
             except (RuntimeError, AttributeError) as error:
@@ -253,7 +253,7 @@ class Link:
         if not self.is_open:
             raise ConnectionResetError("the connection was closed")
         replies: list[Reply] = []
-        cancelled = _cancellations()
+        cancelled = await _cancellations()
         try:
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
@@ -313,9 +313,15 @@ class Link:
             raise forked()
 
 
-def _cancellations() -> int:
+async def _cancellations() -> int:
+    """So often the task has been asked to end, and was told so."""
     task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
+    count = 0 if task is None else task.cancelling()
+    if count:
+        # It may have been asked while it ran, as by a Ctrl-C in a callback: then it is told now, and not where
+        # redis-py would drop it.
+        await asyncio.sleep(0)
+    return count
 
 
 def _check_cancelled(before: int) -> None:
@@ -323,7 +329,8 @@ def _check_cancelled(before: int) -> None:
 
     redis-py sends under asyncio.wait_for, which until Python 3.12 drops a cancellation that meets its result.
     """
-    if _cancellations() > before:
+    task = asyncio.current_task()
+    if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError
 
 

@@ -69,14 +69,15 @@ class _Guarded(Connection):
         return repr(self._address)
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        cancelled = _cancellations()
+        cancelled = await _cancellations()
         try:
             await super().send_packed_command(command, check_health)
         except RuntimeError as error:
             # So says uvloop's transport of a connection that the other side has reset.
             await self.disconnect(nowait=True)
             raise ConnectionLost(f"the connection is gone: {error}") from None
-        if _cancellations() > cancelled:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > cancelled:
             # redis-py sends under asyncio.wait_for, which until Python 3.12 drops a cancellation that meets its
             # result: a part of the daemon would go on, and whoever waits for its end would wait for ever.
             await self.disconnect(nowait=True)
@@ -112,9 +113,15 @@ class _Guarded(Connection):
                 raise
 
 
-def _cancellations() -> int:
+async def _cancellations() -> int:
+    """So often the task has been asked to end, and was told so."""
     task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
+    count = 0 if task is None else task.cancelling()
+    if count:
+        # It may have been asked while it ran, as by a Ctrl-C in a callback: then it is told now, and not where
+        # redis-py would drop it.
+        await asyncio.sleep(0)
+    return count
 
 
 def control_client(address: RedisAddress) -> "Redis":

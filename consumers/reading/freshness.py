@@ -28,6 +28,12 @@ def check_max_age_s(max_age_s: float | None) -> float | None:
     return max_age_s
 
 
+def check_seconds(name: str, given: object) -> None:
+    """Raise `ValueError` for what is no positive number of seconds."""
+    if not (is_number(given) and 0 < given < math.inf):  # type: ignore[operator]
+        raise ValueError(f"{name}={given!r}: take a positive number of seconds")
+
+
 def is_number(given: object) -> bool:
     """Whether a caller gave a number, be it Python's or numpy's; a text that reads as one is none."""
     return isinstance(given, Real) and not isinstance(given, bool)

@@ -262,6 +262,24 @@ async def test_cancelling_a_question_does_not_mix_up_the_answers(bus: Bus, write
     await gone(writer.redis)
 
 
+async def test_a_task_that_is_cancelled_while_it_runs_ends_with_its_next_question(
+    bus: Bus, writer: Writer
+) -> None:
+    """As by a Ctrl-C that comes in the midst of a callback: once that was lost, and the program went on."""
+    await writer.quotes("AAPL")
+    assert await bus.latest("AAPL") is not None
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await bus.latest("AAPL")
+
+    task = asyncio.create_task(work())  # noqa: TID251
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
 class Roll:
     """Notes what it is told."""
 

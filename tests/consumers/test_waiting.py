@@ -343,8 +343,8 @@ async def test_every_way_of_reading_says_why_it_waits(
         assert sorted(ways.data) == sorted(scene.symbols)
         if at == "in the middle":
             await settled(scene, heard)
-            await getattr(scene, reason)()
             since_s = time.monotonic()
+            await getattr(scene, reason)()
 
         async def all_told() -> bool:
             return all(heard.of(symbol, state, words, since_s) for symbol in scene.symbols)

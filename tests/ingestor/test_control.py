@@ -27,3 +27,21 @@ async def test_a_cancellation_at_any_moment_ends_what_asks(server: RedisServer) 
                 done, _ = await asyncio.wait((task,), timeout=5.0)
                 assert done, f"it went on asking after it was cancelled, at moment {moment}"
         assert await client.ping()
+
+
+async def test_a_task_that_is_cancelled_while_it_runs_ends_with_its_next_question(
+    server: RedisServer,
+) -> None:
+    """The cancellation is due, and the next thing that waits is redis-py."""
+    async with control_client(RedisAddress(server.url)) as client:
+        assert await client.ping()
+
+        async def ask() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await client.ping()
+
+        task = asyncio.get_running_loop().create_task(ask())
+        await asyncio.wait((task,), timeout=5.0)
+        assert task.cancelled()
