@@ -73,6 +73,7 @@ async def _read_on(bus: Bus, count: int) -> int:
     return seen[-1]
 
 
+@pytest.mark.second_try("forty waits on a server that whole machines of neighbours may hold for seconds")
 @pytest.mark.fault("Q05")
 @pytest.mark.parametrize("count", [1000, 5000])
 async def test_a_loop_over_thousands_of_streams_is_as_quick_as_documented(
