@@ -1,34 +1,17 @@
 """A short day in every run of the tests, and its account; `make day` sends two million quotes."""
 
-import asyncio
-import sys
-from pathlib import Path
-from typing import Final
-
 import pytest
 
 from tests.day.account import Handled, Note, account, account_of_group
 from tests.day.design import OF_GROUP, SYMBOLS, WAYS, WORKERS, lives
-
-ROOT: Final = Path(__file__).parents[2]
+from tests.programs import outcome
 
 
 @pytest.mark.timeout(240)
 async def test_whatever_interrupts_a_strategy_each_entry_comes_once_or_is_told() -> None:
     """Real processes that read with the twin, SIGINT at any moment, forks, threads, another thread that closes."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.day", "--seed", "1", "--quotes", "20000", "--within", "150"),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, out.decode()
+    code, said = await outcome("tests.day", "--seed", "1", "--quotes", "20000", "--within", "150")
+    assert code == 0, said
 
 
 def test_a_seed_stands_for_one_day() -> None:
