@@ -14,6 +14,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
+from consumers.arguments import check_max_age_s, check_seconds
 from consumers.command import Command
 from consumers.errors import BadStart, BusError, ContractTooNew, StaleQuote
 from consumers.groups.share import Share
@@ -24,7 +25,7 @@ from consumers.leases.keeper import LeaseKeeper
 from consumers.leases.lease import Lease
 from consumers.link import Target
 from consumers.reading.cached import readable_quote
-from consumers.reading.freshness import check_max_age_s, check_seconds, received_ns, server_time_ns
+from consumers.reading.freshness import received_ns, server_time_ns
 from consumers.reading.history import History, PastQuotes
 from consumers.reading.newest import NewestStream
 from consumers.reading.quotes import QuoteStream

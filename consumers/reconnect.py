@@ -25,6 +25,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from consumers.arguments import NO_LIMIT, check_waits, is_count
 from wire.redis.answers import CLUSTER_NODE, disabled, lacks_command, tells_of_cluster
 
 _PASSING_CODES = (
@@ -60,17 +61,9 @@ class Reconnect:
     attempts: int | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.first_delay_s <= self.max_delay_s < math.inf):
-            raise ValueError(
-                f"first_delay_s={self.first_delay_s} and max_delay_s={self.max_delay_s}: "
-                "take 0 < first_delay_s <= max_delay_s, in seconds"
-            )
-        if not 1 <= self.factor <= 100:
-            raise ValueError(f"factor={self.factor}: take 1 (always the same wait) to 100")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter={self.jitter}: take 0 (none) to 1 (anything down to no wait)")
-        if self.attempts is not None and self.attempts < 0:
-            raise ValueError(f"attempts={self.attempts}: take 0 or more, or None for no limit")
+        check_waits(self.first_delay_s, self.max_delay_s, self.factor, self.jitter)
+        if self.attempts is not None and not is_count(self.attempts, 0):
+            raise ValueError(f"attempts={self.attempts!r}: take 0 or more{NO_LIMIT}")
 
     def delay_s(self, attempt: int, chance: float) -> float:
         """Seconds to wait before this attempt (1 is the first); `chance` is a random number in [0, 1)."""

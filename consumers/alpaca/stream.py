@@ -17,6 +17,7 @@ from typing import Any, Final
 from consumers.alpaca.handing import EVERYTHING, Handing, Handler, OnGap
 from consumers.alpaca.places import Hand, carried, ends
 from consumers.alpaca.shapes import DataFeed
+from consumers.arguments import is_number
 from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusError, BusUnavailable, NotCarried
 from consumers.reading.quotes import QuoteStream
@@ -78,7 +79,7 @@ class StockDataStream:
     ) -> None:
         if feed not in (DataFeed.IEX, DataFeed.SIP):
             raise ValueError("only IEX and SIP feeds are supported")
-        if data_timeout is not None and data_timeout <= 0:
+        if data_timeout is not None and not (is_number(data_timeout) and data_timeout > 0):
             raise ValueError("data_timeout must be a positive number of seconds")
         if url_override is not None:
             _log.info("url_override is not used: quotes come from the bus")

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import AsyncIterable, Iterable
 from typing import Any, Final
 
+from consumers.arguments import is_count
+
 COLLECT_MAX: Final = 10_000_000
 """Items without a `limit`, some 3 GB of quotes: an iteration that never ends would fill the memory."""
 
@@ -20,8 +22,8 @@ async def collect(
     follows the market needs one of the two. The iteration is closed then. Raises `ValueError` when there are more
     than `COLLECT_MAX` items and no `limit` was given, besides what the iteration raises.
     """
-    if limit is not None and limit < 0:
-        raise ValueError(f"limit={limit}: take 0 or more items")
+    if limit is not None and not is_count(limit, 0):
+        raise ValueError(f"limit={limit!r}: take 0 or more items")
     most = COLLECT_MAX if limit is None else limit
     found: list[Any] = []
     if isinstance(items, Iterable):

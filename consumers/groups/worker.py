@@ -6,13 +6,13 @@ Decides when an entry counts as handed over. Must never know how entries are ask
 import asyncio
 import contextlib
 import logging
-import math
 from collections import deque
 from collections.abc import AsyncGenerator
 from typing import ClassVar, Final
 
 from redis.exceptions import RedisError
 
+from consumers.arguments import check_seconds, is_count
 from consumers.errors import BusError, BusUnavailable
 from consumers.groups.book import HELD_MAX
 from consumers.groups.delivery import Delivery, GroupLag
@@ -20,7 +20,6 @@ from consumers.groups.lag import count_question, lag_questions, measure
 from consumers.groups.share import Share
 from consumers.groups.track import Run, Track
 from consumers.reading.entry import decode_entry
-from consumers.reading.freshness import is_number
 from consumers.reading.start import parse_symbols
 from consumers.reading.stream import Attendance, Stream
 from consumers.reconnect import Loudness
@@ -278,7 +277,6 @@ def check_group(group: object, consumer: object, claim_after_s: float, prefetch:
             raise ValueError(
                 f"{what}={str(name)[:60]!r} is not usable: take 1 to {NAME_MAX} printable characters without spaces"
             )
-    if not (is_number(claim_after_s) and 0 < claim_after_s < math.inf):
-        raise ValueError(f"claim_after_s={claim_after_s!r}: take a positive number of seconds")
-    if not isinstance(prefetch, int) or not 1 <= prefetch <= 100_000:
+    check_seconds("claim_after_s", claim_after_s)
+    if not is_count(prefetch, 1, 100_000):
         raise ValueError(f"prefetch={prefetch!r}: take 1 to 100000 entries")

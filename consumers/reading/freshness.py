@@ -7,9 +7,7 @@ Age is the server's time less the moment of receipt: the daemon and all readers 
 only that of the Redis server is the same for everybody.
 """
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Final
 
 from wire import Gap, Quote
@@ -19,24 +17,6 @@ RENEW_NS: Final = 5_000_000_000
 """How long a comparison with the server's clock is relied upon."""
 _DRIFT_PER_NS: Final = 0.000_5
 """What two clocks of the same minute may drift apart, generously."""
-
-
-def check_max_age_s(max_age_s: float | None) -> float | None:
-    """The limit as given; `ValueError` unless it is None or a positive number of seconds."""
-    if max_age_s is not None and not (is_number(max_age_s) and 0 < max_age_s < math.inf):
-        raise ValueError(f"max_age_s={max_age_s!r}: take a positive number of seconds, or None for no limit")
-    return max_age_s
-
-
-def check_seconds(name: str, given: object) -> None:
-    """Raise `ValueError` for what is no positive number of seconds."""
-    if not (is_number(given) and 0 < given < math.inf):  # type: ignore[operator]
-        raise ValueError(f"{name}={given!r}: take a positive number of seconds")
-
-
-def is_number(given: object) -> bool:
-    """Whether a caller gave a number, be it Python's or numpy's; a text that reads as one is none."""
-    return isinstance(given, Real) and not isinstance(given, bool)
 
 
 def server_time_ns(reply: Any) -> int:

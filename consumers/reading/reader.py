@@ -5,7 +5,8 @@ Must never know how entries are asked for (`source` does) nor how they are hande
 
 from typing import Any, Final, TypeVar
 
-from consumers.reading.freshness import AgeGuard, check_max_age_s
+from consumers.arguments import check_max_age_s
+from consumers.reading.freshness import AgeGuard
 from consumers.reading.lag import Lag
 from consumers.reading.lags import Standing, lags_of
 from consumers.reading.source import Source

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from consumers.arguments import is_number
 from consumers.rest.budget import Budget
 from consumers.rest.calls import Answer, Call, Threads
 from consumers.rest.errors import RestError, RestMissing
@@ -53,8 +54,8 @@ class Account:
     def __post_init__(self) -> None:
         check_key("key_id", self.key_id)
         check_key("secret_key", self.secret_key)
-        if not 0 < self.timeout_s <= 300:
-            raise ValueError(f"timeout_s={self.timeout_s}: take more than 0 and at most 300 seconds")
+        if not (is_number(self.timeout_s, 0, 300) and self.timeout_s > 0):
+            raise ValueError(f"timeout_s={self.timeout_s!r}: take more than 0 and at most 300 seconds")
 
 
 class Asker:

@@ -12,6 +12,7 @@ import time
 from importlib import resources
 from typing import Final
 
+from consumers.arguments import is_count
 from consumers.errors import BusClosed, BusUnavailable
 from consumers.rest.errors import RestLimited
 from consumers.rest.window import Window
@@ -32,8 +33,8 @@ _SCRIPT: Final = resources.files("consumers.rest").joinpath("budget.lua").read_b
 
 def check_calls(calls_per_minute: int) -> None:
     """`ValueError` for a limit that is none."""
-    if calls_per_minute < 1:
-        raise ValueError(f"calls_per_minute={calls_per_minute}: take 1 or more; the free plan has 200")
+    if not is_count(calls_per_minute, 1):
+        raise ValueError(f"calls_per_minute={calls_per_minute!r}: take 1 or more; the free plan has 200")
 
 
 class Budget:

@@ -12,6 +12,7 @@ from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
+from consumers.arguments import NO_LIMIT, is_count
 from consumers.rest.asker import Account, Asker
 from consumers.rest.budget import Budget
 from consumers.rest.errors import RestError, RestUnavailable
@@ -230,8 +231,8 @@ class AlpacaRest:
         options: dict[str, str | int],
         limit: int | None,
     ) -> AsyncGenerator[Any, None]:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit={limit}: take 1 or more, or None for no limit")
+        if limit is not None and not is_count(limit, 1):
+            raise ValueError(f"limit={limit!r}: take 1 or more{NO_LIMIT}")
         params: dict[str, str | int] = {"symbols": name, "feed": self.feed, "sort": "asc", **options}
         params["start"] = format_rfc3339(to_ns(start, "start"))
         if end is not None:

@@ -4,7 +4,6 @@ Decides from status, headers and counts. Must never sleep, call or draw a random
 Status codes and headers: https://docs.alpaca.markets/docs/usage-limit-api-calls and RFC 9110, section 10.2.3.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 
+from consumers.arguments import check_seconds, check_waits, is_count
 from consumers.rest.errors import RestError, RestLimited, RestRefused, RestUnavailable
 
 LONGEST_PAUSE_S: Final = 120.0
@@ -71,19 +71,10 @@ class Retry:
     deadline_s: float = 15.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts={self.attempts}: take 1 (no retry) or more")
-        if not (0 < self.first_delay_s <= self.max_delay_s < math.inf):
-            raise ValueError(
-                f"first_delay_s={self.first_delay_s} and max_delay_s={self.max_delay_s}: "
-                "take 0 < first_delay_s <= max_delay_s, in seconds"
-            )
-        if not 1 <= self.factor <= 100:
-            raise ValueError(f"factor={self.factor}: take 1 (always the same wait) to 100")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter={self.jitter}: take 0 (none) to 1 (anything down to no wait)")
-        if not 0 < self.deadline_s < math.inf:
-            raise ValueError(f"deadline_s={self.deadline_s}: take a positive number of seconds")
+        if not is_count(self.attempts, 1):
+            raise ValueError(f"attempts={self.attempts!r}: take 1 (no retry) or more")
+        check_waits(self.first_delay_s, self.max_delay_s, self.factor, self.jitter)
+        check_seconds("deadline_s", self.deadline_s)
 
     def delay_s(self, failure: Failure, attempt: int, elapsed_s: float, chance: float) -> float | None:
         """Seconds until the next attempt after this one (1 is the first), or None when it was the last.

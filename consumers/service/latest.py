@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from consumers.arguments import check_seconds
 from consumers.bus import Bus, parts_of
 from consumers.errors import BusError, BusUnavailable, StaleQuote
 from consumers.reading.cached import readable_quote
@@ -87,8 +88,7 @@ class Latest:
 
     async def get(self, names: list[Symbol], max_age_s: float) -> LatestQuotes:
         """Fresh quotes of these symbols. Raises `BusUnavailable` when Redis is away and REST cannot stand in."""
-        if not max_age_s > 0:
-            raise ValueError(f"max_age_s={max_age_s}: take a positive number of seconds")
+        check_seconds("max_age_s", max_age_s, for_ever=True)
         remedy = self._remedy()
         bus, known = await self._look(names, remedy is None)
         judged = {name: known.judge(name, max_age_s, NOT_ASKED) for name in names}

@@ -11,6 +11,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, overload
 
+from consumers.arguments import NO_LIMIT, check_seconds
 from consumers.bus import Bus, connect, parts_of
 from consumers.errors import BusClosed, BusError, BusUnavailable
 from consumers.reading.lags import Standing, lags_of
@@ -77,12 +78,9 @@ class MarketDataService:
         callback_timeout_s: float | None = CALLBACK_TIMEOUT_S,
         name: str | None = None,
     ) -> None:
-        if not max_age_s > 0:
-            raise ValueError(f"max_age_s={max_age_s}: take a positive number of seconds")
-        if callback_timeout_s is not None and not callback_timeout_s > 0:
-            raise ValueError(
-                f"callback_timeout_s={callback_timeout_s}: take a positive number of seconds, or None"
-            )
+        check_seconds("max_age_s", max_age_s, for_ever=True)
+        if callback_timeout_s is not None:
+            check_seconds("callback_timeout_s", callback_timeout_s, otherwise=NO_LIMIT, for_ever=True)
         self._reconnect: Final = reconnect
         # Connects nowhere yet; a mistake in the URL is told where it was made.
         self._bus: Final = connect(

@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from types import TracebackType
 from typing import Any, Final, Self
 
+from consumers.arguments import check_max_age_s
 from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
-from consumers.reading.freshness import check_max_age_s
 from consumers.reading.gaps import STREAM_RECREATED
 from consumers.reading.quotes import QuoteStream
 from consumers.reading.start import Start, parse_starts, parse_symbols

@@ -3,10 +3,12 @@
 Decides both from arguments. Must never know the clock, nor where items come from or go to.
 """
 
+import math
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from consumers.arguments import is_number
 from wire import Gap, Quote
 
 Times: TypeAlias = Literal["recorded", "fresh", "now"]
@@ -27,9 +29,9 @@ class Pace:
     __slots__ = ("_first_ns", "_speed", "_start_ns", "_start_s", "_times")
 
     def __init__(self, speed: float | None, times: Times) -> None:
-        if speed is not None and not 0 < speed < float("inf"):
+        if speed is not None and not (is_number(speed) and 0 < speed < math.inf):
             raise ValueError(
-                f"speed={speed}: take recorded seconds per second, or None for as fast as it is read"
+                f"speed={speed!r}: take recorded seconds per second, or None for as fast as it is read"
             )
         if times not in ("recorded", "fresh", "now"):
             raise ValueError(f"times={times!r}: take 'recorded', 'fresh' or 'now'")

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import msgspec
 from redis.exceptions import RedisError
 
+from consumers.arguments import is_count
 from consumers.command import Command, Reply
 from consumers.errors import BusError, BusUnavailable
 from consumers.link import Link, Target
@@ -65,8 +66,8 @@ class Publisher:
         maxlen: int | None = MAXLEN,
         timeout_s: float | None = None,
     ) -> None:
-        if maxlen is not None and maxlen < 1:
-            raise ValueError(f"maxlen={maxlen}: take 1 or more, or None for no bound")
+        if maxlen is not None and not is_count(maxlen, 1):
+            raise ValueError(f"maxlen={maxlen!r}: take 1 or more, or None for no bound")
         self.maxlen: Final = maxlen
         self.keys: Final = Keyspace(namespace)
         self.clock: Final = Clock()

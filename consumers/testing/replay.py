@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Se
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
+from consumers.arguments import is_count
 from consumers.testing.memory import MemoryBus
 from consumers.testing.pace import Pace, Times, time_of
 from consumers.testing.publisher import Publisher
@@ -64,8 +65,8 @@ async def replay(
     `ValueError` for choices that contradict each other; whatever publishing raises.
     """
     pace = Pace(speed, times)
-    if ahead < 1:
-        raise ValueError(f"ahead={ahead}: take 1 or more entries")
+    if not is_count(ahead, 1):
+        raise ValueError(f"ahead={ahead!r}: take 1 or more entries")
     if isinstance(into, Publisher) and speed is None and not streams and into.maxlen is not None:
         raise ValueError(
             "as fast as who reads? name the streams, or take a speed, or a Publisher with maxlen=None"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from consumers import Bus, Gap, Newest, Quote, StaleQuote
-from consumers.reading.freshness import AgeGuard, ServerClock, check_max_age_s
+from consumers.arguments import check_max_age_s
+from consumers.reading.freshness import AgeGuard, ServerClock
 from tests.consumers.conftest import KEYS, Writer, take
 from wire import encode_latest, encode_quote
 
