@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from consumers.reading.telling import GRACE_S, QUIET, SERVED, Cause, Layer, Telling, Told, as_cause
-from wire import STATUS_FIELDS, Level, QualityJudge
+from wire import HEARTBEAT_LIMIT_S, STATUS_FIELDS, Level, QualityJudge
 from wire.quality import time_ns_of
 from wire.quote import UNREADABLE
 
@@ -21,6 +21,8 @@ FIELDS: Final = (*STATUS_FIELDS, "market")
 """The fields of `quotes:status` that are looked at."""
 BEAT_LIMIT_S: Final = 3.2
 """A daemon whose last heartbeat is older has missed three; a standby takes over then."""
+BEATS_S: Final = 2.6
+"""While a heartbeat has changed within so long, it may be as old as `quality` allows: its clock is behind."""
 REQUEST_GRACE_S: Final = 2.8
 """As `GRACE_S`, for a state of the symbol itself: Alpaca may take a moment to confirm or to refuse it."""
 BACK_GRACE_S: Final = 2.8
@@ -99,6 +101,8 @@ class Lookout:
         self._symbols: Final[dict[str, _Symbol]] = {}
         self._telling: Final = Telling()
         self._is_away = False
+        self._beat: bytes | None = None
+        self._beat_changed_s = -math.inf
         self._back_s = -math.inf
         """Since when Redis answers again."""
         self.unserved: dict[str, Unserved] = {}
@@ -148,7 +152,11 @@ class Lookout:
         if answers.now_ns is None or answers.status is None:
             causes = {s: _by_state(known) for s, known in self._symbols.items() if known.state_s >= 0}
             return self._told(causes, now_s)
-        judge = QualityJudge(answers.now_ns, answers.status, beat_limit_s=BEAT_LIMIT_S)
+        if (beat := answers.status.get("heartbeat")) != self._beat:
+            self._beat, self._beat_changed_s = beat, now_s
+        beats = now_s - self._beat_changed_s < BEATS_S
+        limit_s = HEARTBEAT_LIMIT_S if beats else BEAT_LIMIT_S
+        judge = QualityJudge(answers.now_ns, answers.status, beat_limit_s=limit_s)
         is_closed = answers.status.get("market") == b"closed"
         return self._told(
             {

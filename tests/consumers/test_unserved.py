@@ -124,7 +124,7 @@ def test_what_may_pass_by_itself_is_told_when_it_lasts(value: bytes | None, told
     ("daemon", "told", "by_s"),
     [
         ({}, "no_daemon, no quotes come: no daemon has written here", GRACE_S),
-        (status(beat_s=4), "no_daemon, no quotes come: the daemon's last heartbeat is 4 s old", 0.0),
+        (status(beat_s=6), "no_daemon, no quotes come: the daemon's last heartbeat is 6 s old", 0.0),
         (status("stopped"), "no_daemon, no quotes come: the daemon was stopped", 0.0),
         (
             status("stopped", standby="b"),
@@ -156,7 +156,7 @@ def test_a_daemon_that_is_away_or_without_its_feed_is_told(
         lines += found
     assert lines == [f"AMD, MSFT: {told}"]
     assert set(watch.unserved) == {"AMD", "MSFT"}
-    older = {**daemon, "heartbeat": iso(99).encode()} if "4 s old" in told else daemon
+    older = {**daemon, "heartbeat": iso(99).encode()} if "6 s old" in told else daemon
     assert texts(watch, 99.0, daemon=older, AMD=state("live"), MSFT=state("live")) == []
     assert texts(watch, 200.0, AMD=state("live"), MSFT=state("live")) == [
         "AMD, MSFT: live, quotes come again"
@@ -253,6 +253,21 @@ def test_symbols_that_fall_quiet_now_and_then_have_one_line_a_minute_together() 
     assert 1 <= count <= 12
 
 
+def test_a_daemon_whose_clock_is_behind_is_not_called_gone_while_its_heart_beats() -> None:
+    """Up to the 5 s that `quality` allows; when the beats end, it is missed as soon as any other."""
+    watch = Lookout()
+    for second in range(30):
+        beat_s = 4.0 + second % 2 / 10
+        assert texts(watch, float(second), daemon=status(beat_s=beat_s), AMD=state("live")) == []
+    found = {
+        second: texts(watch, float(second), daemon=status(beat_s=4.1), AMD=state("live"))
+        for second in range(30, 35)
+    }
+    told = [second for second, lines in found.items() if lines]
+    assert told == [32]
+    assert found[32] == ["AMD: no_daemon, no quotes come: the daemon's last heartbeat is 4 s old"]
+
+
 def test_a_daemon_that_could_not_beat_while_redis_was_away_is_not_called_gone() -> None:
     """Its heartbeat is as old as the outage; only when none comes for a while is it missed."""
     watch = Lookout()
@@ -267,7 +282,7 @@ def test_a_daemon_that_could_not_beat_while_redis_was_away_is_not_called_gone() 
     assert "no_daemon, no quotes come: the daemon's last heartbeat is 17 s old" in text
     # Whoever is known to be gone is told at once again, without an outage before it.
     assert texts(watch, 100.0, AMD=state("live")) != []
-    assert texts(watch, 200.0, daemon=status(beat_s=4.0), AMD=state("live")) != []
+    assert texts(watch, 200.0, daemon=status(beat_s=6.0), AMD=state("live")) != []
 
 
 def test_nothing_is_known_of_a_symbol_that_nobody_follows() -> None:
