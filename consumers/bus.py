@@ -66,11 +66,10 @@ def connect(
 
     Without a `url` it is that of the environment variable `QUOTEBUS_REDIS_URL`, or else
     `redis://127.0.0.1:6379/0`. `timeout_s` bounds each connection attempt and each reply, by default as the URL
-    says (`socket_timeout`, `socket_connect_timeout`), else 5 s; `reconnect` says how
-    iterations come back after a lost connection. `name` says to operators who asks (CLIENT LIST has it): 1 to
-    100 printable ASCII characters without spaces or @; by default made of program, host, process id and a random
-    part. Raises `BadUrl`, `BadNamespace` and `ValueError` here; `BusUnavailable`, and `ContractTooNew` when the
-    daemon is of a later kind than this library, on entering.
+    says (`socket_timeout`, `socket_connect_timeout`), else 5 s; `reconnect` says how iterations come back after a
+    lost connection. `name` says to operators who asks (CLIENT LIST has it): 1 to 100 printable ASCII characters
+    without spaces or @; by default made of program, host, process id and a random part. Raises `BadUrl`,
+    `BadNamespace` and `ValueError` here; on entering `BusUnavailable`, or `ContractTooNew`: the daemon is later.
     """
     if url is None:
         url = os.environ.get(URL_VARIABLE) or DEFAULT_URL

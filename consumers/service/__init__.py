@@ -6,7 +6,7 @@ library.
 
 from consumers.service.latest import LatestQuotes
 from consumers.service.market_data import MarketDataService
-from consumers.service.status import DaemonStatus, ServiceStatus, StreamStatus
+from consumers.service.status import DaemonStatus, ServiceStatus, StreamStatus, WhyUnserved
 from consumers.service.stream import ServiceStream
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "ServiceStatus",
     "ServiceStream",
     "StreamStatus",
+    "WhyUnserved",
 ]

@@ -7,15 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypedDict
 
 from consumers.reading.lag import Lag
-from consumers.reading.unserved import Unserved
 from wire import Quality
 
 COUNTS: Final = ("quotes", "gaps", "malformed", "callback_errors")
 """The fields that outlive a stream."""
 
 
+class WhyUnserved(TypedDict):
+    """The state of a symbol that gets no quotes now, and the reason, as `Unserved` has them."""
+
+    state: str
+    reason: str
+
+
 class StreamStatus(TypedDict):
-    """What one stream knows of itself; counts are since it was made.
+    """What one stream knows of itself, in values that JSON has; counts are since it was made.
 
     `wanted_symbols` is what it follows, `subscribed_symbols` those of them that Alpaca has confirmed, and
     `unserved` says of each that gets no quotes now why, in the daemon's words of about a second ago.
@@ -24,7 +30,7 @@ class StreamStatus(TypedDict):
     connected: bool
     wanted_symbols: list[str]
     subscribed_symbols: list[str]
-    unserved: dict[str, Unserved]
+    unserved: dict[str, WhyUnserved]
     active_callbacks: int
     reconnect_attempts: int
     quotes: int

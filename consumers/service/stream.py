@@ -24,7 +24,7 @@ from consumers.reconnect import Loudness, Reconnect
 from consumers.service.awaiting import RunsWhenAwaited
 from consumers.service.book import Callback, CallbackBook, checked
 from consumers.service.callbacks import Caller, SharedCallbacks
-from consumers.service.status import StreamStatus
+from consumers.service.status import StreamStatus, WhyUnserved
 from wire import Gap, Quote, Symbol
 
 _log = logging.getLogger(__name__)
@@ -192,7 +192,10 @@ class ServiceStream(RunsWhenAwaited):
             connected=reading and source is not None and source.is_connected,
             wanted_symbols=sorted(self.symbols),
             subscribed_symbols=[] if source is None else sorted(source.subscribed),
-            unserved={} if source is None else source.unserved,
+            unserved={
+                symbol: WhyUnserved(state=why.state, reason=why.reason)
+                for symbol, why in ({} if source is None else source.unserved).items()
+            },
             active_callbacks=len(self._book) + (self._callback is not None) + (self._on_gap is not None),
             reconnect_attempts=self._opening_failures if source is None else source.failures,
             quotes=self._quotes,

@@ -127,7 +127,8 @@ async def quietly(steps: Coroutine[Any, Any, Any]) -> None:
 
 def told_by(service: MarketDataService) -> dict[str, Unserved]:
     """What a service says of its streams."""
-    return service.get_stream_status()["unserved"]
+    unserved = service.get_stream_status()["unserved"]
+    return {symbol: Unserved(symbol, **why) for symbol, why in unserved.items()}
 
 
 class Daemon:

@@ -9,7 +9,6 @@ import pytest
 from redis.asyncio import Redis
 
 from consumers import Gap, MarketDataService, Quote
-from consumers.reading.unserved import Unserved
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, until
 from tests.consumers.service.conftest import read, sizes, so, spawn
@@ -68,7 +67,8 @@ async def test_get_stream_status_has_the_keys_that_were_asked_for(
         await writer.redis.hset(KEYS.subscriptions, symbol, value)
     await so(lambda: service.get_stream_status()["subscribed_symbols"] == ["AAPL", "TSLA"])
     unserved = service.get_stream_status()["unserved"]
-    assert unserved["MSFT"] == Unserved("MSFT", "waiting", "waits behind the limit")
+    assert unserved["MSFT"] == {"state": "waiting", "reason": "waits behind the limit"}
+    assert json.loads(json.dumps(service.get_stream_status())) == service.get_stream_status()
     streams = service.get_stream_status()["streams"]
     assert [len(stream["subscribed_symbols"]) for stream in streams] == [1, 1]
     assert status["active_callbacks"] == 3

@@ -400,8 +400,8 @@ async def test_a_stream_without_a_daemon_says_so(
     stream = service.stream_quotes("AAPL")
     task = spawn(read(stream, 1))
     await so(lambda: "no daemon has written here" in caplog.text, 5)
-    (why,) = service.get_stream_status()["unserved"].values()
-    assert (why.symbol, why.state, why.reason) == ("AAPL", "no_daemon", "no daemon has written here")
+    unserved = service.get_stream_status()["unserved"]
+    assert unserved == {"AAPL": {"state": "no_daemon", "reason": "no daemon has written here"}}
     await blocked(writer.redis)
     await writer.quotes("AAPL", 1)
     assert await task
