@@ -47,7 +47,8 @@ class Level(StrEnum):
     LIVE = "live"
     """Connected, subscribed, and a quote came lately."""
     QUIET = "quiet"
-    """Connected and subscribed, but no quote came lately, or none yet on this connection."""
+    """Connected and subscribed, but no quote came lately, or none yet on this connection, or none since the daemon
+    made a remark on the symbol."""
     STALE = "stale"
     """The daemon is gone, its feed or its Redis is away, or newer quotes came and are not stored: the quote may be
     outdated."""
@@ -160,6 +161,9 @@ class QualityJudge:
             return Level.NOT_SUBSCRIBED, f"in state {found.state[:40]!r}", since_ns
         if received_ns is None and found.reason:
             return Level.QUIET, f"no quote yet; {found.reason}", since_ns
+        if found.reason and since_ns is not None and received_ns is not None and received_ns < since_ns:
+            # The daemon knows why there is none behind it, however young it is.
+            return Level.QUIET, found.reason, since_ns
         return self._lately(received_ns, since_ns)
 
     def _lately(self, received_ns: int | None, since_ns: int | None) -> tuple[Level, str | None, int | None]:

@@ -25,9 +25,9 @@ def status(**changed: str | None) -> dict[str, str | bytes | None]:
     return {"heartbeat": iso(1), "state": "live", "standby": None, "connected_since": iso(3600), **changed}
 
 
-def state(name: str = "live", reason: str | None = None) -> bytes:
-    """A field of `quotes:subscriptions`, ten minutes old."""
-    return json.dumps({"state": name, "reason": reason, "since": iso(600)}).encode()
+def state(name: str = "live", reason: str | None = None, age_s: float = 600) -> bytes:
+    """A field of `quotes:subscriptions`."""
+    return json.dumps({"state": name, "reason": reason, "since": iso(age_s)}).encode()
 
 
 def judged(
@@ -104,6 +104,15 @@ def test_without_a_daemon_that_is_well_it_is_stale(
     assert found.level is Level.STALE
     assert reason in (found.reason or "")
     assert found.since_ns == (None if since_s is None else NOW_NS - since_s * S)
+
+
+def test_a_remark_of_the_daemon_counts_from_its_time_on() -> None:
+    """A quote of half a minute ago is no live one when the daemon has said since why there is none behind it."""
+    remark = state("live", "not an active asset", 10)
+    found = judged(status(), remark, 30)
+    assert (found.level, found.reason) == (Level.QUIET, "not an active asset")
+    assert found.since_ns == NOW_NS - 10 * S
+    assert judged(status(), remark, 5).is_live
 
 
 @pytest.mark.parametrize(
