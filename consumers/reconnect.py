@@ -7,6 +7,8 @@ Error codes as Redis sends them: https://redis.io/docs/latest/develop/reference/
 
 import logging
 import math
+import os
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +43,7 @@ _PASSING_CODES = (
 
 
 WARN_EVERY_S: Final = 60.0
+_ERRNO: Final = re.compile(r"\[Errno (-?\d+)\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +146,8 @@ def tells_of_key(error: object) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Why Redis could not be used, in one sentence with the remedy."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Why Redis could not be used, in one sentence with the remedy; at which address, the caller says."""
+    text = (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
     if isinstance(error, WrongServer | HandshakeFailed | NotInMemory):
         return text
     if isinstance(error, MovedError) or tells_of_cluster(text):
@@ -169,5 +172,19 @@ def reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer in time ({text}); is the server overloaded or the network cut?"
     if isinstance(error, ConnectionError | OSError) and "loading" not in text.lower():
-        return f"{text}; is the server running, and are host and port right?"
+        return f"{_of_the_system(error) or text}; is the server running, and are host and port right?"
     return text
+
+
+def _of_the_system(error: BaseException) -> str:
+    """What the system says of a connection that failed, without the address that redis-py and asyncio add."""
+    cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+    if not isinstance(cause, OSError):
+        return ""
+    numbers = {cause.errno} if cause.errno else {int(n) for n in _ERRNO.findall(str(cause))}
+    if len(numbers) != 1:
+        # Of a name with several addresses, each may have failed in its own way.
+        return ""
+    number = numbers.pop()
+    # What is below 0 is of getaddrinfo(3), and no number of errno(3).
+    return os.strerror(number) if number > 0 else cause.strerror or ""

@@ -1,12 +1,14 @@
 """When to try again, by the table."""
 
 import logging
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions
+from redis.asyncio import Redis
 
 from consumers import Reconnect
 from consumers.reconnect import Loudness, is_passing, reason
@@ -83,3 +85,31 @@ def test_one_attempt_a_minute_is_a_warning() -> None:
     assert loud == [True, False, False, True, False, False, True]
     assert one.level(501.0) == logging.INFO
     assert other.level(501.0) == logging.WARNING
+
+
+async def test_a_connection_that_fails_is_told_in_the_system_s_words(unused_tcp_port: int) -> None:
+    """Without the address, which stands before them; with the remedy."""
+    remedy = "; is the server running, and are host and port right?"
+    told = {
+        f"redis://127.0.0.1:{unused_tcp_port}": f"Connection refused{remedy}",
+        "unix:///nowhere/redis.sock": f"No such file or directory{remedy}",
+        "redis://nowhere.invalid": remedy,
+    }
+    for url, words in told.items():
+        async with Redis.from_url(url, retry=None) as client:
+            with pytest.raises(exceptions.ConnectionError) as caught:
+                await client.ping()
+        assert reason(caught.value).endswith(words)
+        assert not re.search(r"connecting to|call failed|\d", reason(caught.value))
+
+
+def test_a_name_with_several_addresses_is_told_once() -> None:
+    """Where all fail alike, and else each with its own words."""
+    both = (
+        "Multiple exceptions: [Errno 111] Connect call failed ('::1', 6379), [Errno {}] Connect call failed"
+    )
+    assert reason(OSError(both.format(111))).startswith("Connection refused;")
+    assert reason(OSError(both.format(113))).startswith("Multiple exceptions:")
+    assert reason(exceptions.ConnectionError("Connection closed by server.")).startswith(
+        "Connection closed by server;"
+    )
