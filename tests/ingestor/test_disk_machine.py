@@ -114,13 +114,14 @@ class Machine(RuleBasedStateMachine):
         for _ in range(operations):
             self.do(self.life.disk_does())
 
-    # What is void is forgotten, whether its files can be deleted or not.
-    @precondition(lambda self: self.life.disk.asked and not self.life.publisher.spooling._medium.is_void)
     @rule()
     def disk_fails(self) -> None:
         """The disk is full for a moment."""
-        self.do(self.life.disk_does(OSError(errno.ENOSPC, "No space left on device")))
-        self.life.publisher.spooling._medium.health.hurry()
+        # No precondition, here and below: whether something is asked of the disk depends on the machine's time as
+        # well. And what is void is forgotten, whether its files can be deleted or not.
+        if self.life.disk.asked and not self.life.publisher.spooling._medium.is_void:
+            self.do(self.life.disk_does(OSError(errno.ENOSPC, "No space left on device")))
+            self.life.publisher.spooling._medium.health.hurry()
 
     # What was forgotten unheard, a daemon that stops cannot know.
     @precondition(lambda self: not self.has_unheard_loss)
@@ -132,10 +133,12 @@ class Machine(RuleBasedStateMachine):
         self.bury()
         self.begin_anew()
 
-    @precondition(lambda self: not self.has_unheard_loss and self.may_be_killed)
+    @precondition(lambda self: not self.has_unheard_loss)
     @rule()
     def kill_and_start(self) -> None:
         """A sudden end: what was neither sent nor on disk is gone, and nothing else."""
+        if not self.may_be_killed:
+            return
         on_disk = self.life.on_disk()
         for symbol in SYMBOLS:
             safe = on_disk[symbol].union(found(self.server, symbol))
