@@ -97,7 +97,7 @@ class Latest:
         if lacking:
             asked = await self._ask(bus, known, lacking, remedy)
         fresh: dict[str, Quote] = {}
-        stale: dict[str, StaleQuote] = {}
+        late: dict[str, Judgement] = {}
         for name in names:
             # Anew for all: while REST was asked, what was fresh has become older.
             judgement = known.judge(
@@ -106,8 +106,18 @@ class Latest:
             if judgement.verdict is Verdict.FRESH and judgement.quote is not None:
                 fresh[name] = judgement.quote
             else:
-                age_s = math.inf if judgement.age_s is None else judgement.age_s
-                stale[name] = StaleQuote(judgement.quote, age_s, max_age_s, symbol=name, why=judgement.why)
+                late[name] = judgement
+        trust = await _trust(bus, list(late))
+        stale = {
+            name: StaleQuote(
+                judgement.quote,
+                math.inf if judgement.age_s is None else judgement.age_s,
+                max_age_s,
+                symbol=name,
+                why="; ".join(filter(None, (trust.get(name), judgement.why))),
+            )
+            for name, judgement in late.items()
+        }
         return LatestQuotes(fresh, stale)
 
     async def _look(self, names: list[Symbol], may_ask_rest: bool) -> tuple[Bus | None, _Known]:
@@ -161,6 +171,22 @@ class Latest:
     def _say(self, text: str, error: Exception) -> None:
         if self._seldom.lets_pass(text, asyncio.get_running_loop().time()) is not None:
             _log.warning(text, str(error) or f"no answer within {REDIS_PATIENCE_S:g} s")
+
+
+async def _trust(bus: Bus | None, names: list[str]) -> dict[str, str]:
+    """What the daemon says of symbols without a fresh quote: nobody is to look for keys of REST in vain."""
+    if bus is None or not names:
+        return {}
+    try:
+        async with asyncio.timeout(REDIS_PATIENCE_S):
+            found = await bus.quality(*names)
+    except (BusError, TimeoutError):
+        return {}
+    return {
+        name: f"on the bus it is {quality.level}: {quality.reason}"
+        for name, quality in found.items()
+        if quality.reason
+    }
 
 
 async def _known(bus: Bus, names: list[Symbol]) -> _Known:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -158,6 +159,23 @@ async def test_get_latest_quote_without_credentials_names_the_remedy(
     assert caught.value.quote is None
     found = await service.get_latest_quotes(["AAPL", "MSFT"])
     assert (dict(found), sorted(found.stale)) == ({}, ["AAPL", "MSFT"])
+
+
+async def test_a_quote_that_cannot_be_had_says_what_the_daemon_says_of_the_symbol(
+    service: MarketDataService, redis: Redis
+) -> None:
+    """Before the remedy: with keys for REST alone the stream would go on being silent."""
+    beat = datetime.fromtimestamp(await server_ns(redis) / 1e9, UTC).isoformat()
+    await redis.hset(KEYS.status, mapping={"state": "live", "heartbeat": beat, "connected_since": beat})
+    state = {"state": "waiting", "reason": "waits behind the limit of 30 symbols", "since": None}
+    await redis.hset(KEYS.subscriptions, "AMD", json.dumps(state))
+    with pytest.raises(StaleQuote) as caught:
+        await service.get_latest_quote("AMD")
+    first, second = (
+        "on the bus it is not_subscribed: waits behind the limit of 30 symbols",
+        "without credentials",
+    )
+    assert caught.value.why.startswith(f"{first}; {second}")
 
 
 @pytest.mark.parametrize(
