@@ -110,8 +110,9 @@ class MemoryServer:
     async def caught_up(self, readers: int = 1, *, timeout_s: float = 5.0) -> None:
         """Wait until at least `readers` iterations are running, and each has seen everything and waits for more.
 
-        A plain iteration that waits has also finished with every item it was given. Raises `TimeoutError`, with
-        what is missing, after `timeout_s`.
+        A plain iteration that waits has also finished with every item it was given. A worker of a group waits from
+        the first entry of its symbols on, for before it there is no stream that could have a group. Raises
+        `TimeoutError`, with what is missing, after `timeout_s`.
         """
         hub = self._hub
         try:
