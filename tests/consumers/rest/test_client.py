@@ -231,7 +231,8 @@ async def test_the_first_question_holds_up_nobody(sim: AlpacaSimulator) -> None:
             output, _ = await process.communicate()
     found, longest_s, brought = json.loads(output)
     assert (found, brought) == (["AAPL"], [])
-    assert longest_s < 0.05
+    # A single call into C takes up to 0.06 s on a slow machine; with pandas it was twice that on a quick one.
+    assert longest_s < 0.1
 
 
 def test_without_alpaca_py_the_remedy_is_named() -> None:
