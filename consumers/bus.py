@@ -308,7 +308,7 @@ class Bus:
         after at most twice that time. `start` says where the group begins in a stream where there is no such group
         yet; `prefetch` is how many entries are taken at once, at least one of each symbol. With `leave` (default:
         without `consumer`) `aclose` removes the name from the group or, if something is pending under it, lets
-        others claim that at once.
+        others claim that at their next round, and a worker that begins at once.
 
         A `Gap` stands where quotes are missing: `trimmed` (pending or not, `missing` as far as it is known) and
         `stream_recreated` are found by this worker and have no id. A daemon's marker goes to one worker, as any

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from consumers import bus as native
+from consumers.errors import BusClosed
 from consumers.reading.history import PastQuotes
 from consumers.reading.start import Start
 from consumers.reconnect import Reconnect
@@ -192,7 +193,8 @@ class Bus:
 
         With `rest` (an `AlpacaRest` that nothing else uses) what the stream no longer holds comes from there. Times
         are venue times, as aware datetimes or nanoseconds since the epoch. Unreadable entries are logged and
-        skipped. Raises `BadSymbol`, `BadStart`, `BusUnavailable` and `RestError` from the iteration.
+        skipped. Raises `BadSymbol`, `BadStart`, `BusUnavailable`, `RestError`, and `BusClosed` where another thread
+        closes the bus meanwhile, from the iteration.
         """
         return self._all(lambda bus: bus.history(symbol, start, end, rest=rest))
 
@@ -225,6 +227,9 @@ class Bus:
         try:
             while (chunk := pump.take(chunk)) is not None:
                 yield from chunk
+            if not pump.is_whole:
+                # Of a stream that is followed there is always more to come; of these there would be some missing.
+                raise BusClosed("the bus was closed before all had been read")
         finally:
             pump.stop()
 

@@ -39,6 +39,8 @@ class Pump(Generic[T]):
         self._call: Final[Call[None]] = Call(self._news)
         self.is_over = False
         """Whether it was stopped, or has failed and said so."""
+        self.is_whole = False
+        """Whether the source has come to its own end."""
 
     @property
     def waiting(self) -> list[T]:
@@ -143,6 +145,7 @@ class Pump(Generic[T]):
                 try:
                     batch = await anext(batches)
                 except StopAsyncIteration:
+                    self.is_whole = True
                     return
                 except Exception as error:
                     self._error = error

@@ -251,7 +251,13 @@ class Reading(Generic[T]):
                 self._pump = Pump(self._portal, partial(self._batches_of, self._source), self._batch)
             pump = self._pump
             was_brought = pump.is_asked or pump.waiting is not self._batch
-            found = pump.take(self._batch, timeout_s)
+            try:
+                found = pump.take(self._batch, timeout_s)
+            except BusClosed:
+                # Another thread closes the bus, and this one has met it half way.
+                if not (self._closed or self._portal.is_closed):
+                    raise
+                found = None
             if found is None or self._is_closed:
                 # A loop that was left long ago may end only now, and with it what this one waits for.
                 goes_on = pump.is_over and not self._is_closed

@@ -582,6 +582,49 @@ def test_a_stream_that_is_closed_hands_nothing_out(bus: sync.Bus, pen: Pen) -> N
     assert list(held) == []
 
 
+def test_a_history_that_another_thread_closes_says_that_it_is_not_whole(bus: sync.Bus, pen: Pen) -> None:
+    """It ended as if there were no more; one that has come to its end is whole."""
+    pen.quotes("AAPL", 3_000)
+    whole = list(bus.history("AAPL", 0))
+    assert len(whole) == 3_000
+    items = bus.history("AAPL", 0)
+    first(items, 10)
+    closing = threading.Thread(target=bus.close)
+    closing.start()
+    closing.join()
+    with pytest.raises(BusClosed, match="before all had been read"):
+        list(items)
+
+
+def test_loops_end_when_another_thread_closes_the_bus_wherever_they_wait(
+    bus: sync.Bus, pen: Pen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that look after the bus in the midst of its closing."""
+    monkeypatch.setattr("consumers.sync.pump.WATCH_S", 0.000_1)
+    pen.quotes("AAPL", 1)
+    ended: list[Exception | None] = []
+
+    def read() -> None:
+        try:
+            for _ in bus.quotes("AAPL", start="earliest"):
+                begun.release()
+        except Exception as error:
+            ended.append(error)
+        else:
+            ended.append(None)
+
+    begun = threading.Semaphore(0)
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
+    for _ in readers:
+        assert begun.acquire(timeout=30)
+    bus.close()
+    for reader in readers:
+        reader.join(30)
+    assert ended == [None] * 8
+
+
 async def test_it_works_where_a_loop_runs_already(server: RedisServer, writer: Writer) -> None:
     """Called from a coroutine it blocks that loop for the call, and no more."""
     await writer.quotes("AAPL", 5)
