@@ -21,7 +21,7 @@ from tests.preload.build import NoCompiler, build
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
-pytest_plugins = ["tests.limits", "tests.order", "tests.processes", "tests.second_tries"]
+pytest_plugins = ["tests.limits", "tests.order", "tests.processes", "tests.second_tries", "tests.warm_starts"]
 DESCRIPTORS: Final = Path("/proc/self/fd")
 
 

@@ -15,9 +15,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tests.second_tries import NotInTime
+from tests.warm_starts import Process, warm_starts
 
 START_TIMEOUT_S = 60.0
 
@@ -42,8 +43,11 @@ class DaemonProcess:
         self.arguments: list[str] = [sys.executable, "-m", "ingestor"]
         self.launch: dict[str, Any] = {}
         """Whatever else `subprocess.Popen` is to be given."""
+        self.may_be_warm = True
+        """Whether its libraries may have been loaded before; see `tests.warm_starts`."""
+        self._plain: Final = list(self.arguments)
         self._starts = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     def with_environment(self, **variables: str) -> Self:
         """The same, with these variables as well from its next start on."""
@@ -67,7 +71,12 @@ class DaemonProcess:
     def start(self) -> None:
         """Start the process; it is not waited for."""
         self._starts += 1
+        warm = warm_starts() if self.may_be_warm else None
+        is_plain = self.arguments == self._plain and not self.launch
         with self._log.open("ab") as log:
+            if warm is not None and is_plain and warm.serves(self.environment):
+                self.process = warm.start("ingestor", self.environment, self._folder.name, log)
+                return
             self.process = subprocess.Popen(
                 self.arguments,
                 **{
@@ -112,13 +121,15 @@ class DaemonProcess:
     async def until(
         self, predicate: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0
     ) -> dict[str, Any]:
-        """Wait until the status satisfies the predicate."""
+        """Wait until the status satisfies the predicate; what a process needs to begin comes on top."""
+        await self._http_port()
         deadline_s = time.monotonic() + timeout_s
         while True:
+            is_late = time.monotonic() > deadline_s
             status = await self.status()
             if predicate(status):
                 return status
-            if time.monotonic() > deadline_s:
+            if is_late:
                 raise NotInTime(f"not so within {timeout_s} s: {status}\n{self.log[-3000:]}")
             await asyncio.sleep(0.02)
 
@@ -126,10 +137,11 @@ class DaemonProcess:
         """Wait until the log, which lags behind, has so many lines of this kind; the last of them."""
         deadline_s = time.monotonic() + timeout_s
         while True:
+            is_late = time.monotonic() > deadline_s
             found = [event for event in self.events if event["event"] == kind]
             if len(found) >= count:
                 return found[-1]
-            if time.monotonic() > deadline_s:
+            if is_late:
                 raise NotInTime(
                     f"{len(found)} instead of {count} {kind!r} in the log within {timeout_s} s:\n{self.log[-3000:]}"
                 )

@@ -30,7 +30,9 @@ async def test_a_flood_while_redis_is_frozen_stays_within_the_bounds(
     settings = {"memory_bytes": str(MEMORY_BYTES), "replay_bytes": str(REPLAY_BYTES), "stream_maxlen": "0"}
     if spool == "off":
         settings["spool_dir"] = "off"
-    async with DaemonProcess(own_server.url, vendor.url("iex"), **settings) as daemon:
+    daemon = DaemonProcess(own_server.url, vendor.url("iex"), **settings)
+    daemon.may_be_warm = False
+    async with daemon:
         await daemon.until_live()
         await subscribed(own_redis, vendor, "AAPL")
         traffic = Traffic(vendor, "AAPL")

@@ -161,18 +161,21 @@ async def test_the_pages_tell_liveness_readiness_and_metrics(
 
 
 async def test_no_secret_is_in_the_log_the_pages_or_on_redis(
-    daemon: DaemonProcess, redis: Redis, vendor: AlpacaSimulator
+    shared_server: RedisServer, redis: Redis, vendor: AlpacaSimulator
 ) -> None:
     """Neither key nor secret appears anywhere that people look, nor in the process list."""
     await redis.sadd(KEYS.symbols, "AAPL")
-    await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
-    pages = [(await daemon.page(path))[1] for path in ("/status", "/metrics", "/readyz?verbose")]
-    events = str(await redis.xrange(KEYS.events)) + str(await redis.hgetall(KEYS.status))
-    assert daemon.process is not None
-    arguments = await asyncio.to_thread(Path(f"/proc/{daemon.process.pid}/cmdline").read_text)
-    for text in (daemon.log, *pages, events, arguments):
-        assert "very-secret-value-5678" not in text
-        assert "PKTESTKEY1234" not in text
+    daemon = DaemonProcess(shared_server.url, vendor.url("iex"))
+    daemon.may_be_warm = False
+    async with daemon:
+        await vendor.wait_for(lambda: vendor.symbols == {"AAPL"})
+        pages = [(await daemon.page(path))[1] for path in ("/status", "/metrics", "/readyz?verbose")]
+        events = str(await redis.xrange(KEYS.events)) + str(await redis.hgetall(KEYS.status))
+        assert daemon.process is not None
+        arguments = await asyncio.to_thread(Path(f"/proc/{daemon.process.pid}/cmdline").read_text)
+        for text in (daemon.log, *pages, events, arguments):
+            assert "very-secret-value-5678" not in text
+            assert "PKTESTKEY1234" not in text
 
 
 async def test_a_burst_is_stored_whole_and_the_queue_empties(

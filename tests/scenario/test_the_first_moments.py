@@ -23,6 +23,7 @@ from tests.scenario.conftest import until
 from tests.scenario.daemon import DaemonProcess
 from tests.scenario.streams import KEYS
 from tests.second_tries import NotInTime
+from tests.warm_starts import Process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which signals have a handler")
 
@@ -50,7 +51,7 @@ def text(path: str) -> str:
     return Path(path).read_text()
 
 
-async def listening(process: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGTERM) -> None:
+async def listening(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
     """Wait for the first moment at which a signal is heard."""
     deadline_s = time.monotonic() + 30
     while not has_handler(process.pid, number):
@@ -128,6 +129,7 @@ async def test_a_daemon_that_is_asked_for_new_settings_before_it_listens_lives_o
     """SIGHUP ends nothing, at no moment; the request is kept until it can be met."""
     for delay_s in (0.0, 0.1, 0.4):
         daemon = DaemonProcess(shared_server.url, vendor.url("iex"))
+        daemon.may_be_warm = False
         async with daemon:
             assert daemon.process is not None
             await listening(daemon.process, signal.SIGHUP)

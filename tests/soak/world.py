@@ -286,15 +286,14 @@ class World:
     def _mind_the_process(self) -> None:
         process = self.daemon.process
         assert process is not None
-        if process.poll() is None:
+        code = process.poll()
+        if code is None:
             if (size := self.size()) is not None:
                 self.balance.see_size(self.now_s, size)
         elif not self.is_ended_on_purpose:
             last = self.daemon.log[-1500:]
-            if not self.excuse_of_an_end(process.returncode, last):
-                self.balance.complain(
-                    f"at {self.now_s:.1f} s the daemon ended with {process.returncode}:\n{last}"
-                )
+            if not self.excuse_of_an_end(code, last):
+                self.balance.complain(f"at {self.now_s:.1f} s the daemon ended with {code}:\n{last}")
             self.start_daemon()
 
     def _count(self) -> None:
