@@ -162,6 +162,22 @@ def test_await_stands_before_what_is_awaited(kind: type) -> None:
     assert said == {name: inspect.iscoroutinefunction(getattr(kind, name)) for name in said}
 
 
+def test_constructors_and_functions_are_those_of_the_code() -> None:
+    """Each signature has every parameter in its order and each default, and `await` where it belongs."""
+    exported = {name: getattr(module, name) for module in reversed(PUBLIC) for name in module.__all__}
+    for awaited, name, said in first_cells("constructor or function", r"`(await )?(\w+)(\(.*?\))`"):
+        found = exported[name]
+        assert bool(awaited) == inspect.iscoroutinefunction(found), name
+        made = eval(f"lambda {said[1:-1]}: None", dict(exported))
+        assert [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(made).parameters.values()
+        ] == [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(found).parameters.values()
+        ], name
+
+
 @pytest.mark.parametrize("kind", [consumers.Reconnect, consumers.rest.Retry], ids=lambda kind: kind.__name__)
 def test_every_default_is_documented(kind: Any) -> None:
     """Names and defaults, in order."""
