@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import inspect
 import re
 from pathlib import Path
 from types import ModuleType
@@ -133,15 +134,17 @@ def test_the_larger_status_dictionaries_are_documented_by_what_they_add() -> Non
 def test_every_method_is_documented(kind: type) -> None:
     """Each table has every public method and property, and no other."""
     name = name_of(kind)
-    assert sorted(first_cells(f"method of `{name}`", r"`(\w+)(?:\(.*?\))?`")) == sorted(public_names(kind))
+    assert sorted(first_cells(f"method of `{name}`", r"`(?:await )?(\w+)(?:\(.*?\))?`")) == sorted(
+        public_names(kind)
+    )
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
 def test_parameters_are_those_of_the_code(kind: type) -> None:
     """Every parameter that a row names is one, and a default is the code's."""
     name = name_of(kind)
-    for method, said in first_cells(f"method of `{name}`", r"`(\w+)\((.*?)\)`"):
-        known = importlib.import_module("inspect").signature(getattr(kind, method)).parameters
+    for method, said in first_cells(f"method of `{name}`", r"`(?:await )?(\w+)\((.*?)\)`"):
+        known = inspect.signature(getattr(kind, method)).parameters
         for part in filter(None, re.split(r", (?![^()]*\))", said)):
             parameter, _, default = part.strip(" *").partition("=")
             if parameter in {"", "…"}:
@@ -149,6 +152,30 @@ def test_parameters_are_those_of_the_code(kind: type) -> None:
             assert parameter in known, (method, parameter)
             if default:
                 assert ast.literal_eval(default) == known[parameter].default, (method, part)
+
+
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_await_stands_before_what_is_awaited(kind: type) -> None:
+    """And before nothing else."""
+    cells = first_cells(f"method of `{name_of(kind)}`", r"`(await )?(\w+)")
+    said = {name: bool(awaited) for awaited, name in cells}
+    assert said == {name: inspect.iscoroutinefunction(getattr(kind, name)) for name in said}
+
+
+def test_constructors_and_functions_are_those_of_the_code() -> None:
+    """Each signature has every parameter in its order and each default, and `await` where it belongs."""
+    exported = {name: getattr(module, name) for module in reversed(PUBLIC) for name in module.__all__}
+    for awaited, name, said in first_cells("constructor or function", r"`(await )?(\w+)(\(.*?\))`"):
+        found = exported[name]
+        assert bool(awaited) == inspect.iscoroutinefunction(found), name
+        made = eval(f"lambda {said[1:-1]}: None", dict(exported))
+        assert [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(made).parameters.values()
+        ] == [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(found).parameters.values()
+        ], name
 
 
 @pytest.mark.parametrize("kind", [consumers.Reconnect, consumers.rest.Retry], ids=lambda kind: kind.__name__)
