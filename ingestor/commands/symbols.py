@@ -100,8 +100,9 @@ def show(as_json: bool, redis_url: str, namespace: str) -> int:
     names_shown = [shown(row["symbol"].encode("utf-8", "backslashreplace")) for row in rows]
     width = max(map(len, names_shown), default=6)
     for name, row in zip(names_shown, rows, strict=True):
-        reasons = (harmless(reason) for reason in (row["reason"], row["quality_reason"]) if reason)
-        why = "; ".join(filter(None, dict.fromkeys((*reasons, _holders(row)))))
+        own, trust = (harmless(reason or "") for reason in (row["reason"], row["quality_reason"]))
+        # What the daemon says of the symbol is often a part of why its quote is not trusted.
+        why = "; ".join(filter(None, ("" if own in trust else own, trust, _holders(row))))
         print(f"{name:<{width}}  {harmless(row['state']):<9}  {row['quality']:<14}  {why}".rstrip())
     return 0
 

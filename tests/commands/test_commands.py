@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ def test_symbols_are_added_listed_and_removed(server: RedisServer, redis: "redis
     ]
     listed = quotebus("symbols", "ls", url=server.url).stdout
     assert "AAPL  live       stale           no daemon has written here\n" in listed
+    seconds, _ = redis.time()
+    beat = datetime.fromtimestamp(seconds, UTC).isoformat()
+    redis.hset(KEYS.status, mapping={"state": "live", "heartbeat": beat, "connected_since": beat})
+    state = {"state": "live", "reason": "no quote for 10 s", "since": beat}
+    redis.hset(KEYS.subscriptions, "AAPL", json.dumps(state))
+    listed = quotebus("symbols", "ls", url=server.url).stdout
+    assert "AAPL  live       quiet           no quote yet; no quote for 10 s\n" in listed
+    redis.delete(KEYS.status)
     assert quotebus("symbols", "rm", "msft", url=server.url).stdout == "removed 1\n"
     # Beside the one that was meant, a misspelt member goes alone.
     redis.sadd(KEYS.symbols, "MSFT", "msft")
