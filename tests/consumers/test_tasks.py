@@ -230,6 +230,34 @@ async def cycle():
     gc.collect()
     await asyncio.sleep(0.1)
 
+async def cycle_at_rest():
+    # Its tasks wait for nothing but to be woken, so that no timer of the loop holds them.
+    async def in_a_cycle():
+        bus, stream = await begun()
+        await stream.aclose()
+        await asyncio.sleep(1.5)
+        bus.itself = bus
+    await in_a_cycle()
+    gc.collect()
+    await asyncio.sleep(0.1)
+
+def interrupted():
+    from consumers.tasks import Companion
+
+    class Owner:
+        async def step(self):
+            raise KeyboardInterrupt
+
+    async def main():
+        owner = Owner()
+        Companion(owner.step, "interrupted").wake()
+        await asyncio.sleep(5)
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        gc.collect()
+
 async def fork():
     async with connect(sys.argv[1]) as bus:
         stream = bus.quotes("AAPL")
@@ -318,7 +346,17 @@ gc.collect()
 @pytest.mark.fault("Q28")
 @pytest.mark.parametrize(
     "case",
-    ["cycle", "fork", "forked_service", "forked_drop_in", "forked_twin", "twin_cycle", "pool"],
+    [
+        "cycle",
+        "cycle_at_rest",
+        "interrupted",
+        "fork",
+        "forked_service",
+        "forked_drop_in",
+        "forked_twin",
+        "twin_cycle",
+        "pool",
+    ],
 )
 def test_what_is_forgotten_or_forked_makes_no_noise(server: RedisServer, case: str) -> None:
     """No "Task was destroyed", no "exception was never retrieved": neither here nor in the child."""
