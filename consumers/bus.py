@@ -301,7 +301,7 @@ class Bus:
         that passes work on would lose it without a sign, while a forgotten `ack` soon shows.
 
         A worker begins with what it has pending under its name, then gets what is new. `consumer` is that name, by
-        default one that no other bus has; a fixed one, such as `worker-3`, lets a restarted worker have its entries
+        default one that no other has; a fixed one, such as `worker-3`, lets a restarted worker have its entries
         at once.
         What lies pending for `claim_after_s` is claimed by any worker of the group, this one included: take more
         than the longest time that your code needs for one delivery, or until it acknowledges. Entries are claimed
@@ -319,7 +319,7 @@ class Bus:
         `BadSymbol`, `BadStart` and `ValueError` at once, `BusUnavailable` from the iteration, `BusClosed`.
         """
         self._shared.check_open()
-        name = self._consumer_id if consumer is None else consumer
+        name = f"{self._consumer_id}-{secrets.token_hex(3)}" if consumer is None else consumer
         check_group(group, name, claim_after_s, prefetch)
         held = self._attendance(lease)
         share = Share(

@@ -8,6 +8,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator
+from importlib import resources
 from typing import ClassVar, Final
 
 from redis.exceptions import RedisError
@@ -17,6 +18,7 @@ from consumers.errors import BusError, BusUnavailable
 from consumers.groups.book import HELD_MAX
 from consumers.groups.delivery import Delivery, GroupLag
 from consumers.groups.lag import count_question, lag_questions, measure
+from consumers.groups.record import TAG
 from consumers.groups.share import Share
 from consumers.groups.track import Run, Track
 from consumers.reading.entry import decode_entry
@@ -31,6 +33,8 @@ _log = logging.getLogger(__name__)
 FLUSH_AT: Final = 100
 """Automatic acknowledgements that wait at most, before they are sent between two items."""
 LAGS_AT_ONCE: Final = 100
+LEAVE: Final = resources.files("consumers.groups").joinpath("leave.lua").read_bytes()
+LEFT_AT_ONCE: Final = 250
 LEAVE_WITHIN_S: Final = 2.0
 NAME_MAX: Final = 200
 RELEASE_MAX: Final = 1_000
@@ -245,18 +249,11 @@ class GroupStream(Stream[Delivery]):
 
         What is pending, others may claim at once: nobody will come back for it under a name that was made up.
         """
-        group, consumer = self.group, self.consumer
-        for symbol in sorted(self.symbols):
-            key = self._share.keys.stream(symbol)
-            with contextlib.suppress(BusUnavailable):
-                (found,) = await self._shared.ask(("XPENDING", key, group, "-", "+", RELEASE_MAX, consumer))
-                if found:
-                    ids = [raw_id for raw_id, *_ in found]
-                    await self._shared.ask(
-                        ("XCLAIM", key, group, consumer, 0, *ids, "IDLE", RELEASED_IDLE_MS, "JUSTID")
-                    )
-                else:
-                    await self._shared.ask(("XGROUP", "DELCONSUMER", key, group, consumer))
+        last = self.group, self.consumer, RELEASE_MAX, RELEASED_IDLE_MS
+        keys = [self._share.keys.stream(symbol) for symbol in sorted(self.symbols)]
+        for start in range(0, len(keys), LEFT_AT_ONCE):
+            some = keys[start : start + LEFT_AT_ONCE]
+            await self._shared.ask_each(*(("EVAL", LEAVE, 1, key, *last) for key in some))
 
     def _check(self, turn: int) -> None:
         if turn != self._turn:
@@ -273,6 +270,10 @@ def check_group(group: object, consumer: object, claim_after_s: float, prefetch:
     """Raise `ValueError` for an argument of `Bus.group` that cannot be used."""
     for what, name in (("group", group), ("consumer", consumer)):
         is_usable = isinstance(name, str) and 1 <= len(name) <= NAME_MAX and name.isprintable()
+        if isinstance(name, str) and what == "consumer" and name.startswith(TAG):
+            raise ValueError(
+                f"consumer={name[:60]!r} is not usable: {TAG} is how generations of a group are named"
+            )
         if not is_usable or " " in str(name):
             raise ValueError(
                 f"{what}={str(name)[:60]!r} is not usable: take 1 to {NAME_MAX} printable characters without spaces"

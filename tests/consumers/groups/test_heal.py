@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 from consumers import Bus, BusError, BusUnavailable, Delivery, EntryId, Gap, connect
 from consumers.groups.looks import REWIND_HOLDS_S
 from consumers.groups.record import TAG
+from consumers.groups.worker import RELEASED_IDLE_MS
+from consumers.shared_link import SharedLink
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, until
 from tests.consumers.groups.test_work import deliver, has_group, numbers, pending
@@ -311,6 +313,78 @@ async def test_what_a_leaving_worker_has_pending_is_claimed_at_once(bus: Bus, wr
     found = await deliver(bus.group("g", "AAPL", consumer="other"), 6, timeout_s=20)
     assert numbers(found) == [3, 4, 5, 6, 7, 8]
     assert all(d.is_claimed for d in found)
+
+
+async def test_workers_without_a_name_each_have_their_own(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """Also on one bus: one that leaves takes nothing of the other with it."""
+    await writer.quotes("AAPL", 8)
+    first = bus.group("g", "AAPL", start="earliest", prefetch=4)
+    second = bus.group("g", "AAPL", start="earliest", prefetch=4)
+    assert first.consumer != second.consumer
+    async with first, second:
+        got = await deliver(first, 1)
+        got += await deliver(second, 1)
+        await first.aclose()
+        got += await deliver(second, 3)
+    assert numbers(got) == [0, 4, 5, 6, 7]
+    assert numbers(await deliver(bus.group("g", "AAPL"), 3)) == [1, 2, 3]
+
+
+async def test_what_is_given_to_a_name_that_was_taken_off_is_pending_under_it(
+    bus: Bus, redis: Redis, writer: Writer
+) -> None:
+    """As to a connection of a worker that has left, when Redis has not seen its end: another worker claims it."""
+    await writer.quotes("AAPL")
+    stream = bus.group("g", "AAPL", start="earliest", consumer="late", leave=True)
+    await deliver(stream, 1)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+
+        async def read() -> list[Any]:
+            return list(await redis.xreadgroup("g", "late", {STREAM: ">"}, block=20_000))
+
+        reading = tasks.create_task(read())
+        await blocked(redis)
+        await stream.aclose()
+        names = [found["name"] for found in await redis.xinfo_consumers(STREAM, "g")]
+        assert b"late" not in names
+        await writer.quotes("AAPL")
+    assert len(reading.result()) == 1
+    found = await deliver(bus.group("g", "AAPL", consumer="other", claim_after_s=0.2), 1)
+    assert numbers(found) == [1]
+    assert found[0].is_claimed
+
+
+async def test_a_worker_leaves_many_symbols_in_few_round_trips(
+    bus: Bus, redis: Redis, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the two seconds that it has, also where each takes a millisecond: all it had is released."""
+    symbols = [f"S{n:03d}" for n in range(400)]
+    for symbol in symbols:
+        await writer.quotes(symbol)
+    trips = 0
+    ask = SharedLink._ask
+
+    async def counted(link: SharedLink, commands: Any, **options: Any) -> Any:
+        nonlocal trips
+        trips += 1
+        return await ask(link, commands, **options)
+
+    stream = bus.group("g", *symbols, start="earliest", consumer="made-up", leave=True)
+    await deliver(stream, 1, ack=False)
+    had = [symbol for symbol in symbols if await pending(redis, symbol)]
+    assert len(had) >= 50
+    monkeypatch.setattr(SharedLink, "_ask", counted)
+    await stream.aclose()
+    assert trips < 10
+    for symbol in had:
+        entries: list[Any] = await redis.xpending_range(KEYS.stream(symbol), "g", "-", "+", 10)
+        assert [entry["time_since_delivered"] >= RELEASED_IDLE_MS for entry in entries] == [True]
+
+
+async def test_a_name_like_that_of_a_generation_is_refused(bus: Bus) -> None:
+    """A worker under it would be taken for what marks the group, and would be missing from its lag."""
+    with pytest.raises(ValueError, match="generations of a group"):
+        bus.group("g", "AAPL", consumer="generation:1")
 
 
 async def test_closing_ends_a_loop_that_waits(bus: Bus, redis: Redis, writer: Writer) -> None:
