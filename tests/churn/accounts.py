@@ -19,6 +19,9 @@ IN_HAND_S: Final = 1.0
 """A worker that had claimed an entry when another acknowledged it late looks again only after half of this."""
 FSYNC_S: Final = 2.0
 """What Redis was told so shortly before it was killed may not be in its file (`appendfsync everysec`)."""
+GROUPLESS_S: Final = 3.0
+"""So long after a server has lost everything, an acknowledgement may have met a stream that was sent again, and no
+group."""
 LAG_S: Final = 3.0
 """Who has worked on a stream for so long has written down where the group stands: rounds take at most a second."""
 AT_WORK_S: Final = 0.2
@@ -169,6 +172,10 @@ class _Seen:
         acks = [ack for ack in self.acks[symbol, entry_id_at(time_ns)] if ack.at < at]
         if not acks:
             return NOT_ACKNOWLEDGED
+        before_s = max((when for when in self.handled[symbol, time_ns] if when < at), default=at)
+        sent_again = self._sent_again.get((symbol, time_ns), ())
+        if any(before_s <= when <= at <= when + GROUPLESS_S for when in sent_again):
+            return SENT_AGAIN
         reasons = [self._why(symbol, time_ns, ack, at) for ack in acks]
         return next((why for why in reasons if why in NEEDLESS), reasons[0])
 

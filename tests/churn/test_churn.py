@@ -173,6 +173,10 @@ def test_what_the_writer_sent_again_comes_again() -> None:
     notes = [handled(2, 1.0), acked(2, 2.0), handled(2, 9.0)]
     assert reasons([], *notes, sent_again={("A", entry(2)[0]): [8.0]}) == {SENT_AGAIN: 1}
     assert reasons([], *notes, sent_again={("A", entry(2)[0]): [1.5]}) == {WITHOUT_NEED: 1}
+    # Acknowledged while there was the entry again, and not yet the group.
+    soon = [handled(2, 1.0), acked(2, 2.0), handled(2, 3.2)]
+    assert reasons([], *soon, sent_again={("A", entry(2)[0]): [1.5]}) == {SENT_AGAIN: 1}
+    assert reasons([], *soon, sent_again={("A", entry(2)[0]): [0.5]}) == {WITHOUT_NEED: 1}
 
 
 STUBBORN: Final = """
