@@ -27,6 +27,8 @@ REQUEST_GRACE_S: Final = 2.8
 """As `GRACE_S`, for a state of the symbol itself: Alpaca may take a moment to confirm or to refuse it."""
 BACK_GRACE_S: Final = 2.8
 """Behind an outage of Redis, in which the daemon could not write its heartbeat either."""
+CALM_S: Final = 3.0
+"""Without a cause for so long, or with a quote, trouble is over; between causes in a row it is not."""
 QUIET_AGAIN_S: Final = 10.0
 """How often a cached quote is looked at, once the symbol has been looked at for the first time."""
 MOST_STATES: Final = 2_000
@@ -92,6 +94,10 @@ class _Symbol:
     cause: Cause = SERVED
     since_s: float = 0.0
     """From when on the cause is this."""
+    trouble_s: float = math.inf
+    """From when on there has been some cause or other."""
+    calm_s: float = -math.inf
+    """Since when there is none."""
 
 
 class Lookout:
@@ -179,7 +185,10 @@ class Lookout:
         own = known.own
         if own.state == "live" and judge.is_live_at(known.received_ns):
             # The usual case, of thousands of symbols every second.
-            return self._remarked(known, now_s) if own.is_newer_than(known.received_ns) else SERVED
+            if own.is_newer_than(known.received_ns):
+                return self._remarked(known, now_s)
+            known.trouble_s = math.inf
+            return SERVED
         if own.state in (WAITING, REFUSED) and not judge.was_there:
             return _by_state(known)
         found = judge.judge(symbol, known.state, known.received_ns)
@@ -227,13 +236,21 @@ class Lookout:
         for symbol, cause in causes.items():
             known = self._symbols[symbol]
             if cause is SERVED:
-                known.cause = SERVED
+                if known.cause is not SERVED:
+                    known.cause, known.calm_s = SERVED, now_s
+                if now_s - known.calm_s >= CALM_S:
+                    known.trouble_s = math.inf
                 if symbol in self._telling:
                     due[symbol] = SERVED
                 continue
             if known.cause.key != cause.key:
                 known.cause, known.since_s = cause, now_s
-            if now_s - known.since_s >= cause.grace_s:
+            known.trouble_s = min(known.trouble_s, now_s)
+            # Each cause may pass by itself; several in a row have had that time together. But behind an outage of
+            # Redis the daemon has the whole of it.
+            is_back = cause.state == NO_DAEMON and now_s - self._back_s < BACK_GRACE_S
+            has_lasted = now_s - known.trouble_s >= REQUEST_GRACE_S and not is_back
+            if has_lasted or now_s - known.since_s >= cause.grace_s:
                 due[symbol] = cause
                 unserved[symbol] = Unserved(symbol, cause.state, cause.reason)
         self.unserved = unserved

@@ -268,6 +268,37 @@ def test_a_daemon_whose_clock_is_behind_is_not_called_gone_while_its_heart_beats
     assert found[32] == ["AMD: no_daemon, no quotes come: the daemon's last heartbeat is 4 s old"]
 
 
+@pytest.mark.parametrize(
+    "causes",
+    [
+        [{"daemon": status(name)} for name in ("connecting", "starting", "redis_away", "catching_up")],
+        [{"AMD": state(name)} for name in ("requested", "leaving", "live_soon")],
+        [{"AMD": state("requested", f"attempt {n}")} for n in range(4)],
+        [{"daemon": status("connecting"), "quote_age_s": None}, {"quote_age_s": None}],
+    ],
+    ids=["the daemon's", "the symbol's", "its reason", "connected for a moment"],
+)
+def test_causes_that_follow_each_other_quickly_have_their_time_together(causes: list[dict[str, Any]]) -> None:
+    """Each would pass by itself; no quote comes all the same, which is told within 5 s, and stays so as data."""
+    watch = Lookout()
+    told: list[tuple[float, str]] = []
+    for second in range(30):
+        words = {"AMD": state("live"), **causes[second % len(causes)]}
+        told += [(second, text) for text in texts(watch, float(second), **words)]
+    warnings = [(second, text) for second, text in told if "no quotes come" in text]
+    assert warnings
+    assert warnings[0][0] <= 5
+
+
+def test_a_quote_ends_the_trouble_before_it() -> None:
+    """What comes later has its whole time to pass by itself."""
+    watch = Lookout()
+    for second in range(0, 40, 4):
+        assert texts(watch, second, daemon=status("connecting"), AMD=state("live")) == []
+        assert texts(watch, second + 1, daemon=status("connecting"), AMD=state("live")) == []
+        assert texts(watch, second + 2, AMD=state("live")) == []
+
+
 def test_a_daemon_that_could_not_beat_while_redis_was_away_is_not_called_gone() -> None:
     """Its heartbeat is as old as the outage; only when none comes for a while is it missed."""
     watch = Lookout()
