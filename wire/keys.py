@@ -61,9 +61,9 @@ class Keyspace:
     )
 
     def __init__(self, namespace: str = "quotes") -> None:
-        if not _NAMESPACE.fullmatch(namespace):
+        if not (isinstance(namespace, str) and _NAMESPACE.fullmatch(namespace)):  # type: ignore[redundant-expr]
             raise BadNamespace(
-                f"namespace {namespace[:80]!r} is not usable: take 1 to 64 letters, digits or any of _ . : -"
+                f"namespace {str(namespace)[:80]!r} is not usable: take 1 to 64 letters, digits or any of _ . : -"
             )
         self.namespace: Final = namespace
         self.symbols: Final = f"{namespace}:symbols"

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import ClassVar, Final, Generic, Protocol, Self, TypeVar, cast
 
+from consumers.arguments import check_timeout_s
 from consumers.errors import BusClosed, BusError
 from consumers.reading.line import Line
 from consumers.reading.start import parse_starts, parse_symbols
@@ -103,8 +104,9 @@ class Stream(ABC, Generic[T]):
         it raises or is cancelled, or until a loop over the same stream ends. Whichever way, the next `get` or loop
         goes on after the last item. A loop that was running elsewhere raises `BusError` with its next step; while
         it waits, `get` does. While Redis is silent it takes up to the `timeout_s` of the bus longer. Raises
-        `BusClosed` when the stream is closed, and what the iteration raises.
+        `BusClosed` when the stream is closed, `ValueError`, and what the iteration raises.
         """
+        check_timeout_s(timeout_s)
         getting = self._getting
         if self._line.is_reading or self._is_getting:
             raise self._taken_over()

@@ -55,6 +55,11 @@ class Budget:
         window_s: float = 60.0,
     ) -> None:
         check_calls(calls_per_minute)
+        if not (isinstance(key_id, str) and key_id and key_id.isascii()):  # type: ignore[redundant-expr]
+            # What it is instead may be a key all the same, and is not shown.
+            raise ValueError(
+                f"key_id is a {type(key_id).__name__}: take the account's key, as in APCA_API_KEY_ID"
+            )
         if not 0 < window_s <= 3600:
             raise ValueError(f"window_s={window_s}: take more than 0 and at most 3600 seconds")
         self.calls_per_minute: Final = calls_per_minute

@@ -39,8 +39,10 @@ class Shared:
 
 
 def check_shareable(quotes: Iterable[Quote]) -> None:
-    """`ValueError` for a quote that REST did not bring."""
+    """`ValueError` for what is no quote, or one that REST did not bring."""
     for quote in quotes:
+        if not isinstance(quote, Quote):
+            raise ValueError(f"{str(quote)[:60]!r} is a {type(quote).__name__}: give quotes, one by one")  # noqa: TRY004
         if quote.id is not None or quote.received_ns is None:
             raise ValueError(f"{quote.symbol} {quote.id}: only quotes of AlpacaRest.latest_quotes are shared")
 

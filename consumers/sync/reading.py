@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from consumers import bus as native
-from consumers.arguments import NO_LIMIT, is_number
+from consumers.arguments import check_timeout_s
 from consumers.errors import BusClosed, BusError
 from consumers.reading.start import parse_symbols
 from consumers.reading.unserved import Unserved
@@ -60,8 +60,7 @@ class Reading(Generic[T]):
         It leaves the connection and the lease in place until `close`, the end of `with`, or the end of a `for`
         loop. Raises `BusClosed` when the stream is closed, and what the iteration raises.
         """
-        if timeout_s is not None and not is_number(timeout_s):
-            raise ValueError(f"timeout_s={timeout_s!r}: take a number of seconds{NO_LIMIT}")
+        check_timeout_s(timeout_s)
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             item = self._hand_out()

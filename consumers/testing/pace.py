@@ -3,7 +3,7 @@
 Decides both from arguments. Must never know the clock, nor where items come from or go to.
 """
 
-import math
+import sys
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -29,7 +29,7 @@ class Pace:
     __slots__ = ("_first_ns", "_speed", "_start_ns", "_start_s", "_times")
 
     def __init__(self, speed: float | None, times: Times) -> None:
-        if speed is not None and not (is_number(speed) and 0 < speed < math.inf):
+        if speed is not None and not (is_number(speed, 0, sys.float_info.max) and speed > 0):
             raise ValueError(
                 f"speed={speed!r}: take recorded seconds per second, or None for as fast as it is read"
             )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from consumers import Bus, Reconnect, connect, sync
+from consumers import BadNamespace, Bus, Reconnect, connect, sync
 from consumers.alpaca.stream import StockDataStream
 from consumers.arguments import check_seconds, is_count, is_number
 from consumers.rest.client import AlpacaRest
@@ -44,6 +44,16 @@ NUMBERS: Final[dict[str, tuple[str, Call]]] = {
     "a replay's speed": ("speed", lambda given: Pace(given, "fresh")),
 }
 NO_NUMBERS: Final[tuple[object, ...]] = ("5", "", math.nan, True, [], -1, 1j)
+ENORMOUS: Final = 10**400
+"""More than a float holds."""
+UNBOUNDED: Final = {
+    "attempts",
+    "calls_per_minute",
+    "maxlen",
+    "data_timeout",
+    "max_age_s",
+    "callback_timeout_s",
+}
 
 
 @pytest.mark.parametrize("given", NO_NUMBERS, ids=repr)
@@ -82,6 +92,43 @@ def test_a_time_to_wait_for_an_item_is_a_number() -> None:
             with pytest.raises(ValueError, match="timeout_s"):
                 stream.get(timeout_s=given)
         assert stream.get(timeout_s=-0.1) is None
+
+
+async def test_the_same_holds_for_an_item_of_a_loop(bus: Bus) -> None:
+    """Whichever bus it is."""
+    stream = bus.quotes("AAPL", lease=False)
+    refused: tuple[Any, ...] = ("1", True, [], math.nan, ENORMOUS)
+    for given in refused:
+        with pytest.raises(ValueError, match="timeout_s"):
+            await stream.get(timeout_s=given)
+    assert await stream.get(timeout_s=-0.1) is None
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("where", NUMBERS)
+def test_a_number_that_no_float_holds_is_refused_by_name_or_used(where: str) -> None:
+    """No `OverflowError`; a count may be as large as it likes."""
+    name, call = NUMBERS[where]
+    said = None
+    try:
+        call(ENORMOUS)
+    except ValueError as error:
+        said = str(error)
+    assert name in UNBOUNDED if said is None else name in said
+
+
+async def test_what_is_no_quote_no_key_and_no_name_is_refused(bus: Bus) -> None:
+    """By what it is; a list given by mistake is the likely case."""
+    given: Any
+    for given in (None, 5, "AAPL", []):
+        with pytest.raises(ValueError, match=f"{type(given).__name__}: give quotes, one by one"):
+            await bus.share(given)
+    for given in (None, 5, b"key", "", "\ud800"):
+        with pytest.raises(ValueError, match=f"key_id is a {type(given).__name__}"):
+            bus.budget(given)
+    for given in (None, 5, b"quotes"):
+        with pytest.raises(BadNamespace, match="is not usable"):
+            connect(namespace=given)
 
 
 @pytest.mark.parametrize("given", [0, 1.5, math.inf])
