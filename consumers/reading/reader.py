@@ -3,6 +3,7 @@
 Must never know how entries are asked for (`source` does) nor how they are handed over (`quotes` and `newest` do).
 """
 
+from collections.abc import Hashable
 from typing import Any, Final, TypeVar
 
 from consumers.arguments import check_max_age_s
@@ -64,3 +65,9 @@ def standings_of(reader: Reader[Any], *symbols: str) -> list[Standing]:
     positions = reader.positions
     tracks = [reader._source.pursuit.track(symbol) for symbol in symbols or positions]
     return [Standing(track, EntryId.parse(positions[track.symbol])) for track in tracks if track is not None]
+
+
+def following_of(reader: Reader[Any], symbol: str) -> Hashable:
+    """What stands for its following this symbol without a break until now, None for none; not for strategies."""
+    # A symbol that is removed and added again has another track, whoever did it.
+    return reader._source.pursuit.track(symbol)

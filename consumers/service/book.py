@@ -5,7 +5,7 @@ the shell's affair.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, TypeAlias
 
 from wire import EntryId, Quote, Symbol
@@ -95,48 +95,78 @@ class _Ranges:
             del firsts[0], lasts[0]
 
 
+class _Place:
+    """Where one reader stands."""
+
+    __slots__ = ("at", "following", "passed")
+
+    def __init__(self, following: Hashable, passed: _Ranges) -> None:
+        self.following: Final = following
+        self.passed = passed
+        """What has passed of the stream that it reads, which one begun anew may have replaced."""
+        self.at: EntryId | None = None
+        """The last entry that it brought, where there is no other from there to its next one."""
+
+
 class OnceEach:
     """Lets each entry of one stream pass once, whichever of several readers brings it first.
 
     Each reader brings entries in their order, and is known by any name that is its own. Readers may be at different
     places: one that catches up brings what nobody has brought before, though later entries have passed already.
+
+    `following` is any name of the time since the reader began to follow the stream, which is another one when it
+    stops and begins again. Within one of them nothing lies between two entries unless it is said to be `skipped`;
+    between two of them anything may, and it is not needed to notice when one ends.
     """
 
-    __slots__ = ("_at", "_newest", "_passed")
+    __slots__ = ("_newest", "_places")
 
     def __init__(self) -> None:
         self._newest = _Ranges()
-        self._passed: Final[dict[Hashable, _Ranges]] = {}
-        """By reader: what has passed of the stream that it reads, which one begun anew may have replaced."""
-        self._at: Final[dict[Hashable, EntryId]] = {}
-        """The last entry of each reader; from there to its next one there is no other."""
+        self._places: Final[dict[Hashable, _Place]] = {}
+        """By reader."""
 
-    def lets_pass(self, reader: Hashable, entry_id: EntryId) -> bool:
+    def lets_pass(self, reader: Hashable, following: Hashable, entry_id: EntryId) -> bool:
         """Whether nobody has brought this entry before."""
-        passed, newest = self._passed.setdefault(reader, self._newest), self._newest
+        place, newest = self._place(reader, following), self._newest
+        passed = place.passed
         # Who has not noticed a new stream may read from it all the same.
         is_new = not passed.has(entry_id) and (passed is newest or not newest.has(entry_id))
-        passed.add(min(self._at.get(reader, entry_id), entry_id), entry_id)
+        passed.add(entry_id if place.at is None else min(place.at, entry_id), entry_id)
         if passed is not newest:
             newest.add(entry_id, entry_id)
-        self._at[reader] = entry_id
+        place.at = entry_id
         return is_new
 
     def skipped(self, reader: Hashable) -> None:
         """Between this reader's last entry and its next one there may be some that it does not bring."""
-        self._at.pop(reader, None)
+        place = self._places.get(reader)
+        if place is not None:
+            place.at = None
 
-    def begin_anew(self, reader: Hashable) -> None:
-        """This reader's stream is another one now: its ids may be smaller, or those of other quotes."""
-        self._at.pop(reader, None)
-        if self._passed.get(reader, self._newest) is self._newest:
+    def begin_anew(
+        self, reader: Hashable, following: Hashable, others: Iterable[tuple[Hashable, Hashable]] = ()
+    ) -> None:
+        """This reader's stream is another one now: its ids may be smaller, or those of other quotes.
+
+        `others` are the readers that follow it as well, with their followings: they have yet to notice it.
+        """
+        for other in others:
+            self._place(*other)
+        place = self._place(reader, following)
+        if place.passed is self._newest:
             self._newest = _Ranges()
-        self._passed[reader] = self._newest
+        place.passed, place.at = self._newest, None
 
     def forget(self, reader: Hashable) -> None:
         """It brings nothing any more."""
-        self._at.pop(reader, None)
-        self._passed.pop(reader, None)
+        self._places.pop(reader, None)
+
+    def _place(self, reader: Hashable, following: Hashable) -> _Place:
+        place = self._places.get(reader)
+        if place is None or place.following != following:
+            place = self._places[reader] = _Place(following, self._newest)
+        return place
 
 
 class Seldom:

@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Hashable
 from typing import Any, Final
+from weakref import WeakMethod
 
 from consumers.service.book import Callback, CallbackBook, OnceEach, Seldom
 from wire import EntryId, Gap, Quote, Symbol
@@ -71,13 +72,16 @@ class Caller:
 class SharedCallbacks:
     """The callbacks of a service: each is told of each entry once, though several streams may bring it.
 
-    `reader` is any name of a stream that is its own.
+    `reader` is any name of a stream that is its own; for `following` see `OnceEach`. Who brings an item has to ask
+    for it before anything else is called: a callback may end it.
     """
 
     def __init__(self, caller: Caller) -> None:
         self._caller: Final = caller
         self._once: Final[dict[str, dict[int, OnceEach]]] = {}
         """By symbol, and by the identity of the callback in the book, which may have no hash."""
+        self._followings: Final[dict[Hashable, WeakMethod[Callable[[str], Hashable]]]] = {}
+        """By reader. Weak, for a stream that nobody holds any more ends."""
         self._locks: Final[dict[str, asyncio.Lock]] = {}
         self._book: Final = CallbackBook()
 
@@ -95,7 +99,11 @@ class SharedCallbacks:
         self._tidy(symbol)
         return removed
 
-    async def tell(self, reader: Hashable, quote: Quote) -> None:
+    def join(self, reader: Hashable, following: Callable[[str], Hashable]) -> None:
+        """This stream begins. The method tells its following of a symbol, None where it does not follow it."""
+        self._followings[reader] = WeakMethod(following)
+
+    async def tell(self, reader: Hashable, following: Hashable, quote: Quote) -> None:
         """Call the symbol's callbacks, each unless it was told of this quote; raises as `Caller.call`."""
         if not self._book.of(quote.symbol):
             return
@@ -106,7 +114,7 @@ class SharedCallbacks:
                 once = self._once.get(quote.symbol, {}).get(id(callback))
                 if once is None:
                     continue  # removed meanwhile
-                if quote.id is None or once.lets_pass(reader, EntryId.parse(quote.id)):
+                if quote.id is None or once.lets_pass(reader, following, EntryId.parse(quote.id)):
                     await self._caller.call(callback, quote)
 
     def skipped(self, reader: Hashable, symbol: str) -> None:
@@ -114,13 +122,19 @@ class SharedCallbacks:
         for once in self._once.get(symbol, {}).values():
             once.skipped(reader)
 
-    def begin_anew(self, reader: Hashable, symbol: str) -> None:
+    def begin_anew(self, reader: Hashable, following: Hashable, symbol: str) -> None:
         """What this stream reads of the symbol was replaced: smaller ids are news."""
+        asked = {
+            name: ask for name, method in self._followings.items() if (ask := method()) and name != reader
+        }
+        known = {name: ask(symbol) for name, ask in asked.items()}
+        others = [(name, theirs) for name, theirs in known.items() if theirs is not None]
         for once in self._once.get(symbol, {}).values():
-            once.begin_anew(reader)
+            once.begin_anew(reader, following, others)
 
     def forget(self, reader: Hashable) -> None:
         """This stream has ended."""
+        self._followings.pop(reader, None)
         for callbacks in self._once.values():
             for once in callbacks.values():
                 once.forget(reader)

@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,6 +19,7 @@ from consumers.bus import Bus
 from consumers.errors import BusError, BusUnavailable
 from consumers.reading.gaps import STREAM_RECREATED
 from consumers.reading.quotes import QuoteStream
+from consumers.reading.reader import following_of
 from consumers.reading.start import Start, parse_starts, parse_symbols
 from consumers.reconnect import Loudness, Reconnect
 from consumers.service.awaiting import RunsWhenAwaited
@@ -131,7 +132,6 @@ class ServiceStream(RunsWhenAwaited):
         for name in symbols_of(symbols):
             self._book.remove(name)
             self._starts.pop(name, None)
-            self._shared.skipped(self._name, name)
             if self._source is not None:
                 self._source.remove(name)
 
@@ -240,6 +240,7 @@ class ServiceStream(RunsWhenAwaited):
             if bus is None:
                 return
             self._source = self._begin(bus)
+            self._shared.join(self._name, self._following)
             # Its __aiter__ returns a generator, which has to be closed here and now, not by the garbage collector.
             items: Any = aiter(self._source)
             async with contextlib.aclosing(items):
@@ -252,12 +253,18 @@ class ServiceStream(RunsWhenAwaited):
         finally:
             await self.aclose()
 
+    def _following(self, symbol: str) -> Hashable:
+        """See `OnceEach`. The source is asked, which a strategy may tell by itself what to follow."""
+        return None if self._source is None else following_of(self._source, symbol)
+
     async def _hand_to_callbacks(self, item: Quote | Gap) -> None:
         call = self._caller.call
+        # Before any callback, which may remove the symbol, and even add it again.
+        following = self._following(item.symbol)
         if isinstance(item, Gap):
             self._gaps += 1
             if item.reason == STREAM_RECREATED:
-                self._shared.begin_anew(self._name, item.symbol)
+                self._shared.begin_anew(self._name, following, item.symbol)
             elif item.id is None:
                 # Found by this reader: what it passes over here, another one may bring.
                 self._shared.skipped(self._name, item.symbol)
@@ -270,7 +277,7 @@ class ServiceStream(RunsWhenAwaited):
             await call(self._callback, item)
         for callback in self._book.of(item.symbol):
             await call(callback, item)
-        await self._shared.tell(self._name, item)
+        await self._shared.tell(self._name, following, item)
 
     async def _reach(self) -> Bus | None:
         while not self._closing.is_set():

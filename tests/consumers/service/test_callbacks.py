@@ -7,16 +7,14 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from consumers import BusClosed, Gap, MarketDataService, Quote
-from consumers.service.book import CallbackBook, OnceEach, Seldom
+from consumers.service.book import CallbackBook, Seldom
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked
 from tests.consumers.service.conftest import read, sizes, so, spawn
-from wire import EntryId, Symbol
+from wire import Symbol
 
 
 class Recorder:
@@ -420,67 +418,6 @@ def test_the_book_counts_what_it_holds() -> None:
     book.add(name, repr)
     book.clear()
     assert (len(book), book.of("AAPL")) == (0, ())
-
-
-def test_an_entry_passes_once() -> None:
-    """Whoever brings it: what nobody has brought is news, also when later ones have passed."""
-    once = OnceEach()
-
-    def passes(reader: str, *numbers: int) -> list[bool]:
-        return [once.lets_pass(reader, EntryId(number, 0)) for number in numbers]
-
-    assert passes("live", 90, 91, 92) == [True, True, True]
-    assert passes("late", 10, 11, 90, 91, 92, 93) == [True, True, False, False, False, True]
-    assert passes("live", 93, 94) == [False, True]
-    assert passes("third", 10, 11, 50, 94) == [False] * 4
-    # Whoever passes something over says so, and another may bring it.
-    assert passes("live", 95) == [True]
-    once.skipped("live")
-    assert passes("live", 99) == [True]
-    assert passes("late", 94, 95, 97, 99) == [False, False, True, False]
-
-
-def test_a_stream_begun_anew_is_news_once() -> None:
-    """For the reader that notices it, and for another that does not, each entry passes once all the same."""
-    once = OnceEach()
-    assert all(once.lets_pass(reader, EntryId(9, 0)) is (reader == "a") for reader in "ab")
-    once.begin_anew("a")
-    assert once.lets_pass("a", EntryId(9, 0))
-    assert once.lets_pass("a", EntryId(20, 0))
-    assert not once.lets_pass("b", EntryId(20, 0))
-    assert once.lets_pass("b", EntryId(21, 0))
-    assert not once.lets_pass("a", EntryId(21, 0))
-    once.begin_anew("b")
-    assert not once.lets_pass("b", EntryId(9, 0))
-    once.forget("a")
-    assert not once.lets_pass("c", EntryId(21, 0))
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), max_size=80), st.integers(1, 300))
-def test_whatever_readers_do_each_entry_passes_exactly_once(
-    steps: list[tuple[int, int]], stretch: int
-) -> None:
-    """Readers begin anywhere, go on by any number of entries, and begin again elsewhere."""
-    once, told, at = OnceEach(), set(), dict.fromkeys(range(4), 0)
-    for reader, step in steps:
-        if step > 25:
-            at[reader] = step * stretch % 97
-            once.skipped(reader)
-        for _ in range(step):
-            at[reader] += 1
-            assert once.lets_pass(reader, EntryId(at[reader], 0)) is (at[reader] not in told)
-            told.add(at[reader])
-
-
-def test_what_has_passed_is_bounded_and_rather_told_twice_than_not_at_all() -> None:
-    """Of stretches without end the earliest are forgotten."""
-    once = OnceEach()
-    for number in range(1_000):
-        once.skipped("a")
-        assert once.lets_pass("a", EntryId(10 * number, 0))
-    assert not once.lets_pass("b", EntryId(9_990, 0))
-    assert once.lets_pass("b", EntryId(5, 0))
-    assert once.lets_pass("c", EntryId(0, 0))
 
 
 def test_messages_of_a_kind_pass_seldom() -> None:
