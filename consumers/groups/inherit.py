@@ -12,7 +12,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from consumers.groups.record import Debt, Record, first_record, id_at, owed_gaps
-from consumers.groups.standing import GroupFacts, Standing, begin, begin_again, is_another, marked
+from consumers.groups.standing import (
+    GroupFacts,
+    Standing,
+    begin,
+    begin_again,
+    deleted_behind,
+    is_another,
+    marked,
+    replaced,
+)
 from consumers.reading.entry import decode_entry
 from consumers.reading.gaps import STREAM_RECREATED, Anchor, StreamFacts, Verdict, hole, judge
 from consumers.reading.start import Place
@@ -43,7 +52,7 @@ def together(
     if memory.knows(record.generation):
         return memory
     # The group was begun by somebody who knew of none: what we knew of was skipped up to where it began.
-    skipped = _skipped(symbol, memory.standing, EntryId.parse(record.root), facts, me)
+    skipped = _skipped(symbol, memory, memory.standing, EntryId.parse(record.root), facts, me)
     return record.with_past(*memory.past, memory.generation).owing(*skipped)
 
 
@@ -64,7 +73,8 @@ def reborn(
     beginning = begin_again(symbol, standing, facts)
     heir = known.heir(generation)
     if beginning.gap is not None:
-        heir = heir.at(_chosen(beginning.after, facts)).owing(*owed_gaps(me, [beginning.gap]))
+        heir = heir.at(_chosen(beginning.after, facts)).knowing(facts.deleted)
+        heir = heir.owing(*owed_gaps(me, [beginning.gap]))
     lost = _lost(symbol, head)
     if lost is not None and facts.first is not None and beginning.after >= facts.first:
         upto = EntryId.parse(id_at(lost.to_ns))
@@ -82,7 +92,7 @@ def born(
     nobody knows how far that had come: everything up to the place is told as missing.
     """
     beginning = begin(place, facts)
-    record = first_record(generation, _chosen(beginning.after, facts), beginning.after)
+    record = first_record(generation, _chosen(beginning.after, facts), beginning.after).knowing(facts.deleted)
     record = _with_loss(record, symbol, facts, head, beginning.after, me)
     return Birth(record, beginning.after, beginning.read)
 
@@ -100,7 +110,7 @@ def adopted(
 
     One of a version that kept no records; or one that somebody made after Redis had lost everything.
     """
-    record = first_record(generation, now, group.last)
+    record = first_record(generation, now, group.last).knowing(facts.deleted)
     return _with_loss(record, symbol, facts, head, group.last, me)
 
 
@@ -124,20 +134,28 @@ def renamed(
         # An earlier stream is back, and with it its group, which knows what was acknowledged there and what was
         # not. What stood in the later stream went with that.
         after, upto = min(standing.floor, group.last), max(standing.mark, facts.last)
-        return heir.owing(Debt(me, str(after), str(upto), STREAM_RECREATED)).at(now)
-    heir = heir.owing(*_skipped(symbol, standing, group.last, facts, me))
-    return heir.at(_chosen(ZERO_ID, facts)) if is_another(standing, facts) else heir
+        return heir.owing(Debt(me, str(after), str(upto), STREAM_RECREATED)).at(now).knowing(facts.deleted)
+    heir = heir.owing(*_skipped(symbol, known, standing, group.last, facts, me))
+    if is_another(standing, facts):
+        known_to = None if facts.deleted is None else min(facts.deleted, group.last)
+        return heir.at(_chosen(ZERO_ID, facts)).knowing(known_to)
+    return heir
 
 
-def _skipped(symbol: str, standing: Standing, upto: EntryId, facts: StreamFacts, me: str) -> list[Debt]:
+def _skipped(
+    symbol: str, known: Record, standing: Standing, upto: EntryId, facts: StreamFacts, me: str
+) -> list[Debt]:
     """What somebody who stands here has missed in a group that began, or was found, at `upto`."""
-    verdict = judge(standing.mark, standing.anchor, facts)
     after = standing.floor
     gap: Gap | None = None
     if is_another(standing, facts):
-        gap, after = hole(symbol, standing.floor, facts, verdict), ZERO_ID
-    elif upto > after and judge(after, Anchor.CHOSEN, facts) is Verdict.TRIMMED:
-        gap = hole(symbol, after, facts, Verdict.TRIMMED)
+        gap, after = replaced(symbol, standing, facts), ZERO_ID
+    elif upto > after:
+        is_trimmed = judge(after, Anchor.CHOSEN, facts) is Verdict.TRIMMED
+        deleted = deleted_behind(after, facts, known.deleted_to)
+        ends = [facts.first or facts.last] if is_trimmed else []
+        ends += [] if deleted is None else [min(deleted, upto)]
+        gap = hole(symbol, after, facts, Verdict.TRIMMED, to=max(ends)) if ends else None
     debts = owed_gaps(me, [gap])
     if upto > after and facts.first is not None and facts.first <= upto:
         debts.append(Debt(me, str(after), str(upto)))

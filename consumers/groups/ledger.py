@@ -15,8 +15,9 @@ from typing import Final
 from consumers.command import Command, Reply
 from consumers.groups.inherit import taken
 from consumers.groups.record import KEPT_S, Debt, Record, encode_record, owed_gaps, read_record
+from consumers.groups.standing import Loss
 from consumers.groups.track import Run, Track
-from wire import Gap, Keyspace
+from wire import EntryId, Gap, Keyspace
 
 SCRIPT: Final = resources.files("consumers.groups").joinpath("remember.lua").read_bytes()
 REFRESH_S: Final = 86_400.0
@@ -41,6 +42,13 @@ class Ledger:
         """These gaps are to be told by this worker, or by another if it can not."""
         debts = owed_gaps(self._consumer, gaps)
         track.change(lambda record: record.owing(*debts), urgent=True)
+
+    def lose(self, track: Track, loss: Loss) -> None:
+        """This is to be told. Whatever XDEL took is told once, by whoever writes it down first."""
+        self.owe(track, [loss.trimmed])
+        if loss.upto is not None:
+            debts = owed_gaps(self._consumer, [loss.deleted])
+            track.change(partial(_without_deleted, debts=debts, upto=loss.upto), urgent=True)
 
     def told(self, track: Track, debt: Debt) -> None:
         """The strategy has this gap."""
@@ -111,6 +119,11 @@ class Ledger:
             elif not track.dropped:
                 runs.append(Run(track, debt.gap(track.symbol), [], {}, (), debt=debt))
         return runs
+
+
+def _without_deleted(record: Record, debts: list[Debt], upto: EntryId) -> Record:
+    known = record.deleted_to
+    return record if known is not None and known >= upto else record.knowing(upto).owing(*debts)
 
 
 def _without(record: Record, debt: Debt) -> Record:

@@ -18,9 +18,12 @@ from consumers.groups.record import Debt, Record, decode_record, first_record, t
 from consumers.groups.rounds import pause_s
 from consumers.groups.standing import (
     GroupFacts,
+    Loss,
     Standing,
+    deleted_behind,
     having_seen,
     is_rewound,
+    lost,
     marked,
     read_group,
     stand,
@@ -31,7 +34,7 @@ from consumers.groups.track import START, Track
 from consumers.reading.gaps import STREAM_RECREATED, Anchor, StreamFacts, read_facts
 from consumers.reading.start import Place, Wish, questions, settle
 from consumers.reconnect import is_wrong_type, tells_of_key
-from wire import ZERO_ID, EntryId, Gap, Keyspace
+from wire import ZERO_ID, EntryId, Keyspace
 
 AGAIN_S: Final = 1.0
 """How often a stream that is not there is looked for."""
@@ -100,8 +103,8 @@ class Looks:
                 asked.append(("XRANGE", track.key, str(track.mark), str(track.mark)))
         return asked
 
-    def judge(self, track: Track, answers: Sequence[Reply], now_s: float) -> Gap | None:
-        """Learn from the answers; returns the gap to tell, if there is one."""
+    def judge(self, track: Track, answers: Sequence[Reply], now_s: float) -> Loss | None:
+        """Learn from the answers; returns what is to be told, if there is something."""
         stream, groups, *more = answers
         for answer in answers:
             if isinstance(answer, Exception) and not (is_group_gone(answer) or tells_of_key(answer)):
@@ -215,6 +218,7 @@ class Looks:
             return
         # Where only the record was lost, or has expired, the group still has its name.
         kept = first_record(min(found), now) if known is None else known.raised(now)
+        kept = kept.seeing(facts.deleted, group.last)
         track.nameless = None
         if track.verified == kept.generation:
             kept = self._told_of_return(track, kept, facts)
@@ -259,16 +263,17 @@ class Looks:
         track.gone_from = None
         return kept.owing(Debt(self._consumer, str(since), str(facts.last), STREAM_RECREATED))
 
-    def _missed(self, track: Track, group: GroupFacts, facts: StreamFacts) -> Gap | None:
-        gap = trimmed(track.symbol, group, facts, track.tally)
-        if gap is None:
+    def _missed(self, track: Track, group: GroupFacts, facts: StreamFacts) -> Loss | None:
+        known = None if track.memory is None else track.memory.deleted_to
+        gap, upto = trimmed(track.symbol, group, facts, track.tally), deleted_behind(group.last, facts, known)
+        if gap is None and upto is None:
             track.tally = take_tally(group, facts) or track.tally
             return None
         track.tally = None
-        if track.told == group.last:
-            return None
-        track.told = group.last
-        return gap
+        if gap is not None:
+            gap = None if track.told == group.last else gap
+            track.told = group.last
+        return lost(track.symbol, group, facts, gap, upto)
 
     def _generation(self) -> str:
         return f"{int(self._chance() * 2**32):08x}{int(self._chance() * 2**32):08x}"

@@ -3,9 +3,9 @@
 Decides the order of steps: look where groups are not known, make those that are missing, fetch what this worker had
 left, claim what others left, and only then read what is new. Must never send anything or read a clock.
 
-XREADGROUP jumps in silence over entries that were trimmed. So streams are looked at before they are read, unless
-the group had been handed every entry a moment ago (`trust_s`): then a stream would have to turn over completely
-within that time to lose some unnoticed. Where the group is behind, it is looked at in the same transaction.
+XREADGROUP jumps in silence over entries that were trimmed or deleted. So streams are looked at before they are
+read, unless the group had been handed every entry a moment ago (`trust_s`): entries would have to come and go
+within that time to be lost unnoticed. Where the group is behind, it is looked at in the same transaction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ BUSY: Final = "BUSYGROUP"
 
 
 def trust_s(streams: int) -> float:
-    """How long it is taken for granted that nothing unread was trimmed: a loop over few streams can look often."""
+    """How long it is taken for granted that nothing unread is gone: a loop over few streams can look often."""
     return min(max(streams * TRUST_PER_STREAM_S, TRUST_MIN_S), TRUST_S)
 
 
@@ -231,10 +231,10 @@ class Membership:
             answers = list(_executed(replies) if looks else replies)
             at, has_gap = 0, False
             for track, questions in looks:
-                gap = self._looks.judge(track, answers[at : at + len(questions)], now_s)
+                loss = self._looks.judge(track, answers[at : at + len(questions)], now_s)
                 at += len(questions)
-                if gap is not None and not track.dropped:
-                    self._ledger.owe(track, [gap])
+                if loss is not None and not track.dropped:
+                    self._ledger.lose(track, loss)
                     has_gap = True
             if not joined:
                 self._answered_at = now_s

@@ -55,7 +55,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One group in one stream. All up to `floor` was handled or told, but for the debts.
 
     `root` is where the oldest generation of `past` began. `mark` is an entry at or behind the floor; with `seen`
-    it did stand in the stream, and `first` was the stream's first entry then.
+    it did stand in the stream, and `first` was the stream's first entry then. What XDEL took up to `deleted` was
+    handled, or told, or went before there was a group; None where that is not known.
     """
 
     generation: str
@@ -66,6 +67,12 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     first: str | None = None
     past: tuple[str, ...] = ()
     debts: tuple[Debt, ...] = ()
+    deleted: str | None = None
+
+    @property
+    def deleted_to(self) -> EntryId | None:
+        """Up to where nothing that XDEL took is news."""
+        return None if self.deleted is None else EntryId.parse(self.deleted)
 
     @property
     def standing(self) -> Standing:
@@ -91,6 +98,19 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         """The same at this place, if it is a later one."""
         later = (standing.floor, standing.mark) > (EntryId.parse(self.floor), EntryId.parse(self.mark))
         return self.at(standing) if later else self
+
+    def knowing(self, deleted: EntryId | None) -> "Record":
+        """The same, to which nothing is news that XDEL took up to here."""
+        return msgspec.structs.replace(self, deleted=None if deleted is None else str(deleted))
+
+    def seeing(self, deleted: EntryId | None, last: EntryId) -> "Record":
+        """The same, by a group that was given all up to `last`, in a stream of which XDEL took this last.
+
+        Where XDEL took less than was known it is another stream, such as a copy that was put back.
+        """
+        known = self.deleted_to
+        is_news = known is not None and deleted is not None and deleted > max(known, last)
+        return self if is_news else self.knowing(deleted)
 
     def knows(self, generation: str) -> bool:
         """Whether it is this generation or an heir of it."""
@@ -149,7 +169,8 @@ def read_record(raw: bytes) -> Record | None:
     try:
         record = msgspec.json.decode(raw, type=Record) if raw else None
         if record is not None:
-            _ = record.standing, EntryId.parse(record.root), [debt.gap("") for debt in record.debts]
+            _ = record.standing, record.deleted_to, EntryId.parse(record.root)
+            _ = [debt.gap("") for debt in record.debts]
     except (msgspec.MsgspecError, ValueError):
         return None
     return record

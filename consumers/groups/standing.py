@@ -51,6 +51,15 @@ class Tally:
     read: int | None
 
 
+class Loss(NamedTuple):
+    """What a group can be given no more: `trimmed` went from the front of the stream, and perhaps from within;
+    `deleted` went only from within, by XDEL, which took `upto` last if that is news."""
+
+    trimmed: Gap | None
+    deleted: Gap | None
+    upto: EntryId | None
+
+
 class Beginning(NamedTuple):
     """Where a group is to be made, what Redis may count as read there, and the gap that goes before."""
 
@@ -117,6 +126,14 @@ def is_rewound(standing: Standing, facts: StreamFacts) -> bool:
     return judge(standing.mark, standing.anchor, facts) is Verdict.REWOUND
 
 
+def replaced(symbol: str, standing: Standing, facts: StreamFacts) -> Gap:
+    """The gap where this is another stream: up to what is left of it, if XDEL took some of that, too."""
+    upto = None
+    if facts.first is not None and facts.deleted is not None and facts.deleted > standing.floor:
+        upto = max(facts.first, facts.deleted)
+    return hole(symbol, standing.floor, facts, judge(standing.mark, standing.anchor, facts), to=upto)
+
+
 def begin(place: Place, facts: StreamFacts) -> Beginning:
     """Where a group that never was begins."""
     after = place.after if place.quote is None else before(place.after)
@@ -135,7 +152,7 @@ def begin_again(symbol: str, standing: Standing, facts: StreamFacts) -> Beginnin
     if is_another(standing, facts):
         # Redis 6.2 counts no entries, and refuses to be told.
         read = None if facts.added is None else 0
-        return Beginning(ZERO_ID, read, hole(symbol, standing.floor, facts, verdict))
+        return Beginning(ZERO_ID, read, replaced(symbol, standing, facts))
     if verdict is Verdict.INTACT and facts.first is not None and standing.floor < facts.first:
         # All that the stream holds is yet to be handled. From its very start, so that no member takes what was
         # trimmed earlier, after it had been handled, for a loss.
@@ -165,6 +182,33 @@ def trimmed(symbol: str, group: GroupFacts, facts: StreamFacts, tally: Tally | N
         # Retention took exactly what had been delivered.
         return None
     return _with_missing(gap, missing) if missing > 0 else gap
+
+
+def deleted_behind(place: EntryId, facts: StreamFacts, known: EntryId | None) -> EntryId | None:
+    """The last entry that XDEL took from behind this place, unless it lies within what is `known`.
+
+    Redis keeps the largest id that XDEL ever took, and nothing else of what it took. Behind a group's place all
+    is unread, so this is certain. Once the group has passed it, it may as well have been handled before it went,
+    and nothing that Redis counts can tell: `entries-read` is put right by what is left.
+    """
+    if known is None or facts.deleted is None or facts.deleted <= max(known, place):
+        return None
+    return facts.deleted
+
+
+def lost(
+    symbol: str, group: GroupFacts, facts: StreamFacts, gap: Gap | None, upto: EntryId | None
+) -> Loss | None:
+    """What is to be told where `gap` was trimmed, and XDEL took unread entries, the last of them `upto`.
+
+    How many is not told where entries are left in between: they may be taken later, and would not show.
+    """
+    if upto is None:
+        return None if gap is None else Loss(gap, None, None)
+    if gap is not None and (facts.first is None or facts.first > upto):
+        return Loss(gap, None, upto)
+    both = hole(symbol, group.last, facts, Verdict.TRIMMED, to=max(upto, facts.first or upto))
+    return Loss(None, both, upto) if gap is None else Loss(both, None, upto)
 
 
 def take_tally(group: GroupFacts, facts: StreamFacts) -> Tally | None:

@@ -21,7 +21,10 @@ OF_ONE_STREAM: Final = (
     "away and back",
 )
 OF_ALL: Final = ("flush", "restart with file", "restart without file")
-NEWCOMER_FIRST: Final = ("delete and start", "flush and start", "kill all and delete", "kill all and flush")
+NEWCOMER_FIRST: Final = (
+    *("delete and start", "flush and start"),
+    *("kill all and delete", "kill all and flush", "kill all and thin out"),
+)
 """Several at once, as they have cost entries before."""
 KINDS: Final = (*OF_WORKERS, *OF_ONE_STREAM, *OF_ALL, *NEWCOMER_FIRST)
 BEGINS_S: Final = 2.5

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from consumers.groups.record import KEPT_S, decode_record
 from consumers.link import CLIENT_NAME
+from consumers.reading.entry import QUOTE
 from simulator.redis_server import RedisServer
 from tests.churn.accounts import AWAY, FORGOTTEN, NOT_WRITTEN, SET_BACK, Account, Blow, account
 from tests.churn.crew import Crew
@@ -172,7 +173,9 @@ class Play:
             case "rename one":
                 await self._away(crew.kill, deed.which)
                 crew.start("-")
-            case "kill all" | "kill all and delete" | "kill all and flush" | "deploy all":
+            case "kill all" | "deploy all":
+                await self._all_at_once(deed)
+            case "kill all and delete" | "kill all and flush" | "kill all and thin out":
                 await self._all_at_once(deed)
             case "cut connections":
                 for client in await self._redis.client_list():
@@ -227,6 +230,19 @@ class Play:
         if await self._is_known(symbol):
             await self._redis.delete(KEYS.stream(symbol))
 
+    async def _thin_out(self, symbol: str) -> None:
+        """Every second unread quote is deleted from the stream. No marker, which may speak of more (0037)."""
+        if not await self._is_known(symbol):
+            return
+        stream = KEYS.stream(symbol)
+        for group in await self._redis.xinfo_groups(stream):
+            since = group["last-delivered-id"].decode()
+            found = await self._redis.xrange(stream, f"({since}") or []
+            ids = [entry_id for entry_id, fields in found if entry_id and fields and QUOTE in fields]
+            if some := ids[1::2]:
+                await self._redis.xdel(stream, *some)
+                self._note(f"{symbol}: {len(some)} unread entries are deleted")
+
     async def _destroy(self, symbol: str) -> None:
         """Destroy the group, and keep what Redis knew of it at that moment."""
         stream, record = KEYS.stream(symbol), KEYS.group(GROUP, symbol)
@@ -264,6 +280,8 @@ class Play:
         elif deed.kind == "kill all and flush":
             await self._redis.flushall()
         await asyncio.sleep(deed.for_s)
+        if deed.kind == "kill all and thin out":
+            await self._thin_out(f"S{deed.which % self._run.symbols}")
         for _ in range(max(count, 1)):
             crew.start()
 
