@@ -101,6 +101,8 @@ class _Connection(Connection):
         self._tls: ssl.SSLContext | None = None
         self._is_over = False
         """It was closed, perhaps before it was made; nobody connects it again."""
+        self.was_gone = False
+        """It was lost before it was closed."""
 
     async def _connect(self) -> None:
         try:
@@ -131,6 +133,7 @@ class _Connection(Connection):
     ) -> None:
         self._is_over = True
         writer = self._writer
+        self.was_gone = self.was_gone or (writer is not None and writer.transport.is_closing())
         await super().disconnect(nowait, error, failure_count, health_check_failed)
         if nowait and self._tls is not None and writer is not None:
             # A farewell by TLS takes a round trip; in a loop that ends meanwhile the socket would stay open. Of one
@@ -302,9 +305,11 @@ class Link:
         """The same as the loss of a connection, where it is one.
 
         A RuntimeError is what uvloop's transport says of a connection that the other side has reset. With an
-        AttributeError redis-py finds no writer, because `close` came between two of its steps.
+        AttributeError redis-py finds no writer, because `close` came between two of its steps; or asyncio of
+        Python 3.12.0 and 3.12.1 no loop, in `writelines` of a transport that has lost its connection.
         """
-        if isinstance(error, AttributeError) and not self._is_closed:
+        is_gone = self._is_closed or getattr(self._connection, "was_gone", False)
+        if isinstance(error, AttributeError) and not is_gone:
             return error
         return ConnectionResetError(f"the connection is gone: {error}")
 

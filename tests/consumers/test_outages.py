@@ -8,6 +8,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from consumers import Bus, BusUnavailable, Gap, Quote, Reconnect, connect
+from consumers.link import Link, Target
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, Writer, blocked, numbers, take
 from tests.scenario.proxy import Proxy
@@ -131,3 +132,24 @@ def test_a_reset_connection_is_replaced_under_uvloop_too(server: RedisServer) ->
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(ask_after_each_reset())
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_what_a_transport_without_its_loop_raises_is_the_loss_of_the_connection(
+    monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    """As on Python 3.12.0 and 3.12.1, where the server ends it in the midst of a question; else it is a defect."""
+
+    def fail(_: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute '_add_writer'")
+
+    with RedisServer() as server:
+        link = Link(Target(server.url, timeout_s=5))
+        await link.open()
+        writer = link._connection._writer
+        if is_gone:
+            writer.transport.abort()
+        monkeypatch.setattr(writer, "writelines", fail)
+        with pytest.raises(ConnectionResetError if is_gone else AttributeError):
+            await link.ask(("PING",))
+        await link.close()
