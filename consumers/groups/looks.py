@@ -25,7 +25,6 @@ from consumers.groups.standing import (
     is_rewound,
     lost,
     marked,
-    passed_over,
     read_group,
     stand,
     take_tally,
@@ -268,10 +267,8 @@ class Looks:
         known = None if track.memory is None else track.memory.deleted_to
         gap, upto = trimmed(track.symbol, group, facts, track.tally), deleted_behind(group.last, facts, known)
         if gap is None and upto is None:
-            gap = passed_over(track.symbol, group, facts, track.tally, track.given)
-            if (tally := take_tally(group, facts)) is not None:
-                track.tally, track.given = tally, 0
-            return lost(track.symbol, group, facts, gap, None)
+            track.tally = take_tally(group, facts) or track.tally
+            return None
         track.tally = None
         if gap is not None:
             gap = None if track.told == group.last else gap

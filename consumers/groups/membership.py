@@ -263,7 +263,6 @@ class Membership:
         for key, entries in found or ():
             track = by_key[key]
             track.seen = entries[-1][0]
-            track.given += len(entries)
             # A full answer means that the group is behind: the next one is to be read with a look.
             track.look_now = track.look_now or len(entries) >= count
             runs.append(Run(track, None, entries, {}, ()))

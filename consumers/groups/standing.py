@@ -43,13 +43,12 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class Tally:
     """A moment at which the number of undelivered entries was certain: `left`. The stream had had `added` entries
-    by then, the group `read`, and there were `members`."""
+    by then, and the group `read`."""
 
     last: EntryId
     left: int
     added: int
     read: int | None
-    members: int
 
 
 class Loss(NamedTuple):
@@ -212,26 +211,6 @@ def lost(
     return Loss(None, both, upto) if gap is None else Loss(both, None, upto)
 
 
-def passed_over(
-    symbol: str, group: GroupFacts, facts: StreamFacts, tally: Tally | None, given: int
-) -> Gap | None:
-    """The gap of what went since the tally before the group was given it, where a read had not looked for that.
-
-    `given` is how many this worker got since. Only of a single one is it known that this is all. Retention takes
-    from the front: as long as the entry is there that the group had last at the tally, it took nothing unread.
-    """
-    if tally is None or facts.added is None or group.members != 1 or tally.members > 1:
-        return None
-    first = facts.first or before(facts.last)
-    if group.last <= tally.last or first <= tally.last or group.last < facts.last:
-        return None
-    if facts.deleted is not None and facts.deleted > tally.last:
-        # What XDEL took unread is told by itself.
-        return None
-    missing = facts.added - (tally.added - tally.left) - given
-    return _with_missing(hole(symbol, tally.last, facts, Verdict.TRIMMED), missing) if missing > 0 else None
-
-
 def take_tally(group: GroupFacts, facts: StreamFacts) -> Tally | None:
     """The tally of this moment, if the number can be told. The stream must not lack what the group has not had."""
     if facts.added is None:
@@ -242,7 +221,7 @@ def take_tally(group: GroupFacts, facts: StreamFacts) -> Tally | None:
         left = facts.length
     else:
         return None
-    return Tally(group.last, left, facts.added, group.read, group.members)
+    return Tally(group.last, left, facts.added, group.read)
 
 
 def gone(symbol: str, ids: list[str]) -> Gap:

@@ -57,8 +57,6 @@ class Track:
     skipped: list[str] = field(default_factory=list)
     """Some of them, which become pending with the next step."""
     tally: Tally | None = None
-    given: int = 0
-    """How many new entries this worker was given since the tally."""
     seen: bytes | None = None
     """The last new entry that this worker was given."""
     told: EntryId | None = None
