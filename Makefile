@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo run test lint types layers bench soak histories losses twins churn day faults lock clean
+.PHONY: setup demo run test random lint types layers bench soak histories losses twins churn day faults lock clean
 
 setup: $(VENV)/.ready  ## install everything into .venv; leaves .venv/bin/quotebus
 
@@ -21,6 +21,9 @@ run: setup  ## the daemon, settings from the environment or a .env file
 test: setup  ## everything that CI checks, against real servers
 	@$(MAKE) --no-print-directory -j 3 lint types layers
 	@ulimit -n 1024 2>/dev/null || true; exec $(BIN)/python -m pytest -n 6 --dist worksteal
+
+random: setup  ## short runs of soak, histories, losses, twins, churn and day, which CI lives through behind the tests
+	@ulimit -n 1024 2>/dev/null || true; exec $(BIN)/python -m pytest -n 3 --dist worksteal -m random
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -1,7 +1,8 @@
-"""The process whose forks are daemons: it has loaded their libraries, and none of the product's own modules.
+"""The process whose forks are daemons and commands: it has loaded their modules, and run none of them.
 
-Decides how a fork becomes what `python -m ingestor` is. Must never load, start or open anything else, and ends with
-whoever holds the other end of its socket. Started by `tests.warm_starts`, which says what the messages are.
+Decides how a fork becomes what `python -m MODULE` or a script is. Must never load what acts when it is loaded, or
+start or open anything, and ends with whoever holds the other end of its socket. Started by `tests.warm_starts`,
+which says what the messages are.
 """
 
 import gc
@@ -32,6 +33,15 @@ LIBRARIES: Final = (
     "uvloop",
     "uvloop.loop",
 )
+OURS: Final = (
+    "ingestor.cli",
+    "ingestor.commands.run",
+    "ingestor.commands.status",
+    "ingestor.commands.symbols",
+    "ingestor.commands.tail",
+    "ingestor.daemon",
+)
+"""Definitions alone; what acts, `ingestor.entry` with its signals, is loaded by each fork."""
 INT: Final = struct.Struct("=i")
 
 
@@ -48,18 +58,19 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
                 os.close(answers)
                 os.close(descriptor)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 2)
+            message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
             if not message:
                 return None
-            output, answers = descriptors
+            output, errors, answers = descriptors
             pid = os.fork()
             if pid == 0:
                 os.dup2(output, 1)
-                os.dup2(output, 2)
+                os.dup2(errors, 2)
                 control.detach()
                 os.closerange(3, os.sysconf("SC_OPEN_MAX"))
                 return dict(json.loads(message))
             os.close(output)
+            os.close(errors)
             children[os.pidfd_open(pid)] = pid, answers
             _answer(answers, pid)
 
@@ -78,18 +89,22 @@ def become(order: dict[str, Any]) -> None:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    sys.argv = ["-m"]
-    sys.path[0] = os.getcwd()  # noqa: PTH109 - a text, as Python puts it there
+    sys.argv = [order["script"] or "-m", *order["words"]]
+    # Texts, as Python puts them there.
+    sys.path[0] = os.path.dirname(order["script"]) if order["script"] else os.getcwd()  # noqa: PTH109, PTH120
 
 
 if __name__ == "__main__":
     # Ctrl-C is for whoever runs the tests.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for library in LIBRARIES:
-        importlib.import_module(library)
+    for module in (*LIBRARIES, *OURS):
+        importlib.import_module(module)
     gc.collect()
     gc.freeze()
     order = serve(socket.socket(fileno=int(sys.argv[1])))
     if order is not None:
         become(order)
-        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+        if order["script"]:
+            runpy.run_path(order["script"], run_name="__main__")
+        else:
+            runpy.run_module(order["module"], run_name="__main__", alter_sys=True)

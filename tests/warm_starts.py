@@ -1,12 +1,11 @@
-"""Daemons that start with their libraries loaded: forks of a process that loaded nothing else (`tests.forking`).
+"""Daemons and commands that start with their modules loaded: forks of one process (`tests.forking`).
 
 Decides which starts may be one: those that ask for nothing of the interpreter, the loader or the kernel. Loading
-the libraries takes a second of a core, and hundreds of tests would each pay it. The product's own modules are
-loaded by each fork, as by any process. Must never know what the daemon does; where there is no fork, or none was
-begun, whoever starts a daemon starts it anew.
+takes a second of a core, and hundreds of tests would each pay it. Must never know what it is that starts; where
+there is no fork, or none was begun, whoever starts a daemon or a command starts it anew.
 
-Sent for each: one message with module, folder and environment, and two descriptors, its output and a pipe. Through
-the pipe come its process id and, at its end, its exit code.
+Sent for each: one message with module or script, its words, folder and environment, and three descriptors: output,
+errors and a pipe. Through the pipe come its process id and, at its end, its exit code.
 """
 
 import contextlib
@@ -17,10 +16,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import pytest
 
@@ -116,13 +116,43 @@ class WarmStarts:
 
     def start(self, module: str, environment: Mapping[str, str], folder: str, output: IO[bytes]) -> Forked:
         """`python -m MODULE` with this environment, in this folder; what it prints goes to `output`."""
-        order = {"module": module, "environment": dict(environment), "folder": folder}
+        order = {"module": module, "script": "", "words": []}
+        return self._forked([sys.executable, "-m", module], order, environment, folder, output, output)
+
+    def run(
+        self, command: list[str], environment: Mapping[str, str], folder: str, timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """A script of Python's with its words, to its end. Raises `subprocess.TimeoutExpired`, when it is ended."""
+        script, *words = command
+        order = {"module": "", "script": script, "words": words}
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            process = self._forked(command, order, environment, folder, output, errors)
+            try:
+                code = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+            for file in (output, errors):
+                file.seek(0)
+            return subprocess.CompletedProcess(command, code, output.read().decode(), errors.read().decode())
+
+    def _forked(
+        self,
+        arguments: list[str],
+        order: dict[str, Any],
+        environment: Mapping[str, str],
+        folder: str,
+        output: IO[bytes],
+        errors: IO[bytes],
+    ) -> Forked:
+        message = json.dumps({**order, "environment": dict(environment), "folder": folder}).encode()
         ours, theirs = os.pipe()
         try:
-            socket.send_fds(self._control, [json.dumps(order).encode()], [output.fileno(), theirs])
+            socket.send_fds(self._control, [message], [output.fileno(), errors.fileno(), theirs])
         finally:
             os.close(theirs)
-        return Forked([sys.executable, "-m", module], ours)
+        return Forked(arguments, ours)
 
     def serves(self, environment: Mapping[str, str]) -> bool:
         """Whether a process with this environment loads its libraries as this one did."""

@@ -1,4 +1,4 @@
-"""A little churn in every run of the tests, and the account of it; `make churn` lives through hundreds."""
+"""A little churn (`make random`), and the account of it; `make churn` lives through hundreds."""
 
 import random
 import subprocess
@@ -35,6 +35,7 @@ from tests.programs import outcome
 from wire import entry_id_at
 
 
+@pytest.mark.random
 @pytest.mark.fault("Q21")
 @pytest.mark.timeout(240)
 async def test_whatever_befalls_a_group_each_entry_is_handled_or_told() -> None:

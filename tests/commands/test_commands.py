@@ -20,11 +20,13 @@ import redis as redis_py
 
 from ingestor.subscriptions.desired import shown
 from simulator.redis_server import RedisServer, free_port
+from tests.warm_starts import warm_starts
 from wire import Keyspace, encode_gap, encode_latest, encode_quote
 
 KEYS = Keyspace()
 QUOTEBUS = [str(Path(sys.executable).parent / "quotebus")]
 COMMANDS = ["run", "demo", "simulate", "symbols add", "symbols rm", "symbols ls", "status", "tail"]
+TIMEOUT_S = 90.0
 ROW = (187.12, 300, "V", 187.13, 200, "N", ["R"], "C", 1_763_000_004_123_825_050, 8052)
 
 
@@ -47,13 +49,17 @@ def quotebus(
     *arguments: str, url: str = "", cwd: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
+    surroundings, folder = environment(url, **more), str(cwd or "/")
+    warm = warm_starts()
+    if warm is not None and warm.serves(surroundings):
+        return warm.run([*QUOTEBUS, *arguments], surroundings, folder, TIMEOUT_S)
     return subprocess.run(
         [*QUOTEBUS, *arguments],
-        env=environment(url, **more),
+        env=surroundings,
         capture_output=True,
         text=True,
-        timeout=90,
-        cwd=cwd or "/",
+        timeout=TIMEOUT_S,
+        cwd=folder,
         check=False,
     )
 

@@ -1,4 +1,4 @@
-"""A short day in every run of the tests, and its account; `make day` sends two million quotes."""
+"""A short day (`make random`), and its account; `make day` sends two million quotes."""
 
 import pytest
 
@@ -7,6 +7,7 @@ from tests.day.design import OF_GROUP, SYMBOLS, WAYS, WORKERS, lives
 from tests.programs import outcome
 
 
+@pytest.mark.random
 @pytest.mark.timeout(240)
 async def test_whatever_interrupts_a_strategy_each_entry_comes_once_or_is_told() -> None:
     """Real processes that read with the twin, SIGINT at any moment, forks, threads, another thread that closes."""

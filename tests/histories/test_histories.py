@@ -1,4 +1,4 @@
-"""A few histories in every run of the tests; `make histories` lives through hundreds."""
+"""A few histories (`make random`); `make histories` lives through hundreds."""
 
 from typing import Final
 
@@ -10,6 +10,7 @@ SEED: Final = 1
 NUMBERS: Final = ("1", "2", "4")
 
 
+@pytest.mark.random
 @pytest.mark.timeout(300)
 @pytest.mark.fault("P29")
 async def test_every_quote_of_a_random_history_is_stored_once_or_marked() -> None:

@@ -46,6 +46,7 @@ async def _live(url: str) -> Found:
         )
 
 
+@pytest.mark.random
 @pytest.mark.fault("Q01", "Q02", "Q09")
 def test_whoever_spoils_streams_in_one_way_is_told_of_each_time(found: Found) -> None:
     """Each kind of damage alone, at any moment, with quick readers and slow: no entry is missed in silence."""
@@ -55,6 +56,7 @@ def test_whoever_spoils_streams_in_one_way_is_told_of_each_time(found: Found) ->
     assert lossy >= {"trim", "trim to nothing", "delete entries", "delete the stream"}
 
 
+@pytest.mark.random
 @pytest.mark.fault("Q01", "Q02", "Q09")
 def test_of_all_damage_at_once_next_to_nothing_stays_untold(found: Found) -> None:
     """Where one hides the other within a second, such as an entry deleted from a stream that is then replaced."""

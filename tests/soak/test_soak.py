@@ -1,4 +1,4 @@
-"""A short soak in every run of the tests; `make soak` is the long one."""
+"""A short soak (`make random`); `make soak` is the long one."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from tests.soak.run import soak
 from tests.soak.world import World
 
 
+@pytest.mark.random
 @pytest.mark.timeout(240)
 @pytest.mark.fault("P29")
 async def test_twenty_seconds_of_random_faults_leave_a_balance_that_is_right() -> None:

@@ -1,4 +1,4 @@
-"""A daemon that is forked begins as one that is started: in the same surroundings, none of its modules loaded."""
+"""What is forked begins as what is started: in the same surroundings, and nothing of it has acted yet."""
 
 import json
 import os
@@ -14,21 +14,20 @@ import pytest
 from tests.warm_starts import CAN_FORK, Forked, WarmStarts
 
 pytestmark = pytest.mark.skipif(not CAN_FORK, reason="forks are told from others by pidfd_open(2)")
-OURS = ("consumers", "ingestor", "simulator", "tests", "wire")
-PROBE = f"""
+PROBE = """
 import json, os, signal, sys, threading
-print(json.dumps({{
+print(json.dumps({
     "environment": dict(os.environ),
     "folder": os.getcwd(),
     "arguments": sys.argv,
     "path": sys.path[0],
-    "ours": [name for name in sys.modules if name.partition(".")[0] in {OURS!r}],
+    "begun": [name for name in ("ingestor.__main__", "ingestor.entry") if name in sys.modules],
     "handlers": [str(signal.getsignal(n)).partition(" at ")[0] for n in (1, 2, 13, 15)],
     "blocked": [int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
-    "open": [n for n in range(3, 64) if os.path.exists(f"/proc/self/fd/{{n}}")],
+    "open": [n for n in range(3, 64) if os.path.exists(f"/proc/self/fd/{n}")],
     "group": os.getpgrp(),
     "threads": threading.active_count(),
-}}))
+}))
 """
 
 
@@ -48,7 +47,7 @@ def started(starts: WarmStarts, tmp_path: Path, text: str, **variables: str) -> 
 
 
 def test_it_finds_what_a_process_of_its_own_would_find(starts: WarmStarts, tmp_path: Path) -> None:
-    """Environment, folder, arguments, signals, descriptors; and every module of the product still to be loaded."""
+    """Environment, folder, arguments, signals, descriptors; and what acts when it is loaded still to be loaded."""
     assert started(starts, tmp_path, PROBE, ANSWER="42").wait(30) == 0
     forked: dict[str, Any] = json.loads((tmp_path / "printed").read_text())
     printed = subprocess.run(
@@ -60,8 +59,23 @@ def test_it_finds_what_a_process_of_its_own_would_find(starts: WarmStarts, tmp_p
         timeout=30,
     ).stdout
     assert forked == json.loads(printed)
-    assert forked["ours"] == []
+    assert forked["begun"] == []
     assert forked["environment"]["ANSWER"] == "42"
+
+
+def test_a_script_is_run_as_from_a_command_line(starts: WarmStarts, tmp_path: Path) -> None:
+    """Its words, where it finds modules, what it prints and where; ended when it takes long."""
+    script = tmp_path / "script"
+    script.write_text("import sys; print(sys.argv, sys.path[0]); print('no', file=sys.stderr); sys.exit(4)")
+    done = starts.run([str(script), "a", "--b"], os.environ, "/", 30)
+    alone = subprocess.run(
+        [sys.executable, script, "a", "--b"], check=False, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (alone.returncode, alone.stdout, alone.stderr)
+    assert done.returncode == 4
+    script.write_text("import time; time.sleep(60)")
+    with pytest.raises(subprocess.TimeoutExpired):
+        starts.run([str(script)], os.environ, "/", 0.1)
 
 
 @pytest.mark.parametrize(

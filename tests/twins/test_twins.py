@@ -10,6 +10,7 @@ from tests.twins.__main__ import compare
 SEEDS = 8
 
 
+@pytest.mark.random
 @pytest.mark.fault("Q23")
 def test_memory_and_a_real_server_agree_on_random_operations() -> None:
     """But for the known limits, which `tests.twins.limits` has with their reasons; `make twins` compares 500."""
