@@ -5,7 +5,9 @@ left, claim what others left, and only then read what is new. Must never send an
 
 XREADGROUP jumps in silence over entries that were trimmed or deleted. So streams are looked at before they are
 read, unless the group had been handed every entry a moment ago (`trust_s`): entries would have to come and go
-within that time to be lost unnoticed. Where the group is behind, it is looked at in the same transaction.
+within that time to be lost unnoticed. An answer speaks of the moment in which it was asked for, since nobody knows
+how long it waited for a process that stood still; only a read that ran out speaks of its end. Where the group is
+behind, it is looked at in the same transaction.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,8 @@ BLOCK_S: Final = 0.5
 TRUST_S: Final = 0.25
 TRUST_MIN_S: Final = 0.01
 TRUST_PER_STREAM_S: Final = 0.0005
+LOOK_TAKES_S: Final = 1.0
+"""For a look that brought nothing may take longer than it would be trusted, and the worker has come to wait."""
 BUSY: Final = "BUSYGROUP"
 
 
@@ -65,7 +69,8 @@ class Membership:
             holds=holds,
         )
         self._tracks: dict[str, Track] = {}
-        self._answered_at: float | None = None
+        self._certain_at_s: float | None = None
+        self._certain_for_s = 0.0
         self._held: list[Run] = []
 
     @property
@@ -105,7 +110,7 @@ class Membership:
 
     def lost_touch(self) -> None:
         """The connection is new: answers may have been lost with entries in them, and groups with the server."""
-        self._answered_at = None
+        self._certain_at_s = None
         # Entries that were held back are still pending, and gaps stand in the record.
         for run in self._held:
             if run.debt is not None:
@@ -205,16 +210,17 @@ class Membership:
         return Step([*self._ledger.questions(due), *step.commands], digest)
 
     def _read_or_look(self, tracks: list[Track], joined: list[Track], now_s: float, block_ms: int) -> Step:
-        is_trusted = self._answered_at is not None and now_s - self._answered_at <= trust_s(len(joined))
-        if not is_trusted:
+        since_s = self._certain_at_s
+        if since_s is None or now_s - since_s > max(self._certain_for_s, trust_s(len(joined))):
             for track in joined:
                 track.look_now = True
         looked = self._looks.due(tracks, now_s)
-        return self._read(looked, joined if is_trusted else [], now_s, block_ms)
+        # On a new connection nothing is known of the groups. Else the read goes with the looks.
+        return self._read(looked, [] if since_s is None else joined, now_s, block_ms)
 
-    def _read(self, looked: list[Track], joined: list[Track], now_s: float, block_ms: int) -> Step:
+    def _read(self, looked: list[Track], joined: list[Track], asked_s: float, block_ms: int) -> Step:
         count = max(1, self._prefetch // max(len(joined), 1))
-        looks = [(track, self._looks.questions(track, now_s)) for track in looked]
+        looks = [(track, self._looks.questions(track, asked_s)) for track in looked]
         commands: list[Command] = [("MULTI",)] if looks else []
         for _, questions in looks:
             commands += questions
@@ -237,16 +243,20 @@ class Membership:
                     self._ledger.lose(track, loss)
                     has_gap = True
             if not joined:
-                self._answered_at = now_s
+                self._certain_at_s = asked_s
                 return []
-            runs = self._given(joined, answers[-1], count, now_s)
+            waited_s = 0.0 if looks or answers[-1] else block_ms / 1000
+            self._certain_for_s = LOOK_TAKES_S if looks and not answers[-1] else 0.0
+            runs = self._given(joined, answers[-1], count, min(asked_s + waited_s, now_s), now_s)
             if has_gap:
                 self._held, runs = runs, []
             return runs
 
         return Step(commands, digest)
 
-    def _given(self, joined: list[Track], found: Any, count: int, now_s: float) -> list[Run]:
+    def _given(
+        self, joined: list[Track], found: Any, count: int, certain_at_s: float, now_s: float
+    ) -> list[Run]:
         if isinstance(found, Exception):
             if not is_of_stream(found):
                 raise found
@@ -257,7 +267,7 @@ class Membership:
                     track.leave()
                     track.look_at = now_s
             return []
-        self._answered_at = now_s
+        self._certain_at_s = certain_at_s
         by_key = {track.key: track for track in joined}
         runs = []
         for key, entries in found or ():

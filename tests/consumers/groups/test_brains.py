@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 
 from consumers.groups.book import Book
 from consumers.groups.looks import NEWCOMER_WAITS_S
-from consumers.groups.membership import TRUST_MIN_S, Membership
+from consumers.groups.membership import BLOCK_S, LOOK_TAKES_S, TRUST_MIN_S, Membership
 from consumers.groups.pending import Step
 from consumers.groups.record import Record, encode_record
 from consumers.groups.rounds import pause_s
@@ -269,6 +269,7 @@ def stored(generation: str, floor: int = 40, **more: Any) -> bytes:
 
 ROUND = ["MULTI", "XINFO", "XINFO", "XPENDING", "XINFO", "ZRANGE", "XRANGE", "EXEC"]
 """A look of a worker that is not in the group."""
+LOOK_AND_READ = ["MULTI", "XINFO", "XINFO", "XREADGROUP", "EXEC"]
 
 
 def member() -> Membership:
@@ -312,9 +313,41 @@ def test_a_pause_of_the_strategy_ends_the_trust() -> None:
     membership = member()
     joined(membership)
     step = membership.next_step(TRUST_MIN_S + 0.01)
-    assert names(step) == ["MULTI", "XINFO", "XINFO", "EXEC"]
-    step.digest([[info(10, 50), groups(50)]], 1.0)
-    assert names(membership.next_step(1.0)) == ["XREADGROUP"]
+    assert names(step) == LOOK_AND_READ
+    step.digest([[info(10, 50), groups(50), None]], TRUST_MIN_S + 0.01)
+    assert names(membership.next_step(TRUST_MIN_S + 0.01)) == ["XREADGROUP"]
+
+
+def test_an_answer_that_waited_for_the_worker_is_not_trusted() -> None:
+    """It came while the process stood still, and what was trimmed since then would not show."""
+    membership = member()
+    joined(membership)
+    step = membership.next_step(0.005)
+    found = [[b"51-0", [b"q", b"[]"]]]
+    step.digest([[[KEY, found]]], 3.0)
+    assert names(membership.next_step(3.0)) == LOOK_AND_READ
+
+
+def test_a_read_that_ran_out_is_trusted_from_its_end_on() -> None:
+    """Until then Redis would have answered at once."""
+    membership = member()
+    joined(membership)
+    membership.next_step(0.005).digest([None], 0.005 + BLOCK_S)
+    assert names(membership.next_step(0.010 + BLOCK_S)) == ["XREADGROUP"]
+    membership.next_step(0.010 + BLOCK_S).digest([None], 3.0)
+    assert names(membership.next_step(3.0)) == LOOK_AND_READ
+
+
+def test_a_look_that_takes_longer_than_its_trust_is_followed_by_a_read_that_waits() -> None:
+    """Once; where all streams are as they were and nothing was there to be read, a worker must come to rest."""
+    membership = member()
+    joined(membership)
+    step = membership.next_step(1.0)
+    step.digest([[info(10, 50), groups(50), None]], 1.0 + LOOK_TAKES_S / 2)
+    step = membership.next_step(1.0 + LOOK_TAKES_S / 2)
+    assert names(step) == ["XREADGROUP"]
+    step.digest([[[KEY, [[b"51-0", [b"q", b"[]"]]]]]], 1.0 + LOOK_TAKES_S)
+    assert names(membership.next_step(1.0 + LOOK_TAKES_S)) == LOOK_AND_READ
 
 
 def test_a_full_answer_ends_the_trust() -> None:
@@ -325,7 +358,7 @@ def test_a_full_answer_ends_the_trust() -> None:
     found = [[f"{ms}-0".encode(), [b"q", b"[]"]] for ms in range(51, 61)]
     (run,) = step.digest([[[KEY, found]]], 0.005)
     assert run.entries == found
-    assert names(membership.next_step(0.005)) == ["MULTI", "XINFO", "XINFO", "XREADGROUP", "EXEC"]
+    assert names(membership.next_step(0.005)) == LOOK_AND_READ
 
 
 @pytest.mark.parametrize(
