@@ -30,6 +30,8 @@ from tests.churn.writer import KEYS, Writer
 
 SETTLES_S: Final = 30.0
 BEGINS_WITHIN_S: Final = 60.0
+FOUND_WITHIN_S: Final = 2.0
+"""A round comes once a second with a group at work, and gives half a second to whoever may be about to name it."""
 LAST: Final = 2
 PENDING_MAX: Final = 100_000
 
@@ -102,7 +104,7 @@ class Play:
                 await asyncio.sleep(max(0.0, self._began_s + deed.at_s - time.monotonic()))
                 self._note(f"{deed.kind} {deed.which} {deed.for_s} {deed.amount}")
                 with contextlib.suppress(RedisError, OSError):
-                    task = await self._do(deed, tasks)
+                    task = await self.do(deed, tasks)
                     if task is not None:
                         thawing.add(task)
                 while len(self._crew.running) > 5:
@@ -158,7 +160,8 @@ class Play:
             found = await self._redis.zrange(KEYS.group(GROUP, symbol), 0, -1)
             self.diary.append(f"{symbol}: {found}")
 
-    async def _do(self, deed: Deed, tasks: asyncio.TaskGroup) -> asyncio.Task[None] | None:
+    async def do(self, deed: Deed, tasks: asyncio.TaskGroup) -> asyncio.Task[None] | None:
+        """One deed; returns what still goes on when it is done."""
         crew = self._crew
         match deed.kind:
             case "kill":
@@ -182,15 +185,15 @@ class Play:
                     if client["name"].startswith(CLIENT_NAME):
                         await self._redis.client_kill_filter(_id=client["id"])
             case "flush" | "flush and start":
-                await self._redis.flushall()
+                await self._flush()
                 await self._start_soon(deed)
             case "restart with file" | "restart without file":
                 await self._restart(deed)
             case _:
-                await self.do_to_a_stream(deed)
+                await self._do_to_a_stream(deed)
         return None
 
-    async def do_to_a_stream(self, deed: Deed) -> None:
+    async def _do_to_a_stream(self, deed: Deed) -> None:
         """What befalls one stream, or its group."""
         redis, symbol = self._redis, f"S{deed.which % self._run.symbols}"
         stream = KEYS.stream(symbol)
@@ -217,6 +220,10 @@ class Play:
                 if deed.kind != "destroy":
                     await asyncio.sleep(0.02)
                     await redis.xgroup_create(stream, GROUP, "$")
+                    # Workers read on in it, and the record does not mean it until one of them has found it.
+                    self._blows[-1] = msgspec.structs.replace(
+                        self._blows[-1], until=time.monotonic() + FOUND_WITHIN_S
+                    )
 
     async def _is_known(self, symbol: str) -> bool:
         """Whether anybody has known the group since Redis lost it; until then its last trace is the marker at the
@@ -278,17 +285,26 @@ class Play:
         if deed.kind == "kill all and delete":
             await self._delete(f"S{deed.which % self._run.symbols}")
         elif deed.kind == "kill all and flush":
-            await self._redis.flushall()
+            await self._flush()
         await asyncio.sleep(deed.for_s)
         if deed.kind == "kill all and thin out":
             await self._thin_out(f"S{deed.which % self._run.symbols}")
         for _ in range(max(count, 1)):
             crew.start()
 
+    async def _flush(self) -> None:
+        if await self._are_known():
+            await self._redis.flushall()
+
+    async def _are_known(self) -> bool:
+        """Whether anybody has known each group since Redis lost them, as `_is_known` has it of one."""
+        return all([await self._is_known(symbol) for symbol in self._writer.sent])
+
     async def _restart(self, deed: Deed) -> None:
+        forgets = deed.kind == "restart without file" and await self._are_known()
         with self._blow(FORGOTTEN):
             await self._away(self._server.kill)
-            if deed.kind == "restart without file":
+            if forgets:
                 for path in self._server.folder.iterdir():
                     if path.is_dir():
                         shutil.rmtree(path)

@@ -1,5 +1,6 @@
 """A little churn (`make random`), and the account of it; `make churn` lives through hundreds."""
 
+import asyncio
 import random
 import subprocess
 import sys
@@ -206,19 +207,25 @@ def test_a_worker_that_hangs_is_told_from_one_that_has_no_processor(
     assert len(some.failures) == failures
 
 
-@pytest.mark.parametrize("kind", ["trim", "delete", "away and back"])
+async def done(play: live.Play, deed: Deed) -> None:
+    """A deed, and what goes on behind it."""
+    async with asyncio.TaskGroup() as tasks:
+        await play.do(deed, tasks)
+
+
+@pytest.mark.parametrize("kind", ["trim", "delete", "away and back", "flush", "restart without file"])
 async def test_the_last_trace_of_a_group_that_redis_lost_is_left_alone(tmp_path: Path, kind: str) -> None:
     """While nobody knows it, what the marker in the stream tells would be told by nobody; afterwards it goes."""
     (run,), deed = runs(1, 1, 20.0), Deed(at_s=0.0, kind=kind, which=0, for_s=0.02, amount=0)
-    with RedisServer() as server:
+    with RedisServer(appendonly=True) as server:
         async with Redis.from_url(server.url, protocol=2) as redis:
             writer = Writer(redis, ["S0"], 1.0, 1.0, random.Random(1))
             play = live.Play(run, server, redis, crew.Crew("", tmp_path, [], random.Random(1), None), writer)
             await redis.xadd(KEYS.stream("S0"), {"gap": b"{}"})
-            await play.do_to_a_stream(deed)
+            await done(play, deed)
             assert await redis.xlen(KEYS.stream("S0")) == 1
             assert [line for line in play.diary if "left alone" in line]
             await redis.zadd(KEYS.group(GROUP, "S0"), {b"known": 0})
-            await play.do_to_a_stream(deed)
-            assert bool(await redis.exists(KEYS.stream("S0"))) == (kind != "delete")
+            await done(play, deed)
+            assert bool(await redis.exists(KEYS.stream("S0"))) == (kind in {"trim", "away and back"})
             assert len(play.diary) == 1
