@@ -126,7 +126,12 @@ class AlpacaRest:
         `id` is None. `received_ns` is when the service was asked, by this machine's clock: so late it was the
         newest for certain. Raises `BadSymbol` besides.
         """
-        found: dict[str, Quote] = {}
+        found = await self.latest_answers(*symbols)
+        return {symbol: quote for symbol, quote in found.items() if isinstance(quote, Quote)}
+
+    async def latest_answers(self, *symbols: str) -> dict[str, Quote | RestUnavailable]:
+        """As `latest_quotes`, and of a symbol whose quote is not readable why."""
+        found: dict[str, Quote | RestUnavailable] = {}
         names = sorted(set(_names(symbols)))
         for first in range(0, len(names), SYMBOLS_PER_CALL):
             some = names[first : first + SYMBOLS_PER_CALL]
@@ -140,6 +145,7 @@ class AlpacaRest:
                         found[symbol] = read_quote(symbol, raw, answer.asked_ns)
                     except BadAnswer as error:
                         self._left_out(error)
+                        found[symbol] = RestUnavailable(f"Alpaca REST: {error}")
         return found
 
     async def quotes(

@@ -78,7 +78,7 @@ class Latest:
         self._reach: Final = reach
         self._rest: Final = rest
         self._remedy: Final = remedy
-        self._flights: Final[Flights[dict[str, Quote]]] = Flights()
+        self._flights: Final[Flights[dict[str, Asked]]] = Flights()
         self._seldom: Final = Seldom(LOG_EVERY_S)
         self._redis_from_s = 0.0
         # While Redis is away: what REST said, so that who asks often does not spend the account's calls, by a
@@ -153,20 +153,22 @@ class Latest:
             return dict.fromkeys(names, error)
         return {name: found.get(name) for name in names}
 
-    async def _bring(self, bus: Bus | None, known: _Known, names: list[Symbol]) -> dict[str, Quote]:
-        found = await self._rest().latest_quotes(*names)
+    async def _bring(self, bus: Bus | None, known: _Known, names: list[Symbol]) -> dict[str, Asked]:
+        answers = await self._rest().latest_answers(*names)
+        found = {name: answer for name, answer in answers.items() if isinstance(answer, Quote)}
         # By the server's clock, like the ages of the others.
         here = known.restamped(found)
+        brought: dict[str, Asked] = {**answers, **here}
         if bus is None:
             for name, quote in here.items():
                 self._kept[name] = newer(self._kept.get(name), quote) or quote
-            return here
+            return brought
         try:
             shared = await share(*parts_of(bus), found.values())
         except BusError as error:
             self._say("quotes that REST brought are not shared with other strategies: %s", error)
-            return here
-        return {**here, **shared.quotes}
+            return brought
+        return {**brought, **shared.quotes}
 
     def _say(self, text: str, error: Exception) -> None:
         if self._seldom.lets_pass(text, asyncio.get_running_loop().time()) is not None:

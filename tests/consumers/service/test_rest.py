@@ -194,6 +194,28 @@ async def test_get_latest_quote_says_why_rest_could_not_help(
         assert "s3cret" not in str(caught.value)
 
 
+async def test_a_quote_of_rest_that_cannot_be_read_is_told_from_none(
+    server: RedisServer, redis: Redis
+) -> None:
+    """Whoever reads that REST has no quote looks for the fault in the wrong place."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b'{"quotes": {"AAPL": {"t": "yesterday", "bp": 1}}}'
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+            writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as host:
+        port = host.sockets[0].getsockname()[1]
+        options: dict[str, Any] = {"retry": QUICK, "reconnect": FAST, "timeout_s": 10.0}
+        options["rest_url"] = f"http://127.0.0.1:{port}"
+        async with MarketDataService("key", "s3cret", redis_url=server.url, **options) as service:
+            found = await service.get_latest_quotes(["AAPL", "MSFT"])
+    assert "REST has no quote of this symbol" in str(found.stale["MSFT"])
+    assert "yesterday" in str(found.stale["AAPL"])
+    assert "has no quote" not in str(found.stale["AAPL"])
+
+
 async def test_get_latest_quote_is_asked_for_once_by_a_hundred_at_once(
     server: RedisServer, redis: Redis, alpaca: AlpacaSimulator
 ) -> None:
