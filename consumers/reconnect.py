@@ -140,6 +140,11 @@ def is_wrong_type(error: object) -> bool:
     return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
 
 
+def naming(error: Exception, key: str) -> Exception:
+    """The same error, with the key that it is about: Redis names none."""
+    return type(error)(f"{error}; the key is {key}") if is_wrong_type(error) else error
+
+
 def tells_of_key(error: object) -> bool:
     """Whether the error is about what the key holds, and not about the question or the server."""
     return is_wrong_type(error) or (isinstance(error, ResponseError) and "no such key" in str(error))

@@ -17,6 +17,7 @@ from consumers.groups.inherit import taken
 from consumers.groups.record import KEPT_S, Debt, Record, encode_record, owed_gaps, read_record
 from consumers.groups.standing import Loss
 from consumers.groups.track import Run, Track
+from consumers.reconnect import naming
 from wire import EntryId, Gap, Keyspace
 
 SCRIPT: Final = resources.files("consumers.groups").joinpath("remember.lua").read_bytes()
@@ -37,6 +38,10 @@ class Ledger:
         """The command that writes this down, unless another record stands there by now."""
         key = self._keys.group(self._group, symbol)
         return ("EVAL", SCRIPT, 1, key, expected, encode_record(record), KEPT_S)
+
+    def refused(self, symbol: str, error: Exception) -> Exception:
+        """The error of such a command, with the key that it is about."""
+        return naming(error, self._keys.group(self._group, symbol))
 
     def owe(self, track: Track, gaps: Collection[Gap | None]) -> None:
         """These gaps are to be told by this worker, or by another if it can not."""
@@ -81,7 +86,7 @@ class Ledger:
         runs: list[Run] = []
         for (track, record), reply in zip(due, replies, strict=True):
             if isinstance(reply, Exception):
-                raise reply
+                raise self.refused(track.symbol, reply)
             if reply is None:
                 track.raw, track.written_at = encode_record(record), now_s
                 runs += self._written(track, record, now_s)

@@ -184,7 +184,9 @@ class Membership:
             is_over = reply is not None
             track.raw = track.raw if is_over else encode_record(birth.record)
         if isinstance(reply, Exception):
-            if step == 0 or not (str(reply).startswith(BUSY) or is_of_stream(reply)):
+            if step == 0:
+                raise self._ledger.refused(track.symbol, reply)
+            if not (str(reply).startswith(BUSY) or is_of_stream(reply)):
                 raise reply
             is_over = True
         track.birth_step = 1 if birth.after is not None and step == 0 else 2

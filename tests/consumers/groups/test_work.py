@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 import pytest
 from redis.asyncio import Redis
 
-from consumers import Bus, Delivery, GroupStream, Quote, connect
+from consumers import Bus, BusUnavailable, Delivery, GroupStream, Quote, connect
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, until
 
@@ -308,3 +308,27 @@ async def test_a_worker_that_was_too_slow_does_not_hand_over_what_others_claimed
             assert numbers(await deliver(other, 5)) == [1, 2, 3, 4, 5]
             await writer.quotes("AAPL")
     assert numbers(found) == [0, 6]
+
+
+async def test_a_key_of_records_that_holds_something_else_is_named(
+    bus: Bus, writer: Writer, redis: Redis
+) -> None:
+    """Whether it is found when the group begins or comes while a worker is at work."""
+    await writer.quotes("AAPL", 2)
+    key = KEYS.group("g", "AAPL")
+    await redis.set(key, "mine")
+    with pytest.raises(BusUnavailable, match=f"not what the contract says .*; the key is {key}"):
+        await deliver(bus.group("g", "AAPL", start="earliest"), 1)
+    await redis.delete(key)
+    stream = bus.group("g", "AAPL", start="earliest")
+    await deliver(stream, 2)
+
+    async def is_written() -> bool:
+        return bool(await redis.exists(key))
+
+    await until(is_written)
+    await redis.delete(key)
+    await redis.set(key, "mine")
+    await writer.quotes("AAPL", 1)
+    with pytest.raises(BusUnavailable, match=f"the key is {key}"):
+        await deliver(stream, 2)
