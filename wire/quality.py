@@ -39,6 +39,11 @@ _AWAY: Final = {
 }
 _NOT_STORING: Final = "not_storing"
 """The daemon's state while quotes come and are not stored; the symbols' states say whose."""
+_GONE: Final = ("stopped", "stopping")
+DAEMON_STATES: Final = frozenset({"live", *_AWAY, _NOT_STORING, *_GONE})
+"""What a daemon of this version calls itself. A later one may have other words, which count as not live."""
+SYMBOL_STATES: Final = frozenset({"live", "not_stored", "requested", *_UNSUBSCRIBED})
+"""The same of its symbols."""
 
 
 class Level(StrEnum):
@@ -184,7 +189,7 @@ class QualityJudge:
         if not self.was_there:
             return "no daemon has written here"
         waits = f"; {fields['standby'][:100]} stands by" if fields["standby"] else ""
-        if self.state in ("stopped", "stopping"):
+        if self.state in _GONE:
             return f"the daemon was stopped{waits}"
         if self._beat_ns is None:
             return f"the daemon's heartbeat is not readable{waits}"

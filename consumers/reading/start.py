@@ -87,8 +87,13 @@ def parse_start(start: object) -> Wish | Place:
                     f"start={start[:60]!r} is none of 'now', 'snapshot', 'earliest', nor an entry id such as "
                     "'1763000004123-825050000'"
                 ) from None
-        case _:
+        case datetime() | int() if not isinstance(start, bool):
             return Place(before(entry_id_at(parse_time_ns(start, "start"))), Anchor.CHOSEN)
+        case _:
+            raise BadStart(
+                f"start is a {type(start).__name__}: pass 'now', 'snapshot', 'earliest', an entry id, an aware "
+                "datetime, or nanoseconds since the epoch"
+            )
 
 
 def parse_starts(symbols: Sequence[Symbol], start: object) -> dict[Symbol, Wish | Place]:

@@ -38,6 +38,7 @@ from wire import (
     parse_symbol,
     place,
 )
+from wire.quality import DAEMON_STATES, SYMBOL_STATES
 
 MAXLEN: Final = 50_000
 """Entries that a stream keeps, approximately: the daemon's own default."""
@@ -114,7 +115,8 @@ class Publisher:
         return stored
 
     async def subscribe(self, *symbols: str, state: str = "live", reason: str | None = None) -> None:
-        """Say what became of these symbols: `live`, `requested`, `waiting`, `refused` or `leaving`."""
+        """Say what became of these symbols: `live`, `requested`, `waiting`, `refused`, `leaving`, `not_stored`."""
+        _check_state(state, SYMBOL_STATES)
         now_ns = time.time_ns()
         names = [parse_symbol(symbol) for symbol in symbols]
         commands = [self._state_of(name, state, reason, now_ns) for name in names]
@@ -132,10 +134,11 @@ class Publisher:
     async def daemon(self, state: str = "live", *, silent_for_s: float = 0.0) -> None:
         """Say how the daemon is, now and with all that is published later.
 
-        `state` is one that the daemon writes: `live`, `connecting`, `redis_away`, `stopped`. With `silent_for_s`
-        its last heartbeat lies so many seconds back, and does not move until this is called again: every symbol
-        is then stale beyond `HEARTBEAT_LIMIT_S`.
+        `state` is one that the daemon writes: `live`, `connecting`, `redis_away`, `stopped`, …; `ValueError` for
+        others. With `silent_for_s` its last heartbeat lies so many seconds back, and does not move until this is
+        called again: every symbol is then stale beyond `HEARTBEAT_LIMIT_S`.
         """
+        _check_state(state, DAEMON_STATES)
         now_ns = time.time_ns()
         self._state = state
         self._silent_since_ns = now_ns - round(silent_for_s * NS_PER_S) if silent_for_s else None
@@ -265,3 +268,8 @@ def _row(quote: Quote, delay_us: int) -> QuoteRow:
 def _iso(time_ns: int) -> str:
     seconds, ns = divmod(time_ns, NS_PER_S)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ns // 1_000_000:03d}Z"
+
+
+def _check_state(state: str, known: frozenset[str]) -> None:
+    if state not in known:
+        raise ValueError(f"state={str(state)[:40]!r}: take one of {', '.join(sorted(known))}")

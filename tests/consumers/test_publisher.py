@@ -41,6 +41,15 @@ async def test_what_is_published_is_read_as_it_was_made(bus: Bus, publisher: Pub
     assert [item async for item in bus.history("BRK.B", HALF_PAST)] == stored
 
 
+async def test_a_state_that_no_daemon_writes_is_refused(publisher: Publisher, redis: Redis) -> None:
+    """A misspelt one would be read as a daemon that is not live, and a test would pass for it."""
+    with pytest.raises(ValueError, match=r"state='conecting': take one of catching_up, connecting, live, "):
+        await publisher.daemon("conecting")
+    with pytest.raises(ValueError, match=r"state='lives': take one of leaving, live, "):
+        await publisher.subscribe("AAPL", state="lives")
+    assert await redis.keys("*") == []
+
+
 async def test_ties_and_times_out_of_order_get_the_ids_of_the_contract(publisher: Publisher) -> None:
     """A tie and an older time stand directly after the entry before."""
     times = (HALF_PAST, HALF_PAST, HALF_PAST - 10**9, HALF_PAST + 1)

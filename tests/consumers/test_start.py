@@ -57,9 +57,9 @@ def test_each_start_has_one_meaning(start: Any, meaning: Wish | Place) -> None:
         (1_763_000_000_000_000, "pass nanoseconds"),
         (-1, "before 1970"),
         (10**40, "beyond"),
-        (True, "pass an aware datetime"),
-        (1.5e18, "pass an aware datetime"),
-        (None, "pass an aware datetime"),
+        (True, "a bool: pass 'now', 'snapshot', 'earliest', an entry id, an aware datetime"),
+        (1.5e18, "a float: pass 'now'"),
+        (None, "a NoneType: pass 'now'"),
         (datetime(1900, 1, 1, tzinfo=UTC), "before 1970"),
     ],
 )

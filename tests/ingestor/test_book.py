@@ -17,6 +17,7 @@ from ingestor.subscriptions.desired import Desired
 from ingestor.subscriptions.refusals import RETRY_REFUSED_AFTER_S
 from ingestor.subscriptions.seniority import Earlier
 from ingestor.subscriptions.states import SymbolState, read_earlier
+from wire.quality import SYMBOL_STATES
 
 
 @dataclass
@@ -699,3 +700,8 @@ def test_reconnections_at_any_moment_do_no_harm(
         made.settle(most=300)
     readable = [s for s in wanted[-1] if s not in vendor.malformed]
     assert made.live() == (readable if vendor.limit is None else readable[: vendor.limit])
+
+
+def test_the_states_are_those_that_readers_know() -> None:
+    """A name that one side alone has would be read as an unknown one."""
+    assert {str(state.value) for state in SymbolState} == SYMBOL_STATES
