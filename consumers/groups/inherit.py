@@ -24,7 +24,7 @@ from consumers.groups.standing import (
 )
 from consumers.reading.entry import decode_entry
 from consumers.reading.gaps import STREAM_RECREATED, Anchor, StreamFacts, Verdict, hole, judge
-from consumers.reading.start import Place
+from consumers.reading.start import Place, before
 from wire import ZERO_ID, BadEntry, EntryId, Gap
 
 LOSSES: Final = frozenset({"redis_lost", "stream_lost"})
@@ -72,7 +72,10 @@ def reborn(
     """
     beginning = begin_again(symbol, standing, facts)
     heir = known.heir(generation)
-    if beginning.gap is not None:
+    if beginning.gap is None:
+        heir = heir.delivering(beginning.after)
+    else:
+        heir = heir.elsewhere()
         heir = heir.at(_chosen(beginning.after, facts)).knowing(facts.deleted)
         heir = heir.owing(*owed_gaps(me, [beginning.gap]))
     lost = _lost(symbol, head)
@@ -135,6 +138,8 @@ def renamed(
         # not. What stood in the later stream went with that.
         after, upto = min(standing.floor, group.last), max(standing.mark, facts.last)
         return heir.owing(Debt(me, str(after), str(upto), STREAM_RECREATED)).at(now).knowing(facts.deleted)
+    if is_another(standing, facts):
+        heir = heir.elsewhere()
     heir = heir.owing(*_skipped(symbol, known, standing, group.last, facts, me))
     if is_another(standing, facts):
         known_to = None if facts.deleted is None else min(facts.deleted, group.last)
@@ -158,7 +163,8 @@ def _skipped(
         gap = hole(symbol, after, facts, Verdict.TRIMMED, to=max(ends)) if ends else None
     debts = owed_gaps(me, [gap])
     if upto > after and facts.first is not None and facts.first <= upto:
-        debts.append(Debt(me, str(after), str(upto)))
+        # From before the first there is: if that is another when they are looked for, some were trimmed.
+        debts.append(Debt(me, str(max(after, before(facts.first))), str(upto)))
     return debts
 
 

@@ -110,6 +110,9 @@ class Ledger:
         """Begin to pay what this worker has undertaken, and in time what nobody else pays."""
         runs = []
         track.mine.intersection_update(record.debts)
+        if not track.mine.issuperset(track.ranges):
+            track.ranges = [debt for debt in track.ranges if debt in track.mine]
+            track.skipped = []
         track.others = {debt: since for debt, since in track.others.items() if debt in record.debts}
         for debt in record.debts:
             if debt in track.mine:

@@ -15,9 +15,10 @@ from consumers.groups.inherit import handed
 from consumers.groups.ledger import Ledger
 from consumers.groups.looks import is_group_gone
 from consumers.groups.record import Debt
-from consumers.groups.standing import gone
+from consumers.groups.standing import gone, trimmed_between
 from consumers.groups.track import START, Run, Track
 from consumers.reconnect import is_wrong_type, tells_of_key
+from wire import EntryId
 
 PAGE: Final = 100
 """Pending entries of one stream per step."""
@@ -168,16 +169,21 @@ class Pending:
         return Step(commands, digest)
 
     def _seek(self, tracks: list[Track]) -> Step:
-        """Look for entries that were skipped."""
+        """Look for entries that were skipped; what was trimmed of them meanwhile is told."""
         asked = [(track, track.ranges[0]) for track in tracks]
-        commands: list[Command] = [
-            ("XRANGE", track.key, f"({debt.after}", debt.upto, "COUNT", PAGE) for track, debt in asked
-        ]
+        commands: list[Command] = []
+        for track, debt in asked:
+            commands.append(("XRANGE", track.key, "-", "+", "COUNT", 1))
+            commands.append(("XRANGE", track.key, f"({debt.after}", debt.upto, "COUNT", PAGE))
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            for (track, debt), found in zip(asked, replies, strict=True):
-                if is_lost(track, found):
+            for (track, debt), first, found in zip(asked, replies[::2], replies[1::2], strict=True):
+                if is_lost(track, first) or is_lost(track, found) or debt not in track.ranges:
                     continue
+                after, upto = EntryId.parse(debt.after), EntryId.parse(debt.upto)
+                there = EntryId.parse(first[0][0]) if first else upto
+                if not first or there > after.successor():
+                    self._ledger.owe(track, [trimmed_between(track.symbol, after, min(there, upto))])
                 track.skipped = [raw_id.decode() for raw_id, _ in found]
                 if not found:
                     self._paid(track, debt, None)
@@ -187,16 +193,20 @@ class Pending:
 
     def _adopt(self, tracks: list[Track]) -> Step:
         """Make skipped entries pending for this worker, though the group was never given them."""
+        asked = {track: (track.ranges[0], track.skipped) for track in tracks}
         commands: list[Command] = [
-            ("XCLAIM", track.key, self._group, self._consumer, 0, *track.skipped, "FORCE", "JUSTID")
-            for track in tracks
+            ("XCLAIM", track.key, self._group, self._consumer, 0, *skipped, "FORCE", "JUSTID")
+            for track, (_, skipped) in asked.items()
         ]
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
             for track, found in _there(tracks, replies):
                 track.wanted.update({raw_id.decode(): 0 for raw_id in found if raw_id is not None})
-                skipped, track.skipped = track.skipped, []
-                self._paid(track, track.ranges[0], skipped[-1] if len(skipped) == PAGE else None)
+                debt, skipped = asked[track]
+                # With the same answers this worker may have learnt that another pays it.
+                if debt in track.ranges:
+                    track.skipped = []
+                    self._paid(track, debt, skipped[-1] if len(skipped) == PAGE else None)
             return []
 
         return Step(commands, digest)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from consumers.groups.standing import Standing
-from consumers.reading.gaps import Anchor
+from consumers.reading.gaps import STREAM_RECREATED, Anchor
 from wire import ZERO_ID, EntryId, Gap
 
 PAST_MAX: Final = 16
@@ -135,6 +135,19 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
             other for other in (rest if has == debt else has for has in self.debts) if other is not None
         )
         return msgspec.structs.replace(self, debts=found)
+
+    def delivering(self, after: EntryId) -> "Record":
+        """For a group that is given all entries after this place: none of them is owed besides."""
+        found = (debt for debt in self.debts if debt.reason is not None or EntryId.parse(debt.after) < after)
+        return msgspec.structs.replace(self, debts=tuple(found))
+
+    def elsewhere(self) -> "Record":
+        """In another stream: what was skipped in the one before can only be told."""
+        found = (
+            debt if debt.reason else msgspec.structs.replace(debt, reason=STREAM_RECREATED)
+            for debt in self.debts
+        )
+        return msgspec.structs.replace(self, debts=tuple(found))
 
     def with_past(self, *generations: str) -> "Record":
         """An heir of these, too."""

@@ -224,6 +224,18 @@ def take_tally(group: GroupFacts, facts: StreamFacts) -> Tally | None:
     return Tally(group.last, left, facts.added, group.read)
 
 
+def trimmed_between(symbol: str, after: EntryId, upto: EntryId) -> Gap:
+    """The gap for entries that were yet to be handed out there, and went from the front of the stream."""
+    return Gap(
+        symbol=symbol,
+        id=None,
+        from_ns=after.time_ns,
+        to_ns=upto.time_ns,
+        reason=Verdict.TRIMMED.value,
+        missing=None,
+    )
+
+
 def gone(symbol: str, ids: list[str]) -> Gap:
     """The gap for entries that were pending and are no longer in the stream."""
     entries = sorted(EntryId.parse(entry_id) for entry_id in ids)

@@ -12,7 +12,7 @@ from consumers.groups.book import Book
 from consumers.groups.looks import NEWCOMER_WAITS_S
 from consumers.groups.membership import BLOCK_S, LOOK_TAKES_S, TRUST_MIN_S, Membership
 from consumers.groups.pending import Step
-from consumers.groups.record import Record, encode_record
+from consumers.groups.record import Debt, Record, encode_record, read_record
 from consumers.groups.rounds import pause_s
 from consumers.groups.standing import (
     GroupFacts,
@@ -27,7 +27,7 @@ from consumers.groups.standing import (
     trimmed,
 )
 from consumers.reading.gaps import Anchor, StreamFacts
-from consumers.reading.start import Place
+from consumers.reading.start import Place, before
 from wire import ZERO_ID, EntryId, Keyspace
 
 
@@ -348,6 +348,35 @@ def test_a_look_that_takes_longer_than_its_trust_is_followed_by_a_read_that_wait
     assert names(step) == ["XREADGROUP"]
     step.digest([[[KEY, [[b"51-0", [b"q", b"[]"]]]]]], 1.0 + LOOK_TAKES_S)
     assert names(membership.next_step(1.0 + LOOK_TAKES_S)) == LOOK_AND_READ
+
+
+@pytest.mark.parametrize(
+    ("after", "first", "told"),
+    [
+        ("20-0", 20, []),
+        (str(before(at(21))), 21, []),
+        ("20-0", 26, [("trimmed", "20-0", "26-0")]),
+        ("20-0", None, [("trimmed", "20-0", "30-0")]),
+    ],
+)
+def test_what_is_trimmed_of_entries_that_were_skipped_is_told(
+    after: str, first: int | None, told: list[tuple[str, str, str]]
+) -> None:
+    """They were owed, and lie behind the group's place, where no look compares anything."""
+    membership, debt = member(), Debt("me", after, "30-0")
+    raw = stored("1", debts=(debt,))
+    answers = [info(10, 50), groups(50), [0, None, None, None], members("generation:1"), [raw], []]
+    membership.next_step(0.0).digest([answers], 0.0)
+    membership.next_step(0.0).digest([None, []], 0.0)
+    step = membership.next_step(0.0)
+    assert names(step) == ["XRANGE", "XRANGE"]
+    head = [] if first is None else [[f"{first}-0".encode(), [b"q", b"[]"]]]
+    step.digest([head, [] if first is None else [[b"28-0", [b"q", b"[]"]]]], 0.0)
+    words = [word for command in membership.next_step(0.0).commands for word in command]
+    records = [read_record(word) for word in words if isinstance(word, bytes) and word.startswith(b"{")]
+    debts = {debt for record in records if record is not None for debt in record.debts}
+    found = [(debt.reason, debt.after, debt.upto) for debt in debts if debt.reason]
+    assert found == told
 
 
 def test_a_full_answer_ends_the_trust() -> None:

@@ -1,5 +1,6 @@
 """Who knows better where a group stands, with plain calls."""
 
+from dataclasses import replace
 from typing import Any
 
 from consumers.groups.inherit import born, handed, reborn, renamed, together
@@ -7,7 +8,7 @@ from consumers.groups.record import DEBTS_MAX, Debt, Record, decode_record, enco
 from consumers.groups.standing import GroupFacts, stand
 from consumers.reading.gaps import Anchor, StreamFacts
 from consumers.reading.start import Place, before
-from wire import EntryId, encode_gap
+from wire import ZERO_ID, EntryId, encode_gap
 
 
 def record(generation: str, floor: int, *, root: int = 0, **more: Any) -> Record:
@@ -44,6 +45,35 @@ def test_the_floor_goes_back_to_entries_that_are_fetched_again() -> None:
     debt = Debt("me", "10-0", "50-0")
     after = handed(record("1", 60, debts=(debt,)), debt, "30-0")
     assert (after.floor, after.debts) == ("10-0", (Debt("me", "30-0", "50-0"),))
+
+
+def test_a_group_that_is_made_anew_owes_nothing_that_it_will_be_given_anyway() -> None:
+    """Skipped entries behind its place; a gap, and what lies before, it does owe."""
+    before_it, behind_it = Debt("me", "2-0", "5-0"), Debt("me", "12-0", "50-0")
+    told = Debt("me", "11-0", "12-0", "trimmed")
+    known = record("1", 10, debts=(before_it, behind_it, told))
+    birth = reborn("A", known, known.standing, FACTS, [], "2", "me")
+    assert (birth.after, birth.record.debts) == (EntryId(10, 0), (before_it, told))
+
+
+def test_what_was_skipped_in_a_stream_that_was_replaced_is_told() -> None:
+    """Its entries are gone, or sent again; those of the stream that is there are handed out once."""
+    replaced, group = (
+        StreamFacts(EntryId(100, 0), EntryId(160, 0), 60, 60),
+        GroupFacts(EntryId(130, 0), 1, None),
+    )
+    skipped = Debt("me", "2-0", "8-0")
+    told = Debt("me", "2-0", "8-0", "stream_recreated")
+    known = record("1", 10, debts=(skipped,))
+    standing, now = replace(known.standing, is_absent=True), stand(group, replaced, None)
+    birth = reborn("A", known, standing, replaced, [], "2", "me")
+    assert birth.after == ZERO_ID
+    assert birth.record.debts == (told, Debt("me", "10-0", "100-0", "stream_recreated"))
+    kept = renamed("A", known, standing, group, replaced, now, set(), "2", "me")
+    assert [debt for debt in kept.debts if debt.reason is None] == [
+        Debt("me", str(before(EntryId(100, 0))), "130-0")
+    ]
+    assert told in kept.debts
 
 
 def test_a_group_of_an_earlier_generation_is_back() -> None:
