@@ -197,14 +197,16 @@ class _Seen:
     def _explained(self, blow: Blow, symbol: str, entry_id: EntryId, ack: Ack) -> str | None:
         if blow.why == NOT_WRITTEN:
             return self._unwritten(blow, symbol, entry_id, ack)
-        since = {SET_BACK: 0.0, FORGOTTEN: blow.since - FSYNC_S, AWAY: blow.since}[blow.why]
+        if blow.why == SET_BACK:
+            return SET_BACK if self._was_handed(symbol, entry_id, ack) <= blow.until else None
+        since = {FORGOTTEN: blow.since - FSYNC_S, AWAY: blow.since}[blow.why]
         return blow.why if ack.asked <= blow.until and ack.at >= since else None
 
     def _unwritten(self, blow: Blow, symbol: str, entry_id: EntryId, ack: Ack) -> str | None:
         """What Redis did not know when this group was destroyed, or knew and the record did not say."""
         if str(entry_id) in blow.pending:
             return PENDING
-        if ack.asked > blow.until or blow.floor is None:
+        if self._was_handed(symbol, entry_id, ack) > blow.until or blow.floor is None:
             return None
         floor = EntryId.parse(blow.floor)
         if entry_id <= floor:
@@ -226,6 +228,10 @@ class _Seen:
         for other in ids[bisect_right(ids, floor) : bisect_left(ids, entry_id)]:
             if other.time_ns not in self.told[symbol] or before(other) == floor:
                 yield other
+
+    def _was_handed(self, symbol: str, entry_id: EntryId, ack: Ack) -> float:
+        """When the worker was given what it acknowledged: a group made since then knows nothing of it."""
+        return max((when for when in self._handed[symbol, entry_id] if when <= ack.asked), default=ack.asked)
 
     def _was_acknowledged(self, symbol: str, entry_id: EntryId, at: float) -> bool:
         last = self._last_ack(symbol, entry_id, at)

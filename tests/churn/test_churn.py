@@ -126,6 +126,19 @@ def test_an_entry_that_came_again_has_a_reason_or_came_without_need(blows: list[
     assert reasons(blows, handled(2, 1.0), acked(2, 2.0), handled(2, 9.0)) == {why: 1}
 
 
+@pytest.mark.parametrize(
+    ("blow", "why"),
+    [
+        (Blow(SET_BACK, 1.5, 1.6, "A"), SET_BACK),
+        (destroyed(1, written=1.2, at=1.5), NOT_WRITTEN),
+        (Blow(SET_BACK, 0.5, 0.6, "A"), WITHOUT_NEED),
+    ],
+)
+def test_an_acknowledgement_may_meet_a_group_that_was_made_since(blow: Blow, why: str) -> None:
+    """Handed out at 1 and acknowledged at 2: in between the group was made anew, where nothing of it is pending."""
+    assert reasons([blow], handled(2, 1.0), acked(2, 2.0), handled(2, 9.0)) == {why: 1}
+
+
 def test_what_nobody_had_acknowledged_comes_again() -> None:
     """Also when it was acknowledged later, or just before by another worker that had been too slow."""
     assert reasons([], handled(2, 1.0), handled(2, 9.0), acked(2, 9.5)) == {NOT_ACKNOWLEDGED: 1}
