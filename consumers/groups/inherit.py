@@ -144,7 +144,9 @@ def renamed(
     if is_another(standing, facts):
         known_to = None if facts.deleted is None else min(facts.deleted, group.last)
         return heir.at(_chosen(ZERO_ID, facts)).knowing(known_to)
-    return heir
+    deleted = deleted_behind(standing.floor, facts, known.deleted_to)
+    # With what was skipped it is told what XDEL took of that.
+    return heir if deleted is None or deleted > group.last else heir.knowing(deleted)
 
 
 def _skipped(

@@ -269,10 +269,14 @@ class Looks:
         if gap is None and upto is None:
             track.tally = take_tally(group, facts) or track.tally
             return None
-        track.tally = None
+        # With the next entry that is read Redis counts as read what is missing here.
+        counted = None if upto is not None else take_tally(group, facts)
+        track.tally = None if counted is None else replace(counted, read=None)
         if gap is not None:
-            gap = None if track.told == group.last else gap
-            track.told = group.last
+            # Where nothing is left to be read the group's place stays; what comes and goes behind it is news.
+            until = group.last, facts.first or facts.last
+            gap = None if track.told == until else gap
+            track.told = until
         return lost(track.symbol, group, facts, gap, upto)
 
     def _generation(self) -> str:

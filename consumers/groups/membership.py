@@ -108,6 +108,13 @@ class Membership:
         """The strategy has the gap that pays this debt."""
         self._ledger.told(track, debt)
 
+    def handed_over(self) -> None:
+        """The strategy has its turn, for as long as it likes: what was only found so far may go meanwhile."""
+        self._certain_for_s = 0.0
+        for track in self._tracks.values():
+            if track.found or track.skipped:
+                track.found, track.skipped = [], []
+
     def lost_touch(self) -> None:
         """The connection is new: answers may have been lost with entries in them, and groups with the server."""
         self._certain_at_s = None

@@ -14,9 +14,11 @@ from consumers.command import Command, Reply
 from consumers.groups.inherit import handed
 from consumers.groups.ledger import Ledger
 from consumers.groups.looks import is_group_gone
-from consumers.groups.record import Debt
-from consumers.groups.standing import gone, trimmed_between
+from consumers.groups.record import Debt, Record
+from consumers.groups.standing import Missed, gone, missed_between
 from consumers.groups.track import START, Run, Track
+from consumers.reading.gaps import read_facts
+from consumers.reading.start import before
 from consumers.reconnect import is_wrong_type, tells_of_key
 from wire import EntryId
 
@@ -169,22 +171,27 @@ class Pending:
         return Step(commands, digest)
 
     def _seek(self, tracks: list[Track]) -> Step:
-        """Look for entries that were skipped; what was trimmed of them meanwhile is told."""
+        """Look for entries that were skipped; what was trimmed or deleted of them meanwhile is told."""
         asked = [(track, track.ranges[0]) for track in tracks]
         commands: list[Command] = []
         for track, debt in asked:
-            commands.append(("XRANGE", track.key, "-", "+", "COUNT", 1))
-            commands.append(("XRANGE", track.key, f"({debt.after}", debt.upto, "COUNT", PAGE))
+            commands.append(("XINFO", "STREAM", track.key))
+            commands.append(("XRANGE", track.key, f"({debt.after}", debt.upto, "COUNT", PAGE + 1))
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
-            for (track, debt), first, found in zip(asked, replies[::2], replies[1::2], strict=True):
-                if is_lost(track, first) or is_lost(track, found) or debt not in track.ranges:
+            for (track, debt), stream, found in zip(asked, replies[::2], replies[1::2], strict=True):
+                if is_lost(track, stream) or is_lost(track, found) or debt not in track.ranges:
                     continue
-                after, upto = EntryId.parse(debt.after), EntryId.parse(debt.upto)
-                there = EntryId.parse(first[0][0]) if first else upto
-                if not first or there > after.successor():
-                    self._ledger.owe(track, [trimmed_between(track.symbol, after, min(there, upto))])
-                track.skipped = [raw_id.decode() for raw_id, _ in found]
+                if (missed := self._missed(track, debt, stream)) is not None:
+                    self._ledger.owe(track, [missed.gap])
+                    if missed.deleted is not None:
+                        track.change(partial(Record.knowing, deleted=missed.deleted))
+                    if missed.trimmed_to is not None:
+                        # The rest is looked for from there, when that is written.
+                        self._paid(track, debt, str(before(missed.trimmed_to)))
+                        continue
+                ids = [raw_id.decode() for raw_id, _ in found]
+                track.skipped, track.behind = ids[:PAGE], next(iter(ids[PAGE:]), None)
                 if not found:
                     self._paid(track, debt, None)
             return []
@@ -193,23 +200,30 @@ class Pending:
 
     def _adopt(self, tracks: list[Track]) -> Step:
         """Make skipped entries pending for this worker, though the group was never given them."""
-        asked = {track: (track.ranges[0], track.skipped) for track in tracks}
+        asked = {track: (track.ranges[0], track.skipped, track.behind) for track in tracks}
         commands: list[Command] = [
             ("XCLAIM", track.key, self._group, self._consumer, 0, *skipped, "FORCE", "JUSTID")
-            for track, (_, skipped) in asked.items()
+            for track, (_, skipped, _) in asked.items()
         ]
 
         def digest(replies: Sequence[Reply], _now_s: float) -> list[Run]:
             for track, found in _there(tracks, replies):
-                track.wanted.update({raw_id.decode(): 0 for raw_id in found if raw_id is not None})
-                debt, skipped = asked[track]
+                debt, skipped, behind = asked[track]
+                there = [raw_id.decode() for raw_id in found if raw_id is not None]
+                track.wanted.update(dict.fromkeys(there, 0))
+                if lost := [entry_id for entry_id in skipped if entry_id not in track.wanted]:
+                    self._ledger.owe(track, [gone(track.symbol, lost)])
                 # With the same answers this worker may have learnt that another pays it.
                 if debt in track.ranges:
                     track.skipped = []
-                    self._paid(track, debt, skipped[-1] if len(skipped) == PAGE else None)
+                    self._paid(track, debt, None if behind is None else str(before(EntryId.parse(behind))))
             return []
 
         return Step(commands, digest)
+
+    def _missed(self, track: Track, debt: Debt, stream: Reply) -> Missed | None:
+        facts, known = read_facts(stream), None if track.memory is None else track.memory.deleted_to
+        return None if facts is None else missed_between(track.symbol, debt.after, debt.upto, facts, known)
 
     def _paid(self, track: Track, debt: Debt, last: str | None) -> None:
         track.ranges.remove(debt)

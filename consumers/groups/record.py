@@ -106,11 +106,16 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     def seeing(self, deleted: EntryId | None, last: EntryId) -> "Record":
         """The same, by a group that was given all up to `last`, in a stream of which XDEL took this last.
 
-        Where XDEL took less than was known it is another stream, such as a copy that was put back.
+        Where XDEL took less than was known it is another stream, such as a copy that was put back. What it took of
+        entries that are still owed is news to whoever looks for them.
         """
         known = self.deleted_to
-        is_news = known is not None and deleted is not None and deleted > max(known, last)
-        return self if is_news else self.knowing(deleted)
+        if known is not None and deleted is not None and deleted > known:
+            owed = (debt for debt in self.debts if debt.reason is None)
+            is_owed = any(EntryId.parse(debt.after) < deleted <= EntryId.parse(debt.upto) for debt in owed)
+            if deleted > last or is_owed:
+                return self
+        return self.knowing(deleted)
 
     def knows(self, generation: str) -> bool:
         """Whether it is this generation or an heir of it."""

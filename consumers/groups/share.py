@@ -131,6 +131,10 @@ class Share(Line):
         """The strategy has the gap that pays this debt."""
         self.membership.told(track, debt)
 
+    def handed_over(self) -> None:
+        """The strategy has its turn: what was found and not fetched is to be looked for again."""
+        self.membership.handed_over()
+
     async def part(self, shared: SharedLink) -> None:
         """Write down where the groups stand, and which gaps were told, for those who come later."""
         now_s = asyncio.get_running_loop().time

@@ -60,6 +60,15 @@ class Loss(NamedTuple):
     upto: EntryId | None
 
 
+class Missed(NamedTuple):
+    """What a worker can fetch no more of entries that the group had skipped: all before `trimmed_to`, and some of
+    those up to `deleted`, which XDEL took last."""
+
+    gap: Gap
+    trimmed_to: EntryId | None
+    deleted: EntryId | None
+
+
 class Beginning(NamedTuple):
     """Where a group is to be made, what Redis may count as read there, and the gap that goes before."""
 
@@ -212,28 +221,38 @@ def lost(
 
 
 def take_tally(group: GroupFacts, facts: StreamFacts) -> Tally | None:
-    """The tally of this moment, if the number can be told. The stream must not lack what the group has not had."""
+    """The tally of this moment, if the number can be told."""
     if facts.added is None:
         return None
-    if group.last >= facts.last:
+    if group.last >= facts.last or facts.first is None:
         left = 0
-    elif facts.first is not None and group.last < facts.first:
+    elif group.last < facts.first:
         left = facts.length
     else:
         return None
     return Tally(group.last, left, facts.added, group.read)
 
 
-def trimmed_between(symbol: str, after: EntryId, upto: EntryId) -> Gap:
-    """The gap for entries that were yet to be handed out there, and went from the front of the stream."""
-    return Gap(
+def missed_between(
+    symbol: str, after: str, upto: str, facts: StreamFacts, known: EntryId | None
+) -> Missed | None:
+    """What is gone of entries that were skipped there; XDEL is news where it took more than is `known`."""
+    start, end = EntryId.parse(after), EntryId.parse(upto)
+    first = end if facts.first is None else min(facts.first, end)
+    trimmed_to = first if first > start.successor() else None
+    is_news = known is not None and facts.deleted is not None and max(known, start) < facts.deleted <= end
+    deleted = facts.deleted if is_news else None
+    if trimmed_to is None and deleted is None:
+        return None
+    gap = Gap(
         symbol=symbol,
         id=None,
-        from_ns=after.time_ns,
-        to_ns=upto.time_ns,
+        from_ns=start.time_ns,
+        to_ns=max(trimmed_to or start, deleted or start).time_ns,
         reason=Verdict.TRIMMED.value,
         missing=None,
     )
+    return Missed(gap, trimmed_to, deleted)
 
 
 def gone(symbol: str, ids: list[str]) -> Gap:

@@ -56,11 +56,13 @@ class Track:
     """Skipped entries that this worker is to fetch."""
     skipped: list[str] = field(default_factory=list)
     """Some of them, which become pending with the next step."""
+    behind: str | None = None
+    """The next one behind those."""
     tally: Tally | None = None
     seen: bytes | None = None
     """The last new entry that this worker was given."""
-    told: EntryId | None = None
-    """The last entry delivered when the gap behind it was told."""
+    told: tuple[EntryId, EntryId] | None = None
+    """The last entry delivered when the gap behind it was told, and up to where that gap reached."""
     rewound_since: float | None = None
     birth: Birth | None = None
     """A generation of the group is to be made."""

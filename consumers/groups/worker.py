@@ -178,6 +178,9 @@ class GroupStream(Stream[Delivery]):
                 if self._book.held >= HELD_MAX:
                     raise self._forgotten()
                 runs = await self._share.next_runs()
+                is_due = self._share.is_due
+                if runs or is_due:
+                    self._share.handed_over()
                 self._owed.extend(run for run in runs if run.gap is not None)
                 self._renewed_at_s = self._share.asked_at_s
                 for number, run in enumerate(runs):
@@ -205,7 +208,7 @@ class GroupStream(Stream[Delivery]):
                             self._book.done(track.symbol, entry_id)
                             if self._book.waiting >= FLUSH_AT:
                                 await self._share.flush()
-                if not runs and self._share.is_due:
+                if not runs and is_due:
                     yield None
         finally:
             if turn == self._turn and self._auto_ack:

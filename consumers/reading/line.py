@@ -58,6 +58,7 @@ class Line(ABC):
         self._pid: Final = os.getpid()
         self._is_reading = False
         self._failures = 0
+        self._again_at_s = 0.0
         self._loudness: Final = Loudness()
         self._barred: list[str] = []
 
@@ -147,9 +148,14 @@ class Line(ABC):
         Raises `BusUnavailable` when `Reconnect` gives up or Redis refuses us; `BusError` in a forked process.
         """
         self.check_process()
+        clock = asyncio.get_running_loop().time
         self._is_reading = True
         try:
             while not self._closing.is_set():
+                # Also of who asks anew each tenth of a second: a pause is the server's, not the caller's.
+                await self._pause(self._again_at_s - clock())
+                if self._again_at_s > clock() and self.is_due:
+                    return []
                 try:
                     runs = await step(self._link or await self._connect())
                 except (RedisError, OSError) as error:
@@ -157,9 +163,7 @@ class Line(ABC):
                     self.check_process()
                     await self.hang_up()
                     if not self._closing.is_set():
-                        await self._pause(self._failed(error))
-                        if self.is_due:
-                            return []
+                        self._again_at_s = clock() + self._failed(error)
                 else:
                     self._failures = 0
                     return runs
@@ -210,6 +214,8 @@ class Line(ABC):
                 )
 
     async def _pause(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, self.left_s)):
                 await self._closing.wait()

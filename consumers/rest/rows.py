@@ -149,6 +149,14 @@ def _time(text: str, what: str) -> int:
     return time_ns
 
 
+def _text(text: str | None) -> str | None:
+    """The same, None for half a surrogate pair, which JSON may hold and UTF-8 may not."""
+    try:
+        return None if text is None or not (text.isascii() or text.encode()) else text
+    except UnicodeEncodeError:
+        return None
+
+
 def read_quote(symbol: str, raw: object, confirmed_ns: int | None = None) -> Quote:
     """One quote, without id. `confirmed_ns` is when REST said that it is the newest; history has none.
 
@@ -163,12 +171,12 @@ def read_quote(symbol: str, raw: object, confirmed_ns: int | None = None) -> Quo
         None,
         row.bp or None,
         row.bs,
-        row.bx,
+        _text(row.bx),
         row.ap or None,
         row.as_,
-        row.ax,
-        row.c,
-        row.z,
+        _text(row.ax),
+        None if row.c is None or None in map(_text, row.c) else row.c,
+        _text(row.z),
         time_ns,
         delay_us,
     )

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import msgspec
 from redis.exceptions import RedisError
 
-from consumers.arguments import is_count
+from consumers.arguments import is_count, is_number
 from consumers.command import Command, Reply
 from consumers.errors import BusError, BusUnavailable
 from consumers.link import Link, Target
@@ -44,6 +44,7 @@ MAXLEN: Final = 50_000
 """Entries that a stream keeps, approximately: the daemon's own default."""
 CHUNK: Final = 500
 """Entries per transaction."""
+SILENT_MAX_S: Final = 365 * 86_400
 _STARTED_BEFORE_S: Final = 3600
 """A feed that came up after a quote was received would leave that quote's quality in doubt."""
 
@@ -117,6 +118,8 @@ class Publisher:
     async def subscribe(self, *symbols: str, state: str = "live", reason: str | None = None) -> None:
         """Say what became of these symbols: `live`, `requested`, `waiting`, `refused`, `leaving`, `not_stored`."""
         _check_state(state, SYMBOL_STATES)
+        if not isinstance(reason, str | None):
+            raise TypeError(f"reason={reason!r}: take a text, or None for none")
         now_ns = time.time_ns()
         names = [parse_symbol(symbol) for symbol in symbols]
         commands = [self._state_of(name, state, reason, now_ns) for name in names]
@@ -139,6 +142,8 @@ class Publisher:
         called again: every symbol is then stale beyond `HEARTBEAT_LIMIT_S`.
         """
         _check_state(state, DAEMON_STATES)
+        if not is_number(silent_for_s, 0, SILENT_MAX_S):
+            raise ValueError(f"silent_for_s={silent_for_s!r}: take 0 to {SILENT_MAX_S:.0f} seconds")
         now_ns = time.time_ns()
         self._state = state
         self._silent_since_ns = now_ns - round(silent_for_s * NS_PER_S) if silent_for_s else None
@@ -270,6 +275,6 @@ def _iso(time_ns: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ns // 1_000_000:03d}Z"
 
 
-def _check_state(state: str, known: frozenset[str]) -> None:
-    if state not in known:
+def _check_state(state: object, known: frozenset[str]) -> None:
+    if not isinstance(state, str) or state not in known:
         raise ValueError(f"state={str(state)[:40]!r}: take one of {', '.join(sorted(known))}")

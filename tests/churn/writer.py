@@ -18,6 +18,8 @@ from wire import GAP_FIELD, QUOTE_FIELD, ZERO_ID, EntryId, Keyspace, encode_gap,
 
 KEYS: Final = Keyspace()
 EPOCH: Final = "churn:epoch"
+WHOLE: Final = b"1"
+"""What stands there while the server holds all that this writer sent, or marks of it."""
 LOOKS_AFTER_MARKER_S: Final = 1.0
 
 
@@ -73,7 +75,7 @@ class Writer:
         for entry_id, payload in new:
             self._append(pipe, symbol, entry_id, payload, nomkstream=True)
         epoch, *answers = await pipe.execute(raise_on_error=False)
-        if epoch is None or any(isinstance(answer, Exception) for answer in (epoch, *answers)):
+        if epoch != WHOLE or any(isinstance(answer, Exception) for answer in (epoch, *answers)):
             self._is_known = False
         elif None in answers:
             await self._begin_anew(symbol, new)
@@ -94,13 +96,15 @@ class Writer:
     async def _holds(self, pipe: Any) -> bool:
         """Whether the server still is the one we know; what follows fails when it is emptied in between."""
         await pipe.watch(EPOCH)
-        self._is_known = await pipe.get(EPOCH) is not None
+        self._is_known = await pipe.get(EPOCH) == WHOLE
         pipe.multi()
         return self._is_known
 
     async def _recover(self) -> None:
         """The server was away, or is another: send again what it has not, and is young enough."""
-        is_emptied = await self._redis.get(EPOCH) is None
+        is_emptied = await self._redis.get(EPOCH) != WHOLE
+        if is_emptied:
+            await self._redis.set(EPOCH, b"incomplete")
         for symbol, entries in self._entries.items():
             try:
                 info = await self._redis.xinfo_stream(KEYS.stream(symbol))
@@ -122,8 +126,8 @@ class Writer:
                 self.sent_again[symbol, entry_id.time_ns].append(time.monotonic())
                 self._append(pipe, symbol, entry_id, payload)
             await pipe.execute()
-        await self._redis.set(EPOCH, "1")
-        self._is_known = True
+        # It may have been emptied in the midst of this.
+        self._is_known = bool(await self._redis.set(EPOCH, WHOLE, xx=True))
 
     async def _look_after_markers(self) -> None:
         """A marker that went with a stream which stood there for a moment is written again."""

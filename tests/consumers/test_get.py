@@ -1,12 +1,13 @@
 """The next item with a limit of time: nothing is lost, and the place, connection and lease stay."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from consumers import Bus, BusClosed, BusError, Delivery, Gap, Newest, Quote, connect
+from consumers import Bus, BusClosed, BusError, Delivery, Gap, Newest, Quote, Reconnect, connect
 from simulator.redis_server import RedisServer
 from tests.consumers.conftest import FAST, KEYS, Writer, blocked, readers, until
 
@@ -112,6 +113,21 @@ async def test_a_limit_holds_while_redis_is_away() -> None:
             async with Redis.from_url(mortal.url, protocol=2) as redis:
                 await Writer(redis).quotes("AAPL")
                 assert isinstance(await stream.get(timeout_s=30), Quote | Gap)
+            await stream.aclose()
+
+
+async def test_asking_often_does_not_shorten_the_pauses_of_an_outage() -> None:
+    """Nor does it use up the attempts of `Reconnect`, which are the server's."""
+    slowly = Reconnect(first_delay_s=1.0, max_delay_s=8.0, jitter=0.0, attempts=3)
+    with RedisServer() as mortal:
+        async with connect(mortal.url, reconnect=slowly, timeout_s=1.0) as bus, asyncio.timeout(90):
+            stream = bus.quotes("AAPL", start="earliest", lease=False)
+            assert await stream.get(timeout_s=0) is None
+            mortal.kill()
+            began_s = time.monotonic()
+            while time.monotonic() < began_s + 2.5:
+                assert await stream.get(timeout_s=0.02) is None
+            assert 1 <= stream.failures <= 2
             await stream.aclose()
 
 

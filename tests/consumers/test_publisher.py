@@ -47,7 +47,17 @@ async def test_a_state_that_no_daemon_writes_is_refused(publisher: Publisher, re
         await publisher.daemon("conecting")
     with pytest.raises(ValueError, match=r"state='lives': take one of leaving, live, "):
         await publisher.subscribe("AAPL", state="lives")
+    no_states: tuple[object, ...] = (["live"], {}, None)
+    for wrong in no_states:
+        with pytest.raises(ValueError, match="take one of"):
+            await publisher.daemon(wrong)  # type: ignore[arg-type]
+    for silent_for_s in (-1, float("nan"), 1e30, "5"):
+        with pytest.raises(ValueError, match="silent_for_s="):
+            await publisher.daemon(silent_for_s=silent_for_s)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="reason=5"):
+        await publisher.subscribe("AAPL", reason=5)  # type: ignore[arg-type]
     assert await redis.keys("*") == []
+    await publisher.quote("AAPL")
 
 
 async def test_ties_and_times_out_of_order_get_the_ids_of_the_contract(publisher: Publisher) -> None:

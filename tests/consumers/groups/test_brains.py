@@ -369,9 +369,11 @@ def test_what_is_trimmed_of_entries_that_were_skipped_is_told(
     membership.next_step(0.0).digest([answers], 0.0)
     membership.next_step(0.0).digest([None, []], 0.0)
     step = membership.next_step(0.0)
-    assert names(step) == ["XRANGE", "XRANGE"]
-    head = [] if first is None else [[f"{first}-0".encode(), [b"q", b"[]"]]]
-    step.digest([head, [] if first is None else [[b"28-0", [b"q", b"[]"]]]], 0.0)
+    assert names(step) == ["XINFO", "XRANGE"]
+    stream = info(10 if first is None else first, 50)
+    if first is None:
+        stream[-1] = None
+    step.digest([stream, [] if first is None else [[b"28-0", [b"q", b"[]"]]]], 0.0)
     words = [word for command in membership.next_step(0.0).commands for word in command]
     records = [read_record(word) for word in words if isinstance(word, bytes) and word.startswith(b"{")]
     debts = {debt for record in records if record is not None for debt in record.debts}

@@ -255,3 +255,89 @@ def test_another_stream_is_told_up_to_what_it_has_lost_itself() -> None:
     assert heir.deleted_to == at(40)
     assert RECORD.seeing(at(2), at(1)).deleted_to == at(2)
     assert RECORD.seeing(at(20), at(19)) is RECORD
+
+
+async def test_each_emptying_behind_the_same_place_is_told(bus: Bus, writer: Writer) -> None:
+    """The place of the group does not move where nothing is left to be read, and yet more may come and go."""
+    await writer.quotes("AAPL", 1)
+    stream = bus.group("g", "AAPL", start="earliest")
+    found = await deliver(stream, 1)
+    for kept in (0, 0, 1):
+        await writer.quotes("AAPL", 5)
+        await writer.raw("XTRIM", STREAM, "MAXLEN", kept)
+        found += await deliver(stream, 1 + kept)
+    assert [gap.missing for gap in gaps(found)] == [5, 5, 4]
+    assert numbers(found) == [0, 15]
+
+
+async def test_a_look_is_no_older_than_the_strategy_s_question(bus: Bus, writer: Writer) -> None:
+    """Whoever asks without waiting, and again much later, is told of what came and went in between."""
+    await writer.quotes("AAPL", 1)
+    stream = bus.group("g", "AAPL", start="earliest")
+    await deliver(stream, 1)
+    for _ in range(2):
+        # The first may have been in the midst of a read.
+        await asyncio.sleep(0.05)
+        assert await stream.get(timeout_s=0) is None
+    await writer.quotes("AAPL", 5)
+    await writer.raw("XTRIM", STREAM, "MAXLEN", 0)
+    await writer.quotes("AAPL", 1)
+    await asyncio.sleep(0.1)
+    found = await deliver(stream, 2)
+    assert [gap.missing for gap in gaps(found)] == [5]
+
+
+async def test_pending_entries_that_go_while_a_gap_is_handled_are_told(bus: Bus, writer: Writer) -> None:
+    """What was found before the strategy had its turn is looked for again after it."""
+    await writer.quotes("AAPL", 30)
+    stream = bus.group("g", "AAPL", start="earliest", consumer="w")
+    await deliver(stream, 30, ack=False)
+    await stream.aclose()
+    await writer.raw("XTRIM", STREAM, "MAXLEN", 25)
+    stream = bus.group("g", "AAPL", consumer="w")
+    found = await deliver(stream, 1)
+    await writer.raw("XTRIM", STREAM, "MAXLEN", 5)
+    found += await deliver(stream, 6)
+    assert [gap.missing for gap in gaps(found)] == [5, 20]
+    assert set(numbers(found)) == set(range(25, 30))
+
+
+SKIPPED = 250
+
+
+async def behind_skipped(bus: Bus, writer: Writer, redis: Redis) -> None:
+    """A group that another hand made at the end, behind entries that it was never given."""
+    await writer.quotes("AAPL", 3)
+    async with bus.group("g", "AAPL", start="earliest", consumer="w") as stream:
+        await deliver(stream, 3)
+    await redis.xgroup_destroy(STREAM, "g")
+    await writer.quotes("AAPL", SKIPPED)
+    await redis.xgroup_create(STREAM, "g", "$")
+
+
+@pytest.mark.parametrize("how", ["trim", "delete", "trim what was handled"])
+async def test_what_goes_of_skipped_entries_before_they_are_fetched_is_told(
+    bus: Bus, writer: Writer, redis: Redis, how: str
+) -> None:
+    """They lie behind the group's place, page for page, where no look at the stream compares anything."""
+    await behind_skipped(bus, writer, redis)
+    async with bus.group("g", "AAPL", consumer="w") as stream:
+        found = await deliver(stream, 20)
+        ids = writer.ids["AAPL"]
+        if how == "trim":
+            await writer.raw("XTRIM", STREAM, "MINID", ids[200])
+        elif how == "delete":
+            await writer.raw("XDEL", STREAM, *ids[200:210])
+        else:
+            found += await deliver(stream, 80)
+            await writer.raw("XTRIM", STREAM, "MINID", ids[103])
+        await writer.quotes("AAPL", 1)
+        while (delivery := await stream.get(timeout_s=2.5)) is not None:
+            await stream.ack(delivery)
+            found.append(delivery)
+    lost = set(range(3, SKIPPED + 4)) - set(numbers(found))
+    assert all(
+        any(encloses(gap, writer, range(number, number + 1)) for gap in gaps(found)) for number in lost
+    )
+    assert bool(lost) == (how != "trim what was handled")
+    assert bool(gaps(found)) == bool(lost)

@@ -74,6 +74,15 @@ def test_a_price_that_is_none_is_refused(price: Any) -> None:
         read_quote("AAPL", RAW | {"bp": price})
 
 
+@pytest.mark.parametrize(("name", "field"), [("bx", "bid_exchange"), ("ax", "ask_exchange"), ("z", "tape")])
+def test_half_a_surrogate_pair_costs_only_its_field(name: str, field: str) -> None:
+    """JSON may hold one, and UTF-8, in which quotes are shared, may not."""
+    quote = read_quote("AAPL", {**RAW, name: "\ud800"})
+    assert getattr(quote, field) is None
+    assert quote.bid_price is not None
+    assert read_quote("AAPL", {**RAW, "c": ["R", "\udfff"]}).conditions is None
+
+
 def test_other_rows_are_read() -> None:
     """Bars, clock, calendar and assets, with the session's times in New York turned into nanoseconds."""
     bar = read_bar(
