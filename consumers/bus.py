@@ -33,7 +33,7 @@ from consumers.reading.source import Source
 from consumers.reading.start import Start, parse_symbols, parse_time_ns
 from consumers.reading.state_watch import StateWatch, Watched
 from consumers.reading.stream import Stream
-from consumers.reconnect import Reconnect
+from consumers.reconnect import Reconnect, as_reconnect
 from consumers.rest.budget import CALLS_PER_MINUTE, Budget
 from consumers.rest.sharing import check_shareable, share
 from consumers.shared_link import SharedLink
@@ -83,7 +83,7 @@ def connect(
     return Bus(
         Target(url, timeout_s=timeout_s, name=name),
         Keyspace(namespace),
-        reconnect or Reconnect(),
+        as_reconnect(reconnect),
         name,
         consumer_id,
     )

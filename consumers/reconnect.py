@@ -79,6 +79,15 @@ class Reconnect:
         return self.attempts is not None and failures > self.attempts
 
 
+def as_reconnect(given: object, otherwise: Reconnect | None = None) -> Reconnect:
+    """What was given, or the default for None; `TypeError` for anything else, long before an outage."""
+    if given is None:
+        return otherwise or Reconnect()
+    if not isinstance(given, Reconnect):
+        raise TypeError(f"reconnect={given!r}: pass a Reconnect(…), or None for the default")
+    return given
+
+
 class Loudness:
     """Of attempts that failed, one a minute is a warning, the others are for information."""
 

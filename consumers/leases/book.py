@@ -206,7 +206,8 @@ class LeaseBook:
         """Whether leases ended although Redis was there: this program did not get round to renewing them."""
         if not sent.is_beat or self._trouble is not None or self._written_at_s is None:
             return []
-        silent_s = now_s - self._written_at_s
+        # Until it was sent: how long Redis then took for its answer is no fault of this program's.
+        silent_s = self._sent_at_s - self._written_at_s
         if silent_s <= TTL_S or now_s - self._told_late_s < TOLD_EVERY_S:
             return []
         self._told_late_s = now_s

@@ -87,6 +87,8 @@ class AlpacaRest:
         self.feed: Final = feed
         self.paper: Final = paper
         self.budget: Final = budget or Budget(None, Keyspace(), key_id)
+        if not isinstance(retry, Retry | None):
+            raise TypeError(f"retry={retry!r}: pass a Retry(…), or None for the default")
         self._asker: Final = Asker(account, retry or Retry(), self.budget)
         self.unreadable = 0
         """Rows that were left out because they were not what the service promises."""

@@ -31,7 +31,7 @@ from consumers.bus import Bus
 from consumers.errors import MEMORY, ExtraMissing
 from consumers.identity import default_name
 from consumers.link import IN_MEMORY, Target
-from consumers.reconnect import Reconnect
+from consumers.reconnect import Reconnect, as_reconnect
 from consumers.testing.publisher import MAXLEN, Publisher
 from wire import Gap, Keyspace, Quote
 
@@ -146,7 +146,7 @@ class MemoryBus(Bus):
     ) -> None:
         self.server: Final = server or MemoryServer()
         self.publisher: Final = Publisher(self.server.url, namespace=namespace, maxlen=maxlen)
-        policy = reconnect or Reconnect(first_delay_s=0.01, max_delay_s=0.1)
+        policy = as_reconnect(reconnect, Reconnect(first_delay_s=0.01, max_delay_s=0.1))
         name = default_name()
         super().__init__(
             Target(self.server.url, timeout_s=5.0, name=name), Keyspace(namespace), policy, name, name

@@ -180,6 +180,15 @@ def test_who_was_too_busy_to_renew_is_told_so() -> None:
     assert turn(leases, 40.0)[1] == []
 
 
+def test_who_waited_for_a_slow_answer_was_not_too_busy() -> None:
+    """A Redis that stood still is no fault of the program's, which asked in time."""
+    leases = book()
+    leases.hold([AAPL])
+    turn(leases, 0.0)
+    due = leases.next_round(BEAT_S, NOW_MS)
+    assert leases.answered(due, [1] * len(due.commands), BEAT_S + 17.0) == []
+
+
 def test_who_wanted_nothing_for_long_was_not_too_busy() -> None:
     """A pause between two loops is not a blocked loop."""
     leases = book()

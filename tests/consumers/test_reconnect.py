@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from redis import exceptions
 from redis.asyncio import Redis
 
-from consumers import Reconnect
+from consumers import MarketDataService, Reconnect, connect
 from consumers.reconnect import Loudness, is_passing, reason
+from consumers.rest import AlpacaRest
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,17 @@ def test_a_policy_out_of_range_is_refused(setting: dict[str, Any]) -> None:
     """The message names the setting."""
     with pytest.raises(ValueError, match=next(iter(setting))):
         Reconnect(**setting)
+
+
+def test_a_policy_that_is_none_is_refused_before_there_is_an_outage() -> None:
+    """By whoever takes one; it would end the strategy when Redis goes away."""
+    wrong: Any = 5
+    with pytest.raises(TypeError, match=r"reconnect=5: pass a Reconnect"):
+        connect(reconnect=wrong)
+    with pytest.raises(TypeError, match="reconnect=5"):
+        MarketDataService(reconnect=wrong)
+    with pytest.raises(TypeError, match=r"retry=5: pass a Retry"):
+        AlpacaRest("key", "secret", retry=wrong)
 
 
 def test_one_attempt_a_minute_is_a_warning() -> None:
