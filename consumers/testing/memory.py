@@ -124,7 +124,7 @@ class MemoryServer:
         except TimeoutError:
             raise TimeoutError(
                 f"after {timeout_s:g} s {hub.waiting} of {max(readers, hub.reading)} readers wait for more: "
-                "does the strategy run, and does each loop come back for its next item?"
+                "does the strategy run, does each loop come back for its next item, has a group's stream an entry?"
             ) from None
 
 
