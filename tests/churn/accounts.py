@@ -19,7 +19,7 @@ IN_HAND_S: Final = 1.0
 """A worker that had claimed an entry when another acknowledged it late looks again only after half of this."""
 FSYNC_S: Final = 2.0
 """What Redis was told so shortly before it was killed may not be in its file (`appendfsync everysec`)."""
-GROUPLESS_S: Final = 3.0
+GROUPLESS_S: Final = 4.0
 """So long after a server has lost everything, an acknowledgement may have met a stream that was sent again, and no
 group."""
 LAG_S: Final = 3.0
@@ -180,7 +180,11 @@ class _Seen:
         return next((why for why in reasons if why in NEEDLESS), reasons[0])
 
     def _why(self, symbol: str, time_ns: int, ack: Ack, at: float) -> str:
-        if any(ack.asked <= when <= at for when in self._sent_again.get((symbol, time_ns), ())):
+        sent_again = self._sent_again.get((symbol, time_ns), ())
+        # Handled may have been what was read before that; its acknowledgement then met no group, or a later one.
+        if any(
+            ack.asked <= when <= at or when <= ack.asked <= at <= when + GROUPLESS_S for when in sent_again
+        ):
             return SENT_AGAIN
         found = {
             self._explained(blow, symbol, entry_id_at(time_ns), ack)

@@ -189,9 +189,11 @@ def test_what_the_writer_sent_again_comes_again() -> None:
     assert reasons([], *notes, sent_again={("A", entry(2)[0]): [8.0]}) == {SENT_AGAIN: 1}
     assert reasons([], *notes, sent_again={("A", entry(2)[0]): [1.5]}) == {WITHOUT_NEED: 1}
     # Acknowledged while there was the entry again, and not yet the group.
-    soon = [handled(2, 1.0), acked(2, 2.0), handled(2, 3.2)]
+    soon = [handled(2, 2.0), acked(2, 3.0), handled(2, 5.2)]
+    assert reasons([], *soon, sent_again={("A", entry(2)[0]): [2.5]}) == {SENT_AGAIN: 1}
+    # Or handed out before it was sent again, and acknowledged behind that.
     assert reasons([], *soon, sent_again={("A", entry(2)[0]): [1.5]}) == {SENT_AGAIN: 1}
-    assert reasons([], *soon, sent_again={("A", entry(2)[0]): [0.5]}) == {WITHOUT_NEED: 1}
+    assert reasons([], *soon, sent_again={("A", entry(2)[0]): [1.1]}) == {WITHOUT_NEED: 1}
 
 
 STUBBORN: Final = """
