@@ -23,7 +23,7 @@ test: setup  ## everything that CI checks, against real servers
 	@ulimit -n 1024 2>/dev/null || true; exec $(BIN)/python -m pytest -n 6 --dist worksteal
 
 random: setup  ## short runs of soak, histories, losses, twins, churn and day, which CI lives through behind the tests
-	@ulimit -n 1024 2>/dev/null || true; exec $(BIN)/python -m pytest -n 3 --dist worksteal -m random
+	@ulimit -n 1024 2>/dev/null || true; exec $(BIN)/python -m pytest -m random
 
 lint: setup
 	@$(BIN)/ruff check .
